@@ -216,7 +216,7 @@ mod tests {
         let nodes = [Candidate { last_choice: true, ..node("a", "z1") }, node("b", "z1")];
         assert_eq!(target(&place(&[need(1)], &nodes, &BTreeMap::new()), 1), Some("b"));
         let refused = Need { refused: BTreeSet::from(["b".to_owned()]), ..need(1) };
-        assert_eq!(target(&place(&[refused.clone()], &nodes, &BTreeMap::new()), 1), Some("a"));
+        assert_eq!(target(&place(std::slice::from_ref(&refused), &nodes, &BTreeMap::new()), 1), Some("a"));
         assert_eq!(target(&place(&[refused], &nodes[1..], &BTreeMap::new()), 1), Some("b"), "better than none");
     }
 
