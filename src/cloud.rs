@@ -158,10 +158,9 @@ impl FromStr for MachineId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.rsplit_once('#') {
-            Some((place, instance)) if !place.is_empty() && !instance.is_empty() => Ok(Self {
-                place: ProviderId::new(place),
-                instance: instance.to_owned(),
-            }),
+            Some((place, instance)) if !place.is_empty() && !instance.is_empty() => {
+                Ok(Self { place: ProviderId::new(place), instance: instance.to_owned() })
+            }
             _ => Err(NotAMachineId(text.to_owned())),
         }
     }
@@ -429,12 +428,7 @@ pub struct CloudError {
 impl CloudError {
     /// A failure after which nothing of ours is under way.
     pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            operation,
-            message: message.into(),
-            settled: true,
-        }
+        Self { kind, operation, message: message.into(), settled: true }
     }
 
     /// The same, for a mutation whose outcome is not known.

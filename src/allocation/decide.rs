@@ -1,0 +1,772 @@
+//! Facts → Decision, for one address. Pure: no async, no client, no clock, no randomness.
+//!
+//! Each state has one function, which reads as its part of the table of edges (design §3.1). What may go wrong outside
+//! (late requests, stale reads, rivals) enters as facts that are `Unknown` until they are known.
+
+pub mod facts;
+pub mod failover;
+pub mod leaving;
+pub mod placement;
+pub mod state;
+pub mod story;
+pub mod users;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use self::{
+    facts::{
+        Adoptable, Claim, Entry, Facts, Journey, Labels, Life, Mode, NodeObject, Operation, OperationKind, Target,
+        User, Wanted, Whereabouts,
+    },
+    leaving::Cause,
+    state::{Reason, State},
+};
+use crate::{
+    cloud::{ErrorKind, MachineId, Own},
+    lifecycle,
+};
+
+/// A look again when an answer is under way; its arrival wakes the allocation earlier.
+const SOON: Duration = Duration::from_secs(2);
+/// A look again when only a change outside can help; that change is watched or surveyed.
+const LATER: Duration = Duration::from_secs(30);
+
+/// The machine of an address, for the framework.
+pub struct Address;
+
+type Decision = lifecycle::Decision<Address>;
+
+/// A deed for one address.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Labels (and annotation) that say that the node has the address.
+    Label { node: String },
+    /// The labels go, the address stays.
+    Unlabel { node: String },
+    /// Ask these pods to go, through the Eviction API.
+    Evict { node: String, pods: Vec<User> },
+    /// Put the address on the machine.
+    Attach { node: String, machine: MachineId, operation: Uuid, send_before: Timestamp, may_displace_own: bool },
+    /// Labels off, users checked live, then the address off the machine (L2).
+    Detach { node: String, machine: MachineId, operation: Uuid, send_before: Timestamp, cut: Cut },
+}
+
+/// What a detach does between the labels and the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// A pod that came meanwhile is waited for; then the address is cut.
+    WhenUnused,
+    /// The address is cut whoever is there.
+    Now,
+    /// Labels and users only: the address is not there, or is another's to hold.
+    Never,
+}
+
+/// What a move writes into the entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// Nothing but state, reason and time.
+    Plain,
+    /// An intent to attach.
+    Place { node: String, machine: MachineId, own: Option<Own>, operation: Operation },
+    /// Found attached.
+    Adopt { node: String, machine: MachineId },
+    /// A drain begins.
+    Drain { deadline: Option<Timestamp>, planned: Option<String> },
+    /// An intent to detach.
+    Release { operation: Operation, planned: Option<String> },
+    /// Another attempt of the same intent.
+    Again { operation: Operation },
+}
+
+impl lifecycle::Machine for Address {
+    type State = State;
+    type Entry = Entry;
+    type Facts = Facts;
+    type Effect = Effect;
+    type Reason = Reason;
+    type Note = Note;
+
+    fn state(entry: &Entry) -> State {
+        entry.state
+    }
+
+    fn decide(entry: &Entry, facts: &Facts) -> Decision {
+        match entry.state {
+            State::Unassigned => unassigned(entry, facts),
+            State::Attaching => attaching(entry, facts),
+            State::Attached => attached(entry, facts),
+            State::Draining => draining(entry, facts),
+            State::Releasing => releasing(entry, facts),
+            State::Detached => detached(entry, facts),
+        }
+    }
+
+    fn enter(entry: &mut Entry, to: State, reason: Reason, note: Note, facts: &Facts) {
+        let (from, cause, began) = (entry.state, entry.reason, entry.since);
+        if from.shown() != to.shown() {
+            entry.since = facts.now;
+        }
+        entry.state = to;
+        entry.reason = reason;
+        entry.message.clear();
+        match note {
+            Note::Plain => {}
+            Note::Place { node, machine, own, operation } => {
+                entry.node = Some(node);
+                entry.machine = Some(machine);
+                entry.restore = own;
+                entry.operation = Some(operation);
+                entry.planned_node = None;
+            }
+            Note::Adopt { node, machine } => {
+                entry.node = Some(node);
+                entry.machine = Some(machine);
+                entry.restore = None;
+                entry.planned_node = None;
+            }
+            Note::Drain { deadline, planned } => {
+                entry.deadline = deadline;
+                entry.planned_node = planned;
+            }
+            Note::Release { operation, planned } => {
+                entry.operation = Some(operation);
+                entry.planned_node = planned;
+            }
+            Note::Again { operation } => entry.operation = Some(operation),
+        }
+        match to {
+            State::Attached => arrive(entry, from, facts.now),
+            State::Detached => leave(entry, cause, began, facts.now),
+            State::Unassigned => entry.planned_node = None,
+            State::Attaching | State::Draining | State::Releasing => {}
+        }
+    }
+
+    fn renew(entry: &mut Entry, note: Note) {
+        if let Note::Again { operation } = note {
+            entry.operation = Some(operation);
+        }
+    }
+
+    fn explain(entry: &mut Entry, reason: Reason, message: String) {
+        entry.reason = reason;
+        entry.message = message;
+    }
+}
+
+/// Closes the ledger of a move.
+fn arrive(entry: &mut Entry, from: State, now: Timestamp) {
+    let trace = entry.operation.as_ref().and_then(trace_id);
+    let began = entry.operation.as_ref().map_or(now, |operation| operation.start);
+    entry.operation = None;
+    entry.deadline = None;
+    entry.planned_node = None;
+    if from == State::Draining {
+        return;
+    }
+    let open = entry.last_move.take().filter(|journey| journey.to.is_none());
+    entry.last_move = Some(match open {
+        Some(journey) => Journey {
+            to: entry.node.clone(),
+            gap: Some(now.duration_since(journey.finish)),
+            finish: now,
+            trace_id: trace.or(journey.trace_id),
+            ..journey
+        },
+        None => Journey {
+            from: None,
+            to: entry.node.clone(),
+            reason: entry.reason.as_str().to_owned(),
+            start: began,
+            finish: now,
+            gap: None,
+            trace_id: trace,
+        },
+    });
+}
+
+/// Opens the ledger of a move: it is off, and has no new node yet.
+fn leave(entry: &mut Entry, cause: Reason, began: Timestamp, now: Timestamp) {
+    let trace = entry.operation.as_ref().and_then(trace_id);
+    entry.last_move = Some(Journey {
+        from: entry.node.take(),
+        to: None,
+        reason: cause.as_str().to_owned(),
+        start: began,
+        finish: now,
+        gap: None,
+        trace_id: trace,
+    });
+    entry.machine = None;
+    entry.operation = None;
+    entry.deadline = None;
+    entry.restore = None;
+}
+
+fn trace_id(operation: &Operation) -> Option<String> {
+    operation.traceparent.as_ref()?.split('-').nth(1).map(str::to_owned)
+}
+
+fn rest(reason: Reason, message: impl Into<String>) -> Decision {
+    Decision::Rest { reason, message: message.into() }
+}
+
+fn wait(reason: Reason, message: impl Into<String>, recheck: Duration) -> Decision {
+    Decision::Wait { reason, message: message.into(), recheck }
+}
+
+fn go(to: State, reason: Reason, note: Note) -> Decision {
+    Decision::Move { to, reason, note }
+}
+
+/// Until `then`, but not in less than a second.
+fn until(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(now)).unwrap_or_default().max(Duration::from_secs(1))
+}
+
+fn intent(kind: OperationKind, attempts: u32, facts: &Facts) -> Operation {
+    Operation {
+        id: facts.fresh.id,
+        kind,
+        start: facts.now,
+        send_before: facts.fresh.send_before,
+        attempts,
+        traceparent: facts.fresh.traceparent.clone(),
+    }
+}
+
+/// Edges 1, 2, 11.
+fn unassigned(entry: &Entry, facts: &Facts) -> Decision {
+    if let Some(decision) = forget(facts) {
+        return decision;
+    }
+    if let Some(decision) = adopt(facts) {
+        return decision;
+    }
+    match place(entry, facts) {
+        Placing::Now(decision) | Placing::Soon(decision) => decision,
+        Placing::NotNow { reason, message, recheck } => wait(reason, message, recheck),
+    }
+}
+
+/// Edges 1, 10, 11.
+fn detached(entry: &Entry, facts: &Facts) -> Decision {
+    if let Some(decision) = forget(facts) {
+        return decision;
+    }
+    match place(entry, facts) {
+        Placing::Now(decision) | Placing::Soon(decision) => decision,
+        Placing::NotNow { reason, .. } => go(State::Unassigned, reason, Note::Plain),
+    }
+}
+
+/// Edge 11.
+fn forget(facts: &Facts) -> Option<Decision> {
+    let reason = match facts.wanted {
+        _ if facts.deleting => Reason::AllocationDeleted,
+        Wanted::RemovedFromSpec => Reason::RemovedFromSpec,
+        Wanted::NotMatched => Reason::NotMatched,
+        Wanted::Yes => return None,
+    };
+    Some(if facts.intent_dead && !facts.in_flight {
+        Decision::Forget { reason }
+    } else {
+        wait(Reason::Released, "waits until the last request to the cloud can no longer take effect", SOON)
+    })
+}
+
+/// Edge 2: it sits on a machine of ours already. Whether the node could take it is not asked: it has it.
+fn adopt(facts: &Facts) -> Option<Decision> {
+    if facts.claim != Claim::Ours || facts.mode == Mode::Observe || !matches!(facts.read.place, Whereabouts::On(_)) {
+        return None;
+    }
+    match &facts.adoptable {
+        Adoptable::No(_) => None,
+        _ if !facts.finalizer => Some(wait(Reason::Pending, "waits for the finalizer", SOON)),
+        Adoptable::Looking { node } => Some(wait(Reason::Pending, format!("reads the machine of node {node}"), SOON)),
+        Adoptable::Unreachable { node, why } => Some(wait(
+            Reason::HolderUnreachable,
+            format!("is on node {node}, whose machine cannot be read: {why}"),
+            LATER,
+        )),
+        Adoptable::Yes { node, machine } => {
+            let note = Note::Adopt { node: node.clone(), machine: machine.clone() };
+            Some(go(State::Attached, Reason::Adopted, note))
+        }
+    }
+}
+
+enum Placing {
+    Now(Decision),
+    /// Every guard but one that is about to be known holds.
+    Soon(Decision),
+    NotNow {
+        reason: Reason,
+        message: String,
+        recheck: Duration,
+    },
+}
+
+/// Edge 1, guard by guard.
+fn place(entry: &Entry, facts: &Facts) -> Placing {
+    let not_now = |reason, message: String, recheck| Placing::NotNow { reason, message, recheck };
+    if let Claim::Other(name) = &facts.claim {
+        return not_now(
+            Reason::DuplicateClaim,
+            format!("NetIPAllocation {name} has this address; take it out of one of the two"),
+            LATER,
+        );
+    }
+    match &facts.read.place {
+        Whereabouts::Free => {}
+        Whereabouts::Unknown(why) => {
+            return not_now(unreadable(entry), format!("its whereabouts are not known: {why}"), SOON);
+        }
+        Whereabouts::NotFound => {
+            return not_now(
+                Reason::AddressNotFound,
+                "is not reserved in this account; reserve it or take it out of spec.reservedIPs".into(),
+                LATER,
+            );
+        }
+        Whereabouts::OtherRegion(region) => {
+            return not_now(
+                Reason::WrongRegion,
+                format!("is reserved in region {region}; name it in an allocation with that spec.cloud.region"),
+                LATER,
+            );
+        }
+        Whereabouts::Foreign(what) => {
+            return not_now(Reason::AddressInUse, format!("is held by {what}; it is never taken from there"), LATER);
+        }
+        Whereabouts::On(machine) => {
+            let what = match &facts.adoptable {
+                Adoptable::No(what) => what.clone(),
+                Adoptable::Looking { .. } | Adoptable::Unreachable { .. } | Adoptable::Yes { .. } => {
+                    "a selected node".into()
+                }
+            };
+            return match facts.mode {
+                Mode::Observe => {
+                    not_now(Reason::Observing, format!("is on {machine} ({what}); mode Observe changes nothing"), LATER)
+                }
+                Mode::Enforce | Mode::Hold => not_now(
+                    Reason::AddressInUse,
+                    format!("is held by {machine} ({what}); it is never taken from there"),
+                    LATER,
+                ),
+            };
+        }
+    }
+    match facts.mode {
+        Mode::Enforce => {}
+        Mode::Hold if entry.last_move.as_ref().is_some_and(|j| j.to.is_none() && Cause::is_fault(&j.reason)) => {}
+        Mode::Hold => return not_now(Reason::Held, "mode Hold begins no move by choice".into(), LATER),
+        Mode::Observe => {
+            let plan = facts.target.node().map_or("nowhere".to_owned(), |node| format!("to node {node}"));
+            return not_now(Reason::Observing, format!("would go {plan}; mode Observe changes nothing"), LATER);
+        }
+    }
+    if let Some((reason, message, recheck)) = failed(facts) {
+        return not_now(reason, message, recheck);
+    }
+    let (node, machine, own) = match &facts.target {
+        Target::None(verdicts) => return not_now(Reason::NoEligibleNode, verdicts.clone(), LATER),
+        Target::Looking { node } => {
+            return Placing::Soon(wait(entry.reason, format!("reads the machine of node {node}"), SOON));
+        }
+        Target::Seat { node, machine, own } => (node, machine, own),
+    };
+    if !facts.finalizer {
+        return Placing::Soon(wait(entry.reason, "waits for the finalizer", SOON));
+    }
+    if !facts.intent_dead || facts.in_flight {
+        return Placing::Soon(wait(
+            entry.reason,
+            "waits until the last request to the cloud can no longer take effect",
+            SOON,
+        ));
+    }
+    if !facts.permit {
+        return Placing::Soon(wait(
+            entry.reason,
+            format!("waits for its turn at the cloud's rate limit, then goes to node {node}"),
+            SOON,
+        ));
+    }
+    let note = Note::Place {
+        node: node.clone(),
+        machine: machine.clone(),
+        own: own.clone(),
+        operation: intent(OperationKind::Attach, 0, facts),
+    };
+    Placing::Now(go(State::Attaching, Reason::Attaching, note))
+}
+
+/// Why the whereabouts are unknown: before the first answer that is no fault of the cloud.
+fn unreadable(entry: &Entry) -> Reason {
+    match entry.reason {
+        Reason::Pending => Reason::Pending,
+        _ => Reason::CloudUnavailable,
+    }
+}
+
+/// The last attempt failed and the next one is not due.
+fn failed(facts: &Facts) -> Option<(Reason, String, Duration)> {
+    let failure = facts.failure.as_ref().filter(|failure| facts.now < failure.retry)?;
+    let reason = match failure.kind {
+        ErrorKind::Denied | ErrorKind::Unauthenticated => Reason::Denied,
+        ErrorKind::Quota => Reason::QuotaExceeded,
+        ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Throttled
+        | ErrorKind::Unsupported
+        | ErrorKind::Invalid
+        | ErrorKind::Timeout
+        | ErrorKind::Unavailable
+        | ErrorKind::Unknown => Reason::Retrying,
+    };
+    let message = format!(
+        "attempt {} failed: {}; {}; next attempt at {}",
+        failure.attempts,
+        failure.message,
+        failure.kind.remedy(),
+        story::clock(failure.retry)
+    );
+    Some((reason, message, until(failure.retry, facts.now)))
+}
+
+/// Edges 3, 4, and another attempt.
+fn attaching(entry: &Entry, facts: &Facts) -> Decision {
+    let (Some(node), Some(machine), Some(operation)) = (&entry.node, &entry.machine, &entry.operation) else {
+        return wait(
+            entry.reason,
+            "its entry in status is incomplete: state Attaching without node, machineID or operation",
+            LATER,
+        );
+    };
+    if facts.in_flight {
+        return wait(Reason::Attaching, format!("is being attached to node {node}"), LATER);
+    }
+    if facts.read.is_on(machine) && life(facts) != Life::Replaced {
+        return go(State::Attached, Reason::Verified, Note::Plain);
+    }
+    if let Some(reason) = undo(entry, machine, facts) {
+        if !facts.intent_dead {
+            return wait(
+                Reason::Attaching,
+                "will be undone when the last request to the cloud can no longer take effect",
+                SOON,
+            );
+        }
+        if !facts.permit {
+            return wait(Reason::Attaching, "waits for its turn at the cloud's rate limit, then is undone", SOON);
+        }
+        let operation =
+            Operation { traceparent: operation.traceparent.clone(), ..intent(OperationKind::Detach, 0, facts) };
+        return go(State::Releasing, reason, Note::Release { operation, planned: None });
+    }
+    if let Some((reason, message, recheck)) = failed(facts) {
+        return wait(reason, message, recheck);
+    }
+    again(entry, operation, facts, || Effect::Attach {
+        node: node.clone(),
+        machine: machine.clone(),
+        operation: operation.id,
+        send_before: operation.send_before,
+        may_displace_own: entry.restore.is_some(),
+    })
+}
+
+/// Why an attach is given up.
+fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
+    if facts.claim != Claim::Ours {
+        return Some(Reason::SeatLost);
+    }
+    if let Some(cause) = leaving::cause(entry, facts)
+        && leaving::permitted(cause, facts)
+    {
+        return Some(cause.reason());
+    }
+    match &facts.read.place {
+        Whereabouts::On(other) if *other != machine.place => return Some(Reason::AddressInUse),
+        Whereabouts::Foreign(_) => return Some(Reason::AddressInUse),
+        Whereabouts::On(_)
+        | Whereabouts::Unknown(_)
+        | Whereabouts::Free
+        | Whereabouts::NotFound
+        | Whereabouts::OtherRegion(_) => {}
+    }
+    match facts.failure.as_ref()?.kind {
+        ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Quota | ErrorKind::Conflict | ErrorKind::NotFound => {
+            Some(Reason::SeatLost)
+        }
+        ErrorKind::Denied
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Throttled
+        | ErrorKind::Timeout
+        | ErrorKind::Unavailable
+        | ErrorKind::Unknown => None,
+    }
+}
+
+/// The open intent once more: at once while it may be sent, under a new id once it is spent (F5, F9).
+fn again(entry: &Entry, operation: &Operation, facts: &Facts, effect: impl FnOnce() -> Effect) -> Decision {
+    if !facts.permit {
+        return wait(entry.reason, "waits for its turn at the cloud's rate limit", SOON);
+    }
+    if facts.operation_spent {
+        let renewed = Operation {
+            start: operation.start,
+            traceparent: operation.traceparent.clone(),
+            ..intent(operation.kind, operation.attempts.saturating_add(1), facts)
+        };
+        return Decision::Renew { note: Note::Again { operation: renewed } };
+    }
+    Decision::Perform { effect: effect(), reason: entry.reason, message: story::under_way(entry, operation) }
+}
+
+/// Edges 5, 8, and upkeep of the labels (L1).
+fn attached(entry: &Entry, facts: &Facts) -> Decision {
+    let (Some(node), Some(machine)) = (&entry.node, &entry.machine) else {
+        return wait(
+            entry.reason,
+            "its entry in status is incomplete: state Attached without node or machineID",
+            LATER,
+        );
+    };
+    if facts.mode == Mode::Observe {
+        return rest(Reason::Observing, format!("is on node {node}; mode Observe changes nothing"));
+    }
+    if facts.in_flight {
+        return wait(settled(entry), format!("is on node {node}, whose labels are being set"), LATER);
+    }
+    // Proven death and absence are one thing seen from two sides; the death explains more.
+    let cause = leaving::cause(entry, facts);
+    if cause.is_none() && facts.read.is_off(machine) {
+        if !facts.permit {
+            return wait(
+                Reason::Drifted,
+                "somebody else took it off its machine; waits for its turn at the cloud's rate limit",
+                SOON,
+            );
+        }
+        let operation = intent(OperationKind::Detach, 0, facts);
+        return go(State::Releasing, Reason::Drifted, Note::Release { operation, planned: None });
+    }
+    if let Some(cause) = cause {
+        if !leaving::permitted(cause, facts) {
+            return rest(
+                Reason::Held,
+                format!("must leave node {node} ({}), but mode Hold begins no move by choice", cause.reason().as_str()),
+            );
+        }
+        if leaving::needs_target(cause, facts)
+            && let Target::None(verdicts) = &facts.target
+        {
+            return upkeep(node, machine, facts).unwrap_or_else(|| {
+                wait(
+                    Reason::NoTarget,
+                    format!("must leave node {node} ({}), but nowhere to go: {verdicts}", cause.reason().as_str()),
+                    LATER,
+                )
+            });
+        }
+        let deadline =
+            facts.drain.timeout.filter(|_| cause.row().waits_for_users).and_then(|t| facts.now.checked_add(t).ok());
+        let planned = facts.target.node().map(str::to_owned);
+        return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
+    }
+    upkeep(node, machine, facts).unwrap_or_else(|| quiet(entry, node, facts))
+}
+
+/// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
+/// says that the address is there (P4).
+fn upkeep(node: &str, machine: &MachineId, facts: &Facts) -> Option<Decision> {
+    let holder = facts.holder.as_ref()?;
+    let NodeObject::Present(view) = &holder.object else { return None };
+    if view.labels == Labels::On || !facts.read.is_on(machine) {
+        return None;
+    }
+    Some(Decision::Perform {
+        effect: Effect::Label { node: node.to_owned() },
+        reason: Reason::Verified,
+        message: format!("is on node {node}, which is being labelled"),
+    })
+}
+
+fn settled(entry: &Entry) -> Reason {
+    match entry.reason {
+        Reason::Adopted => Reason::Adopted,
+        _ => Reason::Verified,
+    }
+}
+
+/// Attached, and nothing to do.
+fn quiet(entry: &Entry, node: &str, facts: &Facts) -> Decision {
+    if let Some((reason, message)) = story::trouble(node, facts) {
+        let recheck = if reason == Reason::CloudUnavailable { LATER } else { SOON };
+        return wait(reason, message, recheck);
+    }
+    rest(settled(entry), format!("is on node {node}"))
+}
+
+/// Edges 6, 7.
+fn draining(entry: &Entry, facts: &Facts) -> Decision {
+    let (Some(node), Some(machine)) = (&entry.node, &entry.machine) else {
+        return wait(
+            entry.reason,
+            "its entry in status is incomplete: state Draining without node or machineID",
+            LATER,
+        );
+    };
+    if facts.mode == Mode::Observe {
+        return rest(Reason::Observing, format!("drains from node {node}; mode Observe changes nothing"));
+    }
+    let cause = leaving::cause(entry, facts);
+    if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
+        return release(entry, facts, cause.map_or(Reason::Drifted, Cause::reason));
+    }
+    let Some(cause) = cause else {
+        if facts.read.is_on(machine) && !facts.in_flight {
+            return go(State::Attached, Reason::Verified, Note::Plain);
+        }
+        return wait(
+            entry.reason,
+            "the cause to leave is gone; waits for a read that says that it is still there",
+            SOON,
+        );
+    };
+    if facts.in_flight {
+        return wait(cause.reason(), story::leaving(cause, node, entry, facts), LATER);
+    }
+    if !leaving::permitted(cause, facts) {
+        return wait(cause.reason(), format!("stays on node {node}: mode Hold begins no move by choice"), LATER);
+    }
+    let paced_out = cause.row().paced && !facts.turn;
+    let stuck = leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_));
+    if !paced_out && !stuck && leaving::labels_may_go(cause, facts) && labelled(facts) {
+        return Decision::Perform {
+            effect: Effect::Unlabel { node: node.clone() },
+            reason: cause.reason(),
+            message: story::leaving(cause, node, entry, facts),
+        };
+    }
+    if !leaving::released(cause, entry, facts) {
+        let pods = if stuck { Vec::new() } else { leaving::to_be_asked(cause, facts) };
+        let message = story::leaving(cause, node, entry, facts);
+        if pods.is_empty() {
+            return wait(cause.reason(), message, next_look(entry, facts));
+        }
+        return Decision::Perform {
+            effect: Effect::Evict { node: node.clone(), pods },
+            reason: cause.reason(),
+            message,
+        };
+    }
+    if stuck {
+        return wait(
+            cause.reason(),
+            format!("nobody uses it on node {node}, but no node can take it; it stays: {}", story::verdicts(facts)),
+            LATER,
+        );
+    }
+    if paced_out {
+        return wait(
+            cause.reason(),
+            format!(
+                "nobody uses it on node {node}; waits until fewer addresses are in motion (strategy.maxUnavailable)"
+            ),
+            SOON,
+        );
+    }
+    if !facts.intent_dead {
+        return wait(cause.reason(), "waits until the last request to the cloud can no longer take effect", SOON);
+    }
+    release(entry, facts, cause.reason())
+}
+
+/// Edge 7's write.
+fn release(entry: &Entry, facts: &Facts, reason: Reason) -> Decision {
+    if !facts.permit {
+        return wait(reason, "waits for its turn at the cloud's rate limit, then leaves", SOON);
+    }
+    let operation = intent(OperationKind::Detach, 0, facts);
+    let planned = facts.target.node().map(str::to_owned).or_else(|| entry.planned_node.clone());
+    go(State::Releasing, reason, Note::Release { operation, planned })
+}
+
+fn labelled(facts: &Facts) -> bool {
+    match facts.holder.as_ref().map(|holder| &holder.object) {
+        Some(NodeObject::Present(view)) => view.labels != Labels::Off,
+        Some(NodeObject::Absent { .. }) | None => false,
+    }
+}
+
+fn life(facts: &Facts) -> Life {
+    facts.holder.as_ref().map_or(Life::Unknown, |holder| holder.life)
+}
+
+/// When a drain is to be looked at again: at its deadline, or when a pod may be asked again.
+fn next_look(entry: &Entry, facts: &Facts) -> Duration {
+    let again = match &facts.users {
+        facts::Users::Known(users) => users.iter().filter_map(|user| user.ask_again).min(),
+        facts::Users::Unknown => None,
+    };
+    let first = [entry.deadline, again].into_iter().flatten().filter(|then| *then > facts.now).min();
+    first.map_or(LATER, |then| until(then, facts.now).min(LATER))
+}
+
+/// Edge 9, and another attempt.
+fn releasing(entry: &Entry, facts: &Facts) -> Decision {
+    let (Some(node), Some(machine), Some(operation)) = (&entry.node, &entry.machine, &entry.operation) else {
+        return wait(
+            entry.reason,
+            "its entry in status is incomplete: a detach without node, machineID or operation",
+            LATER,
+        );
+    };
+    if facts.in_flight {
+        return wait(entry.reason, format!("is being taken off node {node}"), LATER);
+    }
+    let gone = matches!(life(facts), Life::Gone | Life::Replaced);
+    let off = gone || facts.read.is_off(machine) || facts.claim != Claim::Ours;
+    if off && !labelled(facts) {
+        return go(State::Detached, Reason::Released, Note::Plain);
+    }
+    if let Some((_, message, recheck)) = failed(facts) {
+        return wait(entry.reason, message, recheck);
+    }
+    let cut = if entry.reason == Reason::Drifted || facts.claim != Claim::Ours {
+        Cut::Never
+    } else if entry.deadline.is_some_and(|deadline| facts.now >= deadline) || !waits(entry.reason) {
+        Cut::Now
+    } else {
+        Cut::WhenUnused
+    };
+    again(entry, operation, facts, || Effect::Detach {
+        node: node.clone(),
+        machine: machine.clone(),
+        operation: operation.id,
+        send_before: operation.send_before,
+        cut,
+    })
+}
+
+/// Whether a release for that reason waits for pods that came after it was decided.
+fn waits(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NodeCordoned
+            | Reason::Disrupted
+            | Reason::NotSelected
+            | Reason::RemovedFromSpec
+            | Reason::NotMatched
+            | Reason::AllocationDeleted
+            | Reason::MoveRequested
+    )
+}

@@ -1,0 +1,259 @@
+//! Why an address must leave its node, and what that cause asks for: the table of design §3.3, row by row.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    facts::{Claim, Entry, Facts, Life, Mode, NodeObject, User, Users, Wanted},
+    state::{Reason, State},
+};
+
+/// This process must have seen a node NotReady without a break for so long: a flap seen by a fresh watch is no fault.
+const SEEN_NOT_READY: SignedDuration = SignedDuration::from_secs(10);
+
+/// The causes, in no order; [`cause`] says which one counts when several hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    NodeCordoned,
+    Disrupted,
+    NotSelected,
+    RemovedFromSpec,
+    NotMatched,
+    AllocationDeleted,
+    MoveRequested,
+    NodeNotReady,
+    NodeGone,
+    MachineStopped,
+    MachineGone,
+    NodeReplaced,
+    OutOfService,
+}
+
+/// When the labels go, compared with the users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelsGo {
+    /// Before the users: the node stays schedulable, and each pod that leaves would be replaced on it.
+    First,
+    /// After the users are gone.
+    AfterUsers,
+    /// With the detach.
+    WithDetach,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub waits_for_users: bool,
+    pub labels_go: LabelsGo,
+    /// Users are asked to go whatever the policy says.
+    pub always_evicts: bool,
+    /// Users are asked to go if the policy says so.
+    pub may_evict: bool,
+    pub needs_target: bool,
+    /// Counted by `maxUnavailable`.
+    pub paced: bool,
+    /// A choice, not a fault: `mode: Hold` stops it.
+    pub by_choice: bool,
+}
+
+impl Cause {
+    /// What the table says.
+    pub fn row(self) -> Row {
+        let chosen = Row {
+            waits_for_users: true,
+            labels_go: LabelsGo::First,
+            always_evicts: false,
+            may_evict: true,
+            needs_target: true,
+            paced: true,
+            by_choice: true,
+        };
+        let fault = Row {
+            waits_for_users: false,
+            labels_go: LabelsGo::WithDetach,
+            always_evicts: false,
+            may_evict: false,
+            needs_target: true,
+            paced: false,
+            by_choice: false,
+        };
+        match self {
+            Cause::NodeCordoned => Row { labels_go: LabelsGo::AfterUsers, ..chosen },
+            Cause::Disrupted => Row { labels_go: LabelsGo::AfterUsers, paced: false, ..chosen },
+            Cause::NotSelected => chosen,
+            Cause::RemovedFromSpec | Cause::NotMatched | Cause::AllocationDeleted => {
+                Row { needs_target: false, ..chosen }
+            }
+            Cause::MoveRequested => Row { always_evicts: true, ..chosen },
+            Cause::NodeNotReady | Cause::NodeGone | Cause::MachineStopped => fault,
+            Cause::MachineGone | Cause::NodeReplaced | Cause::OutOfService => Row { needs_target: false, ..fault },
+        }
+    }
+
+    /// The word in status.
+    pub fn reason(self) -> Reason {
+        match self {
+            Cause::NodeCordoned => Reason::NodeCordoned,
+            Cause::Disrupted => Reason::Disrupted,
+            Cause::NotSelected => Reason::NotSelected,
+            Cause::RemovedFromSpec => Reason::RemovedFromSpec,
+            Cause::NotMatched => Reason::NotMatched,
+            Cause::AllocationDeleted => Reason::AllocationDeleted,
+            Cause::MoveRequested => Reason::MoveRequested,
+            Cause::NodeNotReady => Reason::NodeNotReady,
+            Cause::NodeGone => Reason::NodeGone,
+            Cause::MachineStopped => Reason::MachineStopped,
+            Cause::MachineGone => Reason::MachineGone,
+            Cause::NodeReplaced => Reason::NodeReplaced,
+            Cause::OutOfService => Reason::OutOfService,
+        }
+    }
+
+    /// Whether a reason in status is that of a fault: the journey it began may go on in `mode: Hold`.
+    pub fn is_fault(reason: &str) -> bool {
+        [
+            Cause::NodeNotReady,
+            Cause::NodeGone,
+            Cause::MachineStopped,
+            Cause::MachineGone,
+            Cause::NodeReplaced,
+            Cause::OutOfService,
+        ]
+        .into_iter()
+        .any(|cause| cause.reason().as_str() == reason)
+            || reason == Reason::Drifted.as_str()
+    }
+}
+
+/// Why the address must leave the node that its entry names, if it must.
+///
+/// Proven death first, then what the person took back, then faults by judgement, then choices: an earlier one asks for
+/// less waiting, so a drained node that dies lets go at once.
+pub fn cause(entry: &Entry, facts: &Facts) -> Option<Cause> {
+    proven_dead(facts).or_else(|| taken_back(facts)).or_else(|| fault(facts)).or_else(|| choice(entry, facts))
+}
+
+fn proven_dead(facts: &Facts) -> Option<Cause> {
+    let holder = facts.holder.as_ref()?;
+    match holder.life {
+        Life::Gone => return Some(Cause::MachineGone),
+        Life::Replaced => return Some(Cause::NodeReplaced),
+        Life::Stopped => return Some(Cause::MachineStopped),
+        Life::Running | Life::Unknown => {}
+    }
+    match &holder.object {
+        NodeObject::Present(node) if node.out_of_service => Some(Cause::OutOfService),
+        NodeObject::Present(_) | NodeObject::Absent { .. } => None,
+    }
+}
+
+fn taken_back(facts: &Facts) -> Option<Cause> {
+    match facts.wanted {
+        _ if facts.deleting => Some(Cause::AllocationDeleted),
+        Wanted::RemovedFromSpec => Some(Cause::RemovedFromSpec),
+        Wanted::NotMatched => Some(Cause::NotMatched),
+        Wanted::Yes => None,
+    }
+}
+
+/// A node that has been NotReady, or gone, for long enough, with a machine that runs and a breaker that is closed.
+fn fault(facts: &Facts) -> Option<Cause> {
+    let holder = facts.holder.as_ref()?;
+    if facts.frozen || holder.life != Life::Running {
+        return None;
+    }
+    let long_enough = |since: Timestamp| facts.now.duration_since(since) >= facts.not_ready_grace;
+    match &holder.object {
+        NodeObject::Absent { since } => long_enough(*since).then_some(Cause::NodeGone),
+        NodeObject::Present(node) => node
+            .not_ready
+            .filter(|n| long_enough(n.since) && facts.now.duration_since(n.seen_since) >= SEEN_NOT_READY)
+            .map(|_| Cause::NodeNotReady),
+    }
+}
+
+fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
+    // One-shot: once the drain has begun the annotation is gone and the reason in status stands for it.
+    let moving = entry.state == State::Draining && entry.reason == Reason::MoveRequested;
+    if facts.move_requested || moving {
+        return Some(Cause::MoveRequested);
+    }
+    match &facts.holder.as_ref()?.object {
+        NodeObject::Absent { .. } => None,
+        NodeObject::Present(node) if node.disrupted.is_some() => Some(Cause::Disrupted),
+        NodeObject::Present(node) if !node.selected => Some(Cause::NotSelected),
+        NodeObject::Present(node) if node.cordoned => Some(Cause::NodeCordoned),
+        NodeObject::Present(_) => None,
+    }
+}
+
+/// Whether the node gives the address up now: the columns *waits for users*, *hold* and *deadline*.
+pub fn released(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
+    if !cause.row().waits_for_users || fault(facts).is_some() {
+        return true;
+    }
+    entry.deadline.is_some_and(|deadline| facts.now >= deadline) || holders(cause, facts).is_some_and(|h| h.is_empty())
+}
+
+/// The users that keep the address on its node; `None` while the pods are not known.
+pub fn holders(cause: Cause, facts: &Facts) -> Option<Vec<&User>> {
+    match &facts.users {
+        Users::Unknown => None,
+        Users::Known(users) => Some(users.iter().filter(|user| keeps(cause, user, facts.drain.evict)).collect()),
+    }
+}
+
+/// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned node is never told to go, so
+/// one that says of itself that it is not Ready keeps nothing, unless it holds.
+fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
+    let resigned = cause == Cause::NodeCordoned && user.daemon && !user.ready && !evict;
+    user.hold || !resigned
+}
+
+/// Whether the labels may go now, in the holding phase, before the users are gone.
+///
+/// Where the node stays schedulable they go first. A DaemonSet's pod would be deleted with them, past its
+/// PodDisruptionBudget, so there they go last; on a cordoned node that is once none of them is in service any more: a
+/// DaemonSet replaces a pod that ends at once, and the moment between two pods would never be seen.
+pub fn labels_may_go(cause: Cause, facts: &Facts) -> bool {
+    let Users::Known(users) = &facts.users else { return false };
+    let daemons = || users.iter().filter(|user| user.daemon);
+    let none_in_service = daemons().all(|user| !user.hold && (!user.ready || user.terminating_until.is_some()));
+    match cause.row().labels_go {
+        LabelsGo::First => daemons().next().is_none(),
+        LabelsGo::AfterUsers => daemons().next().is_some() && none_in_service && users.iter().all(|user| user.daemon),
+        LabelsGo::WithDetach => false,
+    }
+}
+
+/// The users that are to be asked to go now: those that neither terminate nor were asked a moment ago.
+pub fn to_be_asked(cause: Cause, facts: &Facts) -> Vec<User> {
+    let row = cause.row();
+    if !(row.always_evicts || (row.may_evict && facts.drain.evict)) {
+        return Vec::new();
+    }
+    match &facts.users {
+        Users::Unknown => Vec::new(),
+        Users::Known(users) => users
+            .iter()
+            .filter(|user| {
+                user.terminating_until.is_none() && !user.hold && user.ask_again.is_none_or(|then| facts.now >= then)
+            })
+            .cloned()
+            .collect(),
+    }
+}
+
+/// Whether the address may leave only for somewhere.
+pub fn needs_target(cause: Cause, facts: &Facts) -> bool {
+    cause.row().needs_target && !facts.deleting && facts.wanted == Wanted::Yes && facts.claim == Claim::Ours
+}
+
+/// Whether the mode lets this cause begin anything.
+pub fn permitted(cause: Cause, facts: &Facts) -> bool {
+    match facts.mode {
+        Mode::Enforce => true,
+        // Deletion is no move: an object in maintenance can still be deleted.
+        Mode::Hold => !cause.row().by_choice || cause == Cause::AllocationDeleted || fault(facts).is_some(),
+        Mode::Observe => false,
+    }
+}
