@@ -10,15 +10,11 @@ const LIST: &str = "compute.addresses.list";
 const TEST: &str = "instances.testIamPermissions";
 
 /// What the operator does to a machine; the cloud tells for one machine whether we may.
-const ON_MACHINES: [&str; 3] = [
-    "compute.instances.get",
-    "compute.instances.addAccessConfig",
-    "compute.instances.deleteAccessConfig",
-];
+const ON_MACHINES: [&str; 3] =
+    ["compute.instances.get", "compute.instances.addAccessConfig", "compute.instances.deleteAccessConfig"];
 
 /// What only the project itself could be asked, through another API than Compute.
-const NOT_TESTED: &str =
-    "compute.addresses.use, compute.subnetworks.useExternalIp, compute.zoneOperations.get";
+const NOT_TESTED: &str = "compute.addresses.use, compute.subnetworks.useExternalIp, compute.zoneOperations.get";
 
 impl Gcp {
     pub(super) async fn self_test(&self, scope: &Scope) -> Vec<Finding> {
@@ -38,14 +34,9 @@ impl Gcp {
     }
 
     async fn test_credentials(&self) -> Finding {
-        let tried = match tokio::time::timeout(self.timeout, self.credentials.access_token()).await
-        {
+        let tried = match tokio::time::timeout(self.timeout, self.credentials.access_token()).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(CloudError::new(
-                ErrorKind::Unauthenticated,
-                CREDENTIALS,
-                error.to_string(),
-            )),
+            Ok(Err(error)) => Err(CloudError::new(ErrorKind::Unauthenticated, CREDENTIALS, error.to_string())),
             Err(_) => Err(errors::late(CREDENTIALS)),
         };
         match tried {
@@ -73,17 +64,9 @@ impl Gcp {
                 let message = if ok {
                     format!("granted on machine {}", place.machine)
                 } else {
-                    format!(
-                        "not granted on machine {}; {}",
-                        place.machine,
-                        grant(permission, &place.account)
-                    )
+                    format!("not granted on machine {}; {}", place.machine, grant(permission, &place.account))
                 };
-                Finding {
-                    ok,
-                    subject: (*permission).to_owned(),
-                    message,
-                }
+                Finding { ok, subject: (*permission).to_owned(), message }
             })
             .collect()
     }
@@ -91,17 +74,8 @@ impl Gcp {
 
 fn listed(scope: &Scope, survey: &Result<Survey, CloudError>) -> Finding {
     match survey {
-        Ok(survey) => passed(
-            LIST,
-            format!(
-                "{} external addresses in {}",
-                survey.addresses.len(),
-                scope.region
-            ),
-        ),
-        Err(error) if error.kind == ErrorKind::Denied => {
-            failed(LIST, error, &grant(LIST, &scope.account))
-        }
+        Ok(survey) => passed(LIST, format!("{} external addresses in {}", survey.addresses.len(), scope.region)),
+        Err(error) if error.kind == ErrorKind::Denied => failed(LIST, error, &grant(LIST, &scope.account)),
         Err(error) => failed(LIST, error, error.kind.remedy()),
     }
 }
@@ -109,23 +83,17 @@ fn listed(scope: &Scope, survey: &Result<Survey, CloudError>) -> Finding {
 /// Permissions on machines can only be asked of a machine; one that holds an address is one that we know.
 fn machine_of(survey: &Result<Survey, CloudError>) -> Option<Place> {
     let survey = survey.as_ref().ok()?;
-    survey
-        .addresses
-        .values()
-        .find_map(|reservation| match &reservation.holder {
-            Holder::Machine(machine) => translate::place(TEST, machine).ok(),
-            Holder::Free | Holder::Foreign(_) => None,
-        })
+    survey.addresses.values().find_map(|reservation| match &reservation.holder {
+        Holder::Machine(machine) => translate::place(TEST, machine).ok(),
+        Holder::Free | Holder::Foreign(_) => None,
+    })
 }
 
 /// Said openly rather than passed over: the absence of a failure is no proof here.
 fn untested(scope: &Scope, permissions: &str) -> Finding {
     passed(
         permissions,
-        format!(
-            "not tested; the custom role in project {} must hold all of them (docs/gcp.md)",
-            scope.account
-        ),
+        format!("not tested; the custom role in project {} must hold all of them (docs/gcp.md)", scope.account),
     )
 }
 
@@ -136,11 +104,7 @@ fn grant(permission: &str, project: &str) -> String {
 }
 
 fn passed(subject: &str, message: String) -> Finding {
-    Finding {
-        ok: true,
-        subject: subject.to_owned(),
-        message,
-    }
+    Finding { ok: true, subject: subject.to_owned(), message }
 }
 
 fn failed(subject: &str, error: &CloudError, remedy: &str) -> Finding {
