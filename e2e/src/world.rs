@@ -251,9 +251,17 @@ impl World {
         self.change(|state| state.inventory.add_place(account, region, None));
     }
 
+    /// Makes an account known, and one of its zones with its region.
+    pub fn add_zone(&self, account: &str, region: &str, zone: &str) {
+        self.change(|state| state.inventory.add_place(account, region, Some(zone)));
+    }
+
     /// Reserves an address; account and region exist from then on.
     pub fn add_address(&self, address: Address) {
-        self.change(|state| state.inventory.add_address(address));
+        self.change(|state| {
+            state.inventory.add_address(address);
+            state.witness();
+        });
     }
 
     /// Ends a reservation; a machine that had the address loses it.
