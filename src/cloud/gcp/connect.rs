@@ -26,13 +26,22 @@ impl Gcp {
     /// `Invalid` for an endpoint that is no URL or not safe, `Unauthenticated` when no credentials are found, `Timeout`
     /// when the metadata server does not answer.
     pub async fn connect(settings: &GcpSettings) -> Result<Gcp, CloudError> {
+        let credentials = Builder::default()
+            .build_access_token_credentials()
+            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
+        Self::connect_as(settings, credentials).await
+    }
+
+    /// The same with these credentials. Google's chain reads the process's environment, so a process that speaks to
+    /// several clouds at once, as tests do, cannot use it for each.
+    ///
+    /// # Errors
+    /// As [`Gcp::connect`].
+    pub async fn connect_as(settings: &GcpSettings, credentials: AccessTokenCredentials) -> Result<Gcp, CloudError> {
         if let Some(endpoint) = &settings.endpoint {
             safe_endpoint(endpoint, settings.allow_insecure)
                 .map_err(|why| CloudError::new(ErrorKind::Invalid, CONNECT, why))?;
         }
-        let credentials = Builder::default()
-            .build_access_token_credentials()
-            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
         // Building asks the credentials for their universe, that is to say the metadata server, without a deadline.
         tokio::time::timeout(settings.operation_timeout, clients(settings, credentials))
             .await
