@@ -10,6 +10,8 @@
 //!   no SDK retries.
 
 pub mod gcp;
+pub mod limits;
+pub mod metered;
 
 use std::{
     collections::BTreeMap,

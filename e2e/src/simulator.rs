@@ -35,25 +35,13 @@ impl Recorder {
     }
 
     pub(crate) fn note(&self, method: &'static str, body: &Value) {
-        if let Some(given) = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_mut()
-        {
-            given.push(Given {
-                method,
-                body: body.clone(),
-            });
+        if let Some(given) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            given.push(Given { method, body: body.clone() });
         }
     }
 
     fn all(&self) -> Vec<Given> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .unwrap_or_default()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
     }
 }
 
@@ -74,20 +62,11 @@ impl Simulator {
     pub async fn start(world: World) -> io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let (recorder, stop, tasks) = (
-            Recorder::default(),
-            CancellationToken::new(),
-            TaskTracker::new(),
-        );
+        let (recorder, stop, tasks) = (Recorder::default(), CancellationToken::new(), TaskTracker::new());
         let routes = wire::routes(world, recorder.clone());
         tasks.spawn(wire::serve(listener, routes, stop.clone(), tasks.clone()));
         tasks.close();
-        Ok(Self {
-            address,
-            recorder,
-            stop,
-            tasks,
-        })
+        Ok(Self { address, recorder, stop, tasks })
     }
 
     /// For `GOOGLE_COMPUTE_CUSTOM_ENDPOINT`, for example `http://127.0.0.1:40123`.

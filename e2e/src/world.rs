@@ -44,8 +44,7 @@ pub use self::{
     fault::Fault,
     hold::{Hold, Point},
     inventory::{
-        Address, Change, Done, External, GLOBAL, Holder, Inventory, Machine, MachineKey,
-        NewMachine, Power, Tier,
+        Address, Change, Done, External, GLOBAL, Holder, Inventory, Machine, MachineKey, NewMachine, Power, Tier,
     },
     ledger::{Actor, Removal},
     operation::{Operation, Phase},
@@ -136,36 +135,18 @@ struct State {
 impl State {
     /// Everything about a call that does not depend on what it asks.
     fn admits(&self, ask: &Ask) -> Result<(), Refusal> {
-        if let Some(permission) = ask
-            .permissions
-            .iter()
-            .find(|permission| self.denied.contains(*permission))
-        {
-            return Err(Refusal::Denied {
-                permission: permission.clone(),
-                target: ask.target.clone(),
-            });
+        if let Some(permission) = ask.permissions.iter().find(|permission| self.denied.contains(*permission)) {
+            return Err(Refusal::Denied { permission: permission.clone(), target: ask.target.clone() });
         }
         if !self.inventory.has_account(&ask.account) {
             return Err(Refusal::NoSuchAccount(ask.account.clone()));
         }
         match &ask.place {
-            Place::Region(name)
-                if !self
-                    .inventory
-                    .regions(&ask.account)
-                    .contains(&name.as_str()) =>
-            {
-                Err(Refusal::NoSuchPlace {
-                    what: "region",
-                    name: name.clone(),
-                })
+            Place::Region(name) if !self.inventory.regions(&ask.account).contains(&name.as_str()) => {
+                Err(Refusal::NoSuchPlace { what: "region", name: name.clone() })
             }
             Place::Zone(name) if !self.inventory.has_zone(&ask.account, name) => {
-                Err(Refusal::NoSuchPlace {
-                    what: "zone",
-                    name: name.clone(),
-                })
+                Err(Refusal::NoSuchPlace { what: "zone", name: name.clone() })
             }
             Place::Account | Place::Region(_) | Place::Zone(_) => Ok(()),
         }
@@ -174,32 +155,21 @@ impl State {
     fn knows(&self, caller: &Caller) -> bool {
         match caller {
             Caller::Trusted => true,
-            Caller::Bearer(token) => token
-                .as_ref()
-                .is_some_and(|token| self.tokens.contains(token)),
+            Caller::Bearer(token) => token.as_ref().is_some_and(|token| self.tokens.contains(token)),
         }
     }
 
     /// Carries a change out, and writes down who did what.
     fn apply(&mut self, change: &Change, by: Actor) -> Result<(), Refusal> {
-        let machine_id = self
-            .inventory
-            .machine(change.machine())
-            .map_or(0, |machine| machine.id);
+        let machine_id = self.inventory.machine(change.machine()).map_or(0, |machine| machine.id);
         let done = self.inventory.apply(change)?;
         match done {
-            Done::Attached(External {
-                ip: Some(ip),
-                reserved: true,
-                ..
-            }) if by == Actor::Api => {
+            Done::Attached(External { ip: Some(ip), reserved: true, .. }) if by == Actor::Api => {
                 let count = self.ledger.attaches.entry(ip).or_default();
                 *count = count.saturating_add(1);
             }
             Done::Attached(_) => {}
-            Done::Detached(external) => {
-                self.removed(change.machine().clone(), machine_id, &external, by)
-            }
+            Done::Detached(external) => self.removed(change.machine().clone(), machine_id, &external, by),
         }
         self.witness();
         Ok(())
@@ -242,25 +212,17 @@ impl State {
 
     /// Takes whatever a machine has.
     fn strip(&mut self, machine: &MachineKey) {
-        let config = self
-            .inventory
-            .machine(machine)
-            .and_then(|machine| Some(machine.external.as_ref()?.config.clone()));
+        let config =
+            self.inventory.machine(machine).and_then(|machine| Some(machine.external.as_ref()?.config.clone()));
         if let Some(config) = config {
-            let change = Change::Detach {
-                machine: machine.clone(),
-                config,
-            };
+            let change = Change::Detach { machine: machine.clone(), config };
             // Cannot be refused: the configuration was read under the same lock.
             let _ = self.apply(&change, Actor::Outsider);
         }
     }
 
     fn key(&self, name: &str) -> Option<MachineKey> {
-        self.inventory
-            .machines()
-            .find(|machine| machine.key.name == name)
-            .map(|machine| machine.key.clone())
+        self.inventory.machines().find(|machine| machine.key.name == name).map(|machine| machine.key.clone())
     }
 }
 
@@ -280,13 +242,8 @@ impl Default for World {
 impl World {
     /// An empty cloud without latency, limits or faults.
     pub fn new() -> Self {
-        let inner = Inner {
-            state: Mutex::default(),
-            changes: watch::Sender::new(0),
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
+        let inner = Inner { state: Mutex::default(), changes: watch::Sender::new(0) };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Makes an account known, and one of its regions.
@@ -294,9 +251,17 @@ impl World {
         self.change(|state| state.inventory.add_place(account, region, None));
     }
 
+    /// Makes an account known, and one of its zones with its region.
+    pub fn add_zone(&self, account: &str, region: &str, zone: &str) {
+        self.change(|state| state.inventory.add_place(account, region, Some(zone)));
+    }
+
     /// Reserves an address; account and region exist from then on.
     pub fn add_address(&self, address: Address) {
-        self.change(|state| state.inventory.add_address(address));
+        self.change(|state| {
+            state.inventory.add_address(address);
+            state.witness();
+        });
     }
 
     /// Ends a reservation; a machine that had the address loses it.
@@ -312,10 +277,7 @@ impl World {
         self.change(|state| {
             let key = state.inventory.add_machine(machine);
             state.witness();
-            state
-                .inventory
-                .machine(&key)
-                .map_or(0, |machine| machine.id)
+            state.inventory.machine(&key).map_or(0, |machine| machine.id)
         })
     }
 
@@ -352,12 +314,7 @@ impl World {
         self.change(|state| {
             let key = state.key(name)?;
             let old = state.remove_machine(&key)?;
-            let key = state.inventory.add_machine(NewMachine::new(
-                &key.account,
-                &old.region,
-                &key.zone,
-                &key.name,
-            ));
+            let key = state.inventory.add_machine(NewMachine::new(&key.account, &old.region, &key.zone, &key.name));
             state.inventory.machine(&key).map(|machine| machine.id)
         })
     }
@@ -368,26 +325,12 @@ impl World {
     /// When the cloud would refuse that to anybody (other region, not reserved, no such machine).
     pub fn move_address(&self, ip: IpAddr, name: &str) -> Result<(), Refusal> {
         self.change(|state| {
-            let machine = state
-                .key(name)
-                .ok_or_else(|| Refusal::NoSuchMachine(MachineKey::new("", "", name)))?;
-            let tier = state
-                .inventory
-                .address(ip)
-                .map_or(Tier::Premium, |address| address.tier);
+            let machine = state.key(name).ok_or_else(|| Refusal::NoSuchMachine(MachineKey::new("", "", name)))?;
+            let tier = state.inventory.address(ip).map_or(Tier::Premium, |address| address.tier);
             state.free(ip);
             state.strip(&machine);
             let config = "outsider".to_owned();
-            state.apply(
-                &Change::Attach {
-                    machine,
-                    config,
-                    ip: Some(ip),
-                    tier,
-                    ptr: None,
-                },
-                Actor::Outsider,
-            )
+            state.apply(&Change::Attach { machine, config, ip: Some(ip), tier, ptr: None }, Actor::Outsider)
         })
     }
 
@@ -448,10 +391,7 @@ impl World {
     /// Calls of this method wait at this point while the [`Hold`] lives.
     pub fn hold(&self, method: &str, point: Point) -> Hold {
         let id = self.change(|state| state.gates.add(method, point));
-        Hold {
-            world: self.clone(),
-            id,
-        }
+        Hold { world: self.clone(), id }
     }
 
     /// Takes a permission from everybody, in the provider's words.
@@ -495,11 +435,7 @@ impl World {
 
     /// The machine of that name.
     pub fn machine(&self, name: &str) -> Option<Machine> {
-        self.look(|state| {
-            state
-                .key(name)
-                .and_then(|key| state.inventory.machine(&key).cloned())
-        })
+        self.look(|state| state.key(name).and_then(|key| state.inventory.machine(&key).cloned()))
     }
 
     /// The external address of the machine of that name.
@@ -514,10 +450,7 @@ impl World {
 
     /// The calls that would change something.
     pub fn mutations(&self) -> Vec<Call> {
-        self.calls()
-            .into_iter()
-            .filter(|call| call.mutating)
-            .collect()
+        self.calls().into_iter().filter(|call| call.mutating).collect()
     }
 
     /// Empties the log of calls.
@@ -580,36 +513,21 @@ impl World {
         look: impl FnOnce(&Inventory) -> Result<T, Refusal> + Send + 'static,
     ) -> Answer<T> {
         let world = self.clone();
-        uncancelled(async move {
-            world
-                .answer_read(ask, move |state| look(&state.inventory))
-                .await
-        })
-        .await
+        uncancelled(async move { world.answer_read(ask, move |state| look(&state.inventory)).await }).await
     }
 
     /// The state of an operation.
     pub async fn operation(&self, ask: Ask, zone: String, name: String) -> Answer<Operation> {
         let world = self.clone();
         let account = ask.account.clone();
-        uncancelled(async move {
-            world
-                .answer_read(ask, move |state| {
-                    state.operation(account, zone, name).cloned()
-                })
-                .await
-        })
+        uncancelled(
+            async move { world.answer_read(ask, move |state| state.operation(account, zone, name).cloned()).await },
+        )
         .await
     }
 
     /// The state of an operation when it is done, or after `patience`.
-    pub async fn operation_done(
-        &self,
-        ask: Ask,
-        zone: String,
-        name: String,
-        patience: Duration,
-    ) -> Answer<Operation> {
+    pub async fn operation_done(&self, ask: Ask, zone: String, name: String, patience: Duration) -> Answer<Operation> {
         let world = self.clone();
         uncancelled(async move {
             let done = world.wait_for(|state| match state.operations.get(&name) {
@@ -619,22 +537,13 @@ impl World {
             // Not done in time is an answer, not an error: the caller sees the phase.
             let _ = tokio::time::timeout(patience, done).await;
             let account = ask.account.clone();
-            world
-                .answer_read(ask, move |state| {
-                    state.operation(account, zone, name).cloned()
-                })
-                .await
+            world.answer_read(ask, move |state| state.operation(account, zone, name).cloned()).await
         })
         .await
     }
 
     /// A change: checked at once, then carried out as an operation. A repeated `request_id` gets the first operation.
-    pub async fn submit(
-        &self,
-        ask: Ask,
-        request_id: Option<String>,
-        change: Change,
-    ) -> Answer<Operation> {
+    pub async fn submit(&self, ask: Ask, request_id: Option<String>, change: Change) -> Answer<Operation> {
         let world = self.clone();
         uncancelled(async move { world.answer_submit(ask, request_id, change).await }).await
     }
@@ -667,36 +576,17 @@ impl World {
     }
 
     fn refuse<T>(&self, number: usize, refusal: Refusal) -> Answer<T> {
-        self.end(
-            number,
-            Outcome::Refused(format!("{refusal:?}")),
-            Answer::Refused(refusal),
-        )
+        self.end(number, Outcome::Refused(format!("{refusal:?}")), Answer::Refused(refusal))
     }
 
-    async fn answer_read<T>(
-        &self,
-        ask: Ask,
-        look: impl FnOnce(&State) -> Result<T, Refusal>,
-    ) -> Answer<T> {
+    async fn answer_read<T>(&self, ask: Ask, look: impl FnOnce(&State) -> Result<T, Refusal>) -> Answer<T> {
         let (number, met) = self.arrive(&ask, false).await;
         let mut latency = self.look(|state| state.latency.answer);
         let lost = Outcome::NoAnswer { effect: false };
         match met {
             Err(refusal) => return self.refuse(number, refusal),
-            Ok(Some(Fault::Refuse {
-                status,
-                reason,
-                message,
-            })) => {
-                return self.refuse(
-                    number,
-                    Refusal::Scripted {
-                        status,
-                        reason,
-                        message,
-                    },
-                );
+            Ok(Some(Fault::Refuse { status, reason, message })) => {
+                return self.refuse(number, Refusal::Scripted { status, reason, message });
             }
             Ok(Some(Fault::Hang | Fault::HangAfterEffect | Fault::LandLate(_))) => {
                 return self.end(number, lost, Answer::Silence);
@@ -716,36 +606,15 @@ impl World {
         }
     }
 
-    async fn answer_submit(
-        &self,
-        ask: Ask,
-        request_id: Option<String>,
-        change: Change,
-    ) -> Answer<Operation> {
+    async fn answer_submit(&self, ask: Ask, request_id: Option<String>, change: Change) -> Answer<Operation> {
         let (number, met) = self.arrive(&ask, true).await;
         let latency = self.look(|state| state.latency);
-        let mut fate = Fate {
-            latency: latency.operation,
-            failure: None,
-            after_done: None,
-            answered: true,
-        };
+        let mut fate = Fate { latency: latency.operation, failure: None, after_done: None, answered: true };
         let mut fault = None;
         match met {
             Err(refusal) => return self.refuse(number, refusal),
-            Ok(Some(Fault::Refuse {
-                status,
-                reason,
-                message,
-            })) => {
-                return self.refuse(
-                    number,
-                    Refusal::Scripted {
-                        status,
-                        reason,
-                        message,
-                    },
-                );
+            Ok(Some(Fault::Refuse { status, reason, message })) => {
+                return self.refuse(number, Refusal::Scripted { status, reason, message });
             }
             Ok(Some(Fault::Hang)) => {
                 return self.end(number, Outcome::NoAnswer { effect: false }, Answer::Silence);
@@ -753,22 +622,12 @@ impl World {
             Ok(Some(Fault::Close)) => {
                 return self.end(number, Outcome::NoAnswer { effect: false }, Answer::Closed);
             }
-            Ok(Some(Fault::FailLate {
-                status,
-                code,
-                message,
-            })) => {
-                fate.failure = Some(Refusal::Scripted {
-                    status,
-                    reason: code,
-                    message,
-                });
+            Ok(Some(Fault::FailLate { status, code, message })) => {
+                fate.failure = Some(Refusal::Scripted { status, reason: code, message });
             }
             Ok(Some(Fault::Latency(override_))) => fate.latency = override_,
             Ok(Some(Fault::EffectAfterDone(delay))) => fate.after_done = Some(delay),
-            Ok(Some(
-                late @ (Fault::LandLate(_) | Fault::HangAfterEffect | Fault::CloseAfterEffect),
-            )) => {
+            Ok(Some(late @ (Fault::LandLate(_) | Fault::HangAfterEffect | Fault::CloseAfterEffect))) => {
                 fate.answered = false;
                 fault = Some(late);
             }
@@ -793,12 +652,9 @@ impl World {
                 Answer::Closed
             }
             _ => {
-                if let Some(gate) =
-                    self.change(|state| state.gates.stop(&ask.method, Point::Answer))
-                {
+                if let Some(gate) = self.change(|state| state.gates.stop(&ask.method, Point::Answer)) {
                     self.carried_out(&operation.name).await;
-                    self.wait_for(|state| (!state.gates.stands(gate)).then_some(()))
-                        .await;
+                    self.wait_for(|state| (!state.gates.stands(gate)).then_some(())).await;
                 }
                 Answer::Given(operation)
             }
@@ -817,10 +673,8 @@ impl World {
         let request = request_id.map(|id| (ask.account.clone(), id));
         let (operation, fresh) = self.change(|state| {
             state.admits(ask)?;
-            if let Some(known) = request
-                .as_ref()
-                .and_then(|key| state.operations.get(state.requests.get(key)?))
-                .cloned()
+            if let Some(known) =
+                request.as_ref().and_then(|key| state.operations.get(state.requests.get(key)?)).cloned()
             {
                 state.log.end(number, Outcome::Done);
                 return Ok((known, false));
@@ -831,10 +685,7 @@ impl World {
                 name: format!("operation-{id}"),
                 id,
                 method: ask.method.clone(),
-                machine_id: state
-                    .inventory
-                    .machine(change.machine())
-                    .map_or(0, |machine| machine.id),
+                machine_id: state.inventory.machine(change.machine()).map_or(0, |machine| machine.id),
                 change,
                 phase: Phase::Pending,
                 effective: false,
@@ -846,9 +697,7 @@ impl World {
             if let Some(key) = request {
                 state.requests.insert(key, operation.name.clone());
             }
-            state
-                .operations
-                .insert(operation.name.clone(), operation.clone());
+            state.operations.insert(operation.name.clone(), operation.clone());
             Ok((operation, true))
         })?;
         if fresh {
@@ -878,12 +727,7 @@ impl World {
         }
         self.take_effect(name, number, fate.failure, fate.answered);
         if fate.after_done.is_none() {
-            let method = self.look(|state| {
-                state
-                    .operations
-                    .get(name)
-                    .map(|operation| operation.method.clone())
-            });
+            let method = self.look(|state| state.operations.get(name).map(|operation| operation.method.clone()));
             self.pause(&method.unwrap_or_default(), Point::Done).await;
             self.step(name, finish);
         }
@@ -895,10 +739,7 @@ impl World {
                 return;
             };
             let key = operation.change.machine();
-            let same_machine = state
-                .inventory
-                .machine(key)
-                .is_some_and(|machine| machine.id == operation.machine_id);
+            let same_machine = state.inventory.machine(key).is_some_and(|machine| machine.id == operation.machine_id);
             let result = match failure {
                 Some(failure) => Err(failure),
                 None if !same_machine => Err(Refusal::NoSuchMachine(key.clone())),
@@ -928,10 +769,9 @@ impl World {
     /// Until the change of an operation is in force, or has failed.
     async fn carried_out(&self, name: &str) {
         self.wait_for(|state| match state.operations.get(name) {
-            Some(operation) => (operation.effective
-                || operation.failure.is_some()
-                || operation.phase == Phase::Done)
-                .then_some(()),
+            Some(operation) => {
+                (operation.effective || operation.failure.is_some() || operation.phase == Phase::Done).then_some(())
+            }
             None => Some(()),
         })
         .await;
@@ -940,32 +780,17 @@ impl World {
     /// Waits while a gate holds this method at this point.
     async fn pause(&self, method: &str, point: Point) {
         if let Some(gate) = self.change(|state| state.gates.stop(method, point)) {
-            self.wait_for(|state| (!state.gates.stands(gate)).then_some(()))
-                .await;
+            self.wait_for(|state| (!state.gates.stands(gate)).then_some(())).await;
         }
     }
 
     fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(
-            &self
-                .inner
-                .state
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        look(&self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let changed = change(
-            &mut self
-                .inner
-                .state
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        self.inner
-            .changes
-            .send_modify(|count| *count = count.wrapping_add(1));
+        let changed = change(&mut self.inner.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
         changed
     }
 
@@ -975,23 +800,13 @@ impl World {
 }
 
 impl State {
-    fn operation(
-        &self,
-        account: String,
-        zone: String,
-        name: String,
-    ) -> Result<&Operation, Refusal> {
+    fn operation(&self, account: String, zone: String, name: String) -> Result<&Operation, Refusal> {
         self.operations
             .get(&name)
             .filter(|operation| {
-                operation.change.machine().account == account
-                    && operation.change.machine().zone == zone
+                operation.change.machine().account == account && operation.change.machine().zone == zone
             })
-            .ok_or(Refusal::NoSuchOperation {
-                account,
-                zone,
-                name,
-            })
+            .ok_or(Refusal::NoSuchOperation { account, zone, name })
     }
 }
 
@@ -1004,9 +819,7 @@ struct Fate {
 }
 
 /// Runs to the end even when the caller goes away: a request that has reached a cloud cannot be taken back.
-async fn uncancelled<T: Send + 'static>(
-    call: impl Future<Output = Answer<T>> + Send + 'static,
-) -> Answer<T> {
+async fn uncancelled<T: Send + 'static>(call: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
     // The task fails only when the runtime ends, and then there is nobody to answer.
     tokio::spawn(call).await.unwrap_or(Answer::Closed)
 }

@@ -26,8 +26,8 @@ use google_cloud_auth::credentials::AccessTokenCredentials;
 use google_cloud_compute_v1::client::{Addresses, Instances, ZoneOperations};
 
 use super::{
-    Attach, Cloud, CloudError, Detach, Finding, ProviderId, Restore, Restored, Scope, Seat, Survey,
-    Verified, Whereabouts,
+    Attach, Cloud, CloudError, Detach, Finding, ProviderId, Restore, Restored, Scope, Seat, Survey, Verified,
+    Whereabouts,
 };
 
 /// How to reach Compute Engine.

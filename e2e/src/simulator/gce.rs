@@ -24,6 +24,8 @@ pub struct ApiMethod {
     pub path: &'static str,
     /// Query parameters that the façade reads. Any other is refused, so that nothing is ignored unseen.
     pub reads: &'static [&'static str],
+    /// Fields of the request's body that the façade reads. Any other is refused too.
+    pub body: &'static [&'static str],
     /// Permissions that it needs.
     pub permissions: &'static [&'static str],
 }
@@ -35,6 +37,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "GET",
         path: "projects/{project}/regions/{region}/addresses",
         reads: &["filter", "maxResults", "pageToken"],
+        body: &[],
         permissions: &["compute.addresses.list"],
     },
     ApiMethod {
@@ -42,6 +45,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "GET",
         path: "projects/{project}/regions/{region}/addresses/{address}",
         reads: &[],
+        body: &[],
         permissions: &["compute.addresses.get"],
     },
     ApiMethod {
@@ -49,6 +53,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "GET",
         path: "projects/{project}/aggregated/addresses",
         reads: &["filter", "maxResults", "pageToken"],
+        body: &[],
         permissions: &["compute.addresses.list"],
     },
     ApiMethod {
@@ -56,6 +61,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "POST",
         path: "projects/{project}/regions/{region}/addresses/{resource}/testIamPermissions",
         reads: &[],
+        body: &["permissions"],
         permissions: &[],
     },
     ApiMethod {
@@ -63,6 +69,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "GET",
         path: "projects/{project}/zones/{zone}/instances/{instance}",
         reads: &[],
+        body: &[],
         permissions: &["compute.instances.get"],
     },
     ApiMethod {
@@ -70,16 +77,15 @@ pub const METHODS: &[ApiMethod] = &[
         http: "POST",
         path: "projects/{project}/zones/{zone}/instances/{instance}/addAccessConfig",
         reads: &["networkInterface", "requestId"],
-        permissions: &[
-            "compute.instances.addAccessConfig",
-            "compute.subnetworks.useExternalIp",
-        ],
+        body: &["kind", "name", "natIP", "networkTier", "publicPtrDomainName", "setPublicPtr", "type"],
+        permissions: &["compute.instances.addAccessConfig", "compute.subnetworks.useExternalIp"],
     },
     ApiMethod {
         id: "compute.instances.deleteAccessConfig",
         http: "POST",
         path: "projects/{project}/zones/{zone}/instances/{instance}/deleteAccessConfig",
         reads: &["accessConfig", "networkInterface", "requestId"],
+        body: &[],
         permissions: &["compute.instances.deleteAccessConfig"],
     },
     ApiMethod {
@@ -87,6 +93,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "POST",
         path: "projects/{project}/zones/{zone}/instances/{resource}/testIamPermissions",
         reads: &[],
+        body: &["permissions"],
         permissions: &[],
     },
     ApiMethod {
@@ -94,6 +101,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "GET",
         path: "projects/{project}/zones/{zone}/operations/{operation}",
         reads: &[],
+        body: &[],
         permissions: &["compute.zoneOperations.get"],
     },
     ApiMethod {
@@ -101,6 +109,7 @@ pub const METHODS: &[ApiMethod] = &[
         http: "POST",
         path: "projects/{project}/zones/{zone}/operations/{operation}/wait",
         reads: &[],
+        body: &[],
         permissions: &["compute.zoneOperations.get"],
     },
 ];
@@ -117,10 +126,7 @@ impl ApiMethod {
         }
         let mut found = BTreeMap::new();
         for (part, given) in template.into_iter().zip(path) {
-            match part
-                .strip_prefix('{')
-                .and_then(|part| part.strip_suffix('}'))
-            {
+            match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
                 Some(name) if !given.is_empty() => {
                     found.insert(name, given.clone());
                 }
@@ -153,13 +159,7 @@ impl Routed {
         self.query(name)
             .filter(|value| !value.is_empty())
             .cloned()
-            .ok_or_else(|| {
-                Trouble::new(
-                    400,
-                    "required",
-                    &format!("Required field '{name}' not specified"),
-                )
-            })
+            .ok_or_else(|| Trouble::new(400, "required", &format!("Required field '{name}' not specified")))
     }
 
     /// The call in the world's words.
@@ -169,19 +169,8 @@ impl Routed {
             (None, Some(zone)) => Place::Zone(zone.clone()),
             (None, None) => Place::Account,
         };
-        let resource: Vec<&str> = self
-            .request
-            .path
-            .iter()
-            .skip(2)
-            .map(String::as_str)
-            .collect();
-        let verbs = [
-            "/addAccessConfig",
-            "/deleteAccessConfig",
-            "/testIamPermissions",
-            "/wait",
-        ];
+        let resource: Vec<&str> = self.request.path.iter().skip(2).map(String::as_str).collect();
+        let verbs = ["/addAccessConfig", "/deleteAccessConfig", "/testIamPermissions", "/wait"];
         let mut target = resource.join("/");
         if let Some(verb) = verbs.iter().find(|verb| target.ends_with(*verb)) {
             target.truncate(target.len().saturating_sub(verb.len()));
@@ -192,12 +181,7 @@ impl Routed {
             place,
             target,
             caller: Caller::Bearer(self.request.bearer()),
-            permissions: self
-                .method
-                .permissions
-                .iter()
-                .map(|permission| (*permission).to_owned())
-                .collect(),
+            permissions: self.method.permissions.iter().map(|permission| (*permission).to_owned()).collect(),
         }
     }
 }
@@ -207,32 +191,15 @@ pub(super) async fn answer(request: Request, world: World, recorder: Recorder) -
     if request.path.get(1).map(String::as_str) != Some("v1") {
         return Trouble::no_such_method().reply();
     }
-    let found = METHODS
-        .iter()
-        .find_map(|method| Some((method, method.fits(request.method.as_str(), path)?)));
+    let found = METHODS.iter().find_map(|method| Some((method, method.fits(request.method.as_str(), path)?)));
     let Some((method, path)) = found else {
         return Trouble::no_such_method().reply();
     };
-    let unread =
-        |name: &&String| !method.reads.contains(&name.as_str()) && !COMMON.contains(&name.as_str());
+    let unread = |name: &&String| !method.reads.contains(&name.as_str()) && !COMMON.contains(&name.as_str());
     if let Some(name) = request.query.keys().find(unread) {
-        return Trouble::new(
-            400,
-            "invalid",
-            &format!("the simulator's {} does not know '{name}'", method.id),
-        )
-        .reply();
+        return Trouble::new(400, "invalid", &format!("the simulator's {} does not know '{name}'", method.id)).reply();
     }
-    match handlers::answer(
-        &Routed {
-            method,
-            path,
-            request,
-        },
-        &world,
-    )
-    .await
-    {
+    match handlers::answer(&Routed { method, path, request }, &world).await {
         Ok(body) => {
             recorder.note(method.id, &body);
             Reply::Json(200, body)

@@ -11,10 +11,7 @@ use crate::world::World;
 
 pub(super) fn answer(request: &Request, world: &World) -> Reply {
     // Without the header a real server refuses: it proves that no browser was tricked into asking.
-    let flavored = request
-        .headers
-        .get("metadata-flavor")
-        .is_some_and(|value| value == "Google");
+    let flavored = request.headers.get("metadata-flavor").is_some_and(|value| value == "Google");
     if !flavored {
         return Reply::Text(403, "Missing Metadata-Flavor:Google header.\n".to_owned());
     }
@@ -23,21 +20,13 @@ pub(super) fn answer(request: &Request, world: &World) -> Reply {
     }
     match request.path.join("/").as_str() {
         "computeMetadata/v1/instance/service-accounts/default/token" => match world.issue_token() {
-            Some(token) => Reply::Json(
-                200,
-                json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}),
-            ),
+            Some(token) => Reply::Json(200, json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"})),
             None => Reply::Text(404, "The service account was not found.\n".to_owned()),
         },
         "computeMetadata/v1/instance/service-accounts/default/email" => {
             Reply::Text(200, "operator@simulated.iam.gserviceaccount.com".to_owned())
         }
-        "computeMetadata/v1/universe/universe-domain" => {
-            Reply::Text(200, "googleapis.com".to_owned())
-        }
-        other => Reply::Text(
-            404,
-            format!("The simulator's metadata server has no {other}.\n"),
-        ),
+        "computeMetadata/v1/universe/universe-domain" => Reply::Text(200, "googleapis.com".to_owned()),
+        other => Reply::Text(404, format!("The simulator's metadata server has no {other}.\n")),
     }
 }

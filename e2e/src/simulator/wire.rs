@@ -31,12 +31,7 @@ pub(super) struct Request {
 impl Request {
     /// The bearer token, if there is one.
     pub fn bearer(&self) -> Option<String> {
-        self.headers
-            .get(header::AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .strip_prefix("Bearer ")
-            .map(str::to_owned)
+        self.headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::to_owned)
     }
 }
 
@@ -62,20 +57,12 @@ pub(super) fn routes(world: World, recorder: Recorder) -> BoxedFilter<(Response<
         .and(warp::query::<BTreeMap<String, String>>())
         .and(warp::header::headers_cloned())
         .and(warp::body::bytes())
-        .then(
-            move |method, path: warp::path::FullPath, query, headers, body| {
-                let (world, recorder) = (world.clone(), recorder.clone());
-                let path = path.as_str().split('/').skip(1).map(decode).collect();
-                let request = Request {
-                    method,
-                    path,
-                    query,
-                    headers,
-                    body,
-                };
-                async move { respond(answer(request, world, recorder).await).await }
-            },
-        )
+        .then(move |method, path: warp::path::FullPath, query, headers, body| {
+            let (world, recorder) = (world.clone(), recorder.clone());
+            let path = path.as_str().split('/').skip(1).map(decode).collect();
+            let request = Request { method, path, query, headers, body };
+            async move { respond(answer(request, world, recorder).await).await }
+        })
         .boxed()
 }
 
@@ -99,16 +86,10 @@ async fn respond(reply: Reply) -> Response<String> {
         }
     };
     let mut response = Response::new(body);
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     // Real metadata servers prove with this header what they are; other services do not mind.
-    response.headers_mut().insert(
-        "metadata-flavor",
-        header::HeaderValue::from_static("Google"),
-    );
+    response.headers_mut().insert("metadata-flavor", header::HeaderValue::from_static("Google"));
     response
 }
 
@@ -131,13 +112,9 @@ pub(super) async fn serve(
                 use hyper::service::Service as _;
                 let answer = TowerToHyperService::new(warp::service(routes.clone())).call(request);
                 async move {
-                    let response = answer
-                        .await
-                        .unwrap_or_else(|never: Infallible| match never {});
+                    let response = answer.await.unwrap_or_else(|never: Infallible| match never {});
                     match response.extensions().get::<CloseInstead>() {
-                        Some(CloseInstead) => {
-                            Err(io::Error::from(io::ErrorKind::ConnectionAborted))
-                        }
+                        Some(CloseInstead) => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
                         None => Ok(response),
                     }
                 }
@@ -157,15 +134,9 @@ fn decode(segment: &str) -> String {
         let mut ahead = rest.clone();
         let pair = (ahead.next(), ahead.next());
         match (byte, pair) {
-            (b'%', (Some(high), Some(low)))
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                let digit = |byte: u8| {
-                    char::from(byte)
-                        .to_digit(16)
-                        .and_then(|digit| u8::try_from(digit).ok())
-                        .unwrap_or(0)
-                };
+            (b'%', (Some(high), Some(low))) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit =
+                    |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(0);
                 bytes.push(digit(high) << 4 | digit(low));
                 rest = ahead;
             }

@@ -54,16 +54,11 @@ impl Log {
             mutating,
             outcome: Outcome::Running,
         });
-        self.cleared
-            .saturating_add(self.calls.len())
-            .saturating_sub(1)
+        self.cleared.saturating_add(self.calls.len()).saturating_sub(1)
     }
 
     pub(super) fn end(&mut self, number: usize, outcome: Outcome) {
-        if let Some(call) = number
-            .checked_sub(self.cleared)
-            .and_then(|at| self.calls.get_mut(at))
-        {
+        if let Some(call) = number.checked_sub(self.cleared).and_then(|at| self.calls.get_mut(at)) {
             call.outcome = outcome;
         }
     }

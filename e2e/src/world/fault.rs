@@ -6,11 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Answered with this error; nothing else happens.
-    Refuse {
-        status: u16,
-        reason: String,
-        message: String,
-    },
+    Refuse { status: u16, reason: String, message: String },
     /// Never answered; nothing happens.
     Hang,
     /// Never answered, but carried out.
@@ -22,11 +18,7 @@ pub enum Fault {
     /// The connection is closed without an answer, after the change was carried out.
     CloseAfterEffect,
     /// Mutations: accepted, then the operation fails with this status and code; nothing changes.
-    FailLate {
-        status: u16,
-        code: String,
-        message: String,
-    },
+    FailLate { status: u16, code: String, message: String },
     /// Takes this long instead of what [`super::Latency`] says.
     Latency(Duration),
     /// Mutations: the operation says that it is done this much before the change can be seen.
@@ -36,20 +28,12 @@ pub enum Fault {
 impl Fault {
     /// Answered with this error.
     pub fn refuse(status: u16, reason: &str, message: &str) -> Self {
-        Fault::Refuse {
-            status,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        }
+        Fault::Refuse { status, reason: reason.to_owned(), message: message.to_owned() }
     }
 
     /// Accepted, then failed with this code.
     pub fn fail_late(code: &str, message: &str) -> Self {
-        Fault::FailLate {
-            status: 400,
-            code: code.to_owned(),
-            message: message.to_owned(),
-        }
+        Fault::FailLate { status: 400, code: code.to_owned(), message: message.to_owned() }
     }
 }
 
@@ -69,12 +53,7 @@ struct Line {
 
 impl Script {
     pub(super) fn add(&mut self, method: &str, target: &str, fault: Fault, stays: bool) {
-        self.lines.push_back(Line {
-            method: method.to_owned(),
-            target: target.to_owned(),
-            fault,
-            stays,
-        });
+        self.lines.push_back(Line { method: method.to_owned(), target: target.to_owned(), fault, stays });
     }
 
     pub(super) fn clear(&mut self) {
@@ -84,17 +63,10 @@ impl Script {
     /// The fault for this call. Faults for one call come before standing ones, in the order in which they were added.
     pub(super) fn take(&mut self, method: &str, target: &str) -> Option<Fault> {
         let meant = |line: &&Line| matches(&line.method, method) && target.contains(&line.target);
-        if let Some(at) = self
-            .lines
-            .iter()
-            .position(|line| !line.stays && meant(&line))
-        {
+        if let Some(at) = self.lines.iter().position(|line| !line.stays && meant(&line)) {
             return self.lines.remove(at).map(|line| line.fault);
         }
-        self.lines
-            .iter()
-            .find(|line| line.stays && meant(line))
-            .map(|line| line.fault.clone())
+        self.lines.iter().find(|line| line.stays && meant(line)).map(|line| line.fault.clone())
     }
 }
 

@@ -33,15 +33,7 @@ pub(super) struct Gates {
 impl Gates {
     pub(super) fn add(&mut self, method: &str, point: Point) -> u64 {
         self.next = self.next.wrapping_add(1);
-        self.gates.insert(
-            self.next,
-            Gate {
-                method: method.to_owned(),
-                point,
-                waiting: 0,
-                arrived: 0,
-            },
-        );
+        self.gates.insert(self.next, Gate { method: method.to_owned(), point, waiting: 0, arrived: 0 });
         self.next
     }
 
@@ -51,10 +43,8 @@ impl Gates {
 
     /// A call comes to a point: the gate that holds it, if any.
     pub(super) fn stop(&mut self, method: &str, point: Point) -> Option<u64> {
-        let (id, gate) = self
-            .gates
-            .iter_mut()
-            .find(|(_, gate)| gate.point == point && matches(&gate.method, method))?;
+        let (id, gate) =
+            self.gates.iter_mut().find(|(_, gate)| gate.point == point && matches(&gate.method, method))?;
         gate.waiting = gate.waiting.saturating_add(1);
         gate.arrived = gate.arrived.saturating_add(1);
         Some(*id)
@@ -65,10 +55,7 @@ impl Gates {
     }
 
     fn counts(&self, id: u64) -> (usize, usize) {
-        self.gates
-            .get(&id)
-            .map(|gate| (gate.waiting, gate.arrived))
-            .unwrap_or_default()
+        self.gates.get(&id).map(|gate| (gate.waiting, gate.arrived)).unwrap_or_default()
     }
 }
 
@@ -83,9 +70,7 @@ pub struct Hold {
 impl Hold {
     /// Until `count` calls have come to the point.
     pub async fn arrived(&self, count: usize) {
-        self.world
-            .wait_for(|state| (state.gates.counts(self.id).1 >= count).then_some(()))
-            .await;
+        self.world.wait_for(|state| (state.gates.counts(self.id).1 >= count).then_some(())).await;
     }
 
     /// How many calls wait now. A call whose caller has gone away still waits: its request has left.

@@ -32,9 +32,7 @@ impl Tier {
 
     /// The tier of that name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Tier::Premium, Tier::Standard]
-            .into_iter()
-            .find(|tier| tier.as_str() == text)
+        [Tier::Premium, Tier::Standard].into_iter().find(|tier| tier.as_str() == text)
     }
 }
 
@@ -134,11 +132,7 @@ pub struct MachineKey {
 impl MachineKey {
     /// Key of the machine of that name.
     pub fn new(account: &str, zone: &str, name: &str) -> Self {
-        Self {
-            account: account.to_owned(),
-            zone: zone.to_owned(),
-            name: name.to_owned(),
-        }
+        Self { account: account.to_owned(), zone: zone.to_owned(), name: name.to_owned() }
     }
 }
 
@@ -217,13 +211,7 @@ impl NewMachine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Put a reserved address on it, or an ephemeral one where `ip` is `None`.
-    Attach {
-        machine: MachineKey,
-        config: String,
-        ip: Option<IpAddr>,
-        tier: Tier,
-        ptr: Option<String>,
-    },
+    Attach { machine: MachineKey, config: String, ip: Option<IpAddr>, tier: Tier, ptr: Option<String> },
     /// Take off what the configuration of this name holds.
     Detach { machine: MachineKey, config: String },
 }
@@ -270,27 +258,19 @@ impl Inventory {
 
     /// The account's regions.
     pub fn regions(&self, account: &str) -> Vec<&str> {
-        self.places
-            .get(account)
-            .map(|regions| regions.keys().map(String::as_str).collect())
-            .unwrap_or_default()
+        self.places.get(account).map(|regions| regions.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
     /// Whether the account has this zone.
     pub fn has_zone(&self, account: &str, zone: &str) -> bool {
-        self.places
-            .get(account)
-            .is_some_and(|regions| regions.values().any(|zones| zones.contains(zone)))
+        self.places.get(account).is_some_and(|regions| regions.values().any(|zones| zones.contains(zone)))
     }
 
     /// Makes a place known.
     pub fn add_place(&mut self, account: &str, region: &str, zone: Option<&str>) {
         let regions = self.places.entry(account.to_owned()).or_default();
         if region != GLOBAL {
-            regions
-                .entry(region.to_owned())
-                .or_default()
-                .extend(zone.map(str::to_owned));
+            regions.entry(region.to_owned()).or_default().extend(zone.map(str::to_owned));
         }
     }
 
@@ -300,10 +280,7 @@ impl Inventory {
             .machines
             .values()
             .filter_map(|machine| {
-                let external = machine
-                    .external
-                    .as_ref()
-                    .filter(|external| external.reserved)?;
+                let external = machine.external.as_ref().filter(|external| external.reserved)?;
                 Some((external.ip?, &machine.key))
             })
             .collect();
@@ -336,16 +313,9 @@ impl Inventory {
             return Some(Holder::Foreign(foreign.clone()));
         }
         let holds = |machine: &&Machine| {
-            machine
-                .external
-                .as_ref()
-                .is_some_and(|external| external.reserved && external.ip == Some(ip))
+            machine.external.as_ref().is_some_and(|external| external.reserved && external.ip == Some(ip))
         };
-        let machine = self
-            .machines
-            .values()
-            .find(holds)
-            .map(|machine| machine.key.clone());
+        let machine = self.machines.values().find(holds).map(|machine| machine.key.clone());
         Some(machine.map_or(Holder::Nobody, Holder::Machine))
     }
 
@@ -379,11 +349,7 @@ impl Inventory {
     /// Starts a machine. One that has the same place is gone with it.
     pub fn add_machine(&mut self, new: NewMachine) -> MachineKey {
         self.add_place(&new.account, &new.region, Some(&new.zone));
-        let key = MachineKey {
-            account: new.account,
-            zone: new.zone,
-            name: new.name,
-        };
+        let key = MachineKey { account: new.account, zone: new.zone, name: new.name };
         self.machines.remove(&key);
         let external = new.ephemeral.map(|(config, tier, ptr)| External {
             config,
@@ -400,10 +366,7 @@ impl Inventory {
             power: Power::Running,
             external,
             // 10.0.0.0/8 from 10.1.0.1 on: unique enough for a test network.
-            internal_ip: Ipv4Addr::from_bits(
-                0x0a01_0001_u32.wrapping_add(u32::try_from(number).unwrap_or(0)),
-            )
-            .into(),
+            internal_ip: Ipv4Addr::from_bits(0x0a01_0001_u32.wrapping_add(u32::try_from(number).unwrap_or(0))).into(),
             generation: 1,
         };
         self.machines.insert(key.clone(), machine);
@@ -422,14 +385,8 @@ impl Inventory {
             return;
         };
         machine.power = power;
-        if let Some(external) = machine
-            .external
-            .as_mut()
-            .filter(|external| !external.reserved)
-        {
-            external.ip = power
-                .keeps_ephemeral()
-                .then(|| external.ip.unwrap_or(fresh));
+        if let Some(external) = machine.external.as_mut().filter(|external| !external.reserved) {
+            external.ip = power.keeps_ephemeral().then(|| external.ip.unwrap_or(fresh));
         }
     }
 
@@ -450,27 +407,17 @@ impl Inventory {
                     .addresses
                     .get(&ip)
                     .filter(|address| {
-                        address.account == machine.key.account
-                            && address.region == machine.region
-                            && !address.internal
+                        address.account == machine.key.account && address.region == machine.region && !address.internal
                     })
-                    .ok_or_else(|| Refusal::AddressNotInRegion {
-                        ip,
-                        region: machine.region.clone(),
-                    })?;
+                    .ok_or_else(|| Refusal::AddressNotInRegion { ip, region: machine.region.clone() })?;
                 if address.tier != *tier {
-                    return Err(Refusal::TierMismatch {
-                        address: address.tier,
-                        wanted: *tier,
-                    });
+                    return Err(Refusal::TierMismatch { address: address.tier, wanted: *tier });
                 }
                 Ok(())
             }
             Change::Detach { config, .. } => match &machine.external {
                 Some(external) if external.config == *config => Ok(()),
-                _ => Err(Refusal::NoSuchConfig {
-                    config: config.clone(),
-                }),
+                _ => Err(Refusal::NoSuchConfig { config: config.clone() }),
             },
         }
     }
@@ -482,13 +429,7 @@ impl Inventory {
     pub fn apply(&mut self, change: &Change) -> Result<Done, Refusal> {
         self.accepts(change)?;
         let done = match change {
-            Change::Attach {
-                machine,
-                config,
-                ip,
-                tier,
-                ptr,
-            } => {
+            Change::Attach { machine, config, ip, tier, ptr } => {
                 let running = self.machine_or_refusal(machine)?.power.keeps_ephemeral();
                 if let Some(ip) = *ip {
                     match self.holder(ip) {
@@ -507,16 +448,12 @@ impl Inventory {
                     ptr: ptr.clone(),
                 })
             }
-            Change::Detach { machine, config } => {
-                match self.machine_or_refusal(machine)?.external.clone() {
-                    Some(external) => Done::Detached(external),
-                    None => {
-                        return Err(Refusal::NoSuchConfig {
-                            config: config.clone(),
-                        });
-                    }
+            Change::Detach { machine, config } => match self.machine_or_refusal(machine)?.external.clone() {
+                Some(external) => Done::Detached(external),
+                None => {
+                    return Err(Refusal::NoSuchConfig { config: config.clone() });
                 }
-            }
+            },
         };
         if let Some(machine) = self.machines.get_mut(change.machine()) {
             machine.generation = machine.generation.wrapping_add(1);
@@ -540,24 +477,15 @@ impl Inventory {
             if let Some(other) = seen.insert(ip, &machine.key) {
                 wrong.push(format!("{ip} sits on {other} and on {}", machine.key));
             }
-            if let Some(foreign) = self
-                .addresses
-                .get(&ip)
-                .and_then(|address| address.foreign.as_ref())
-            {
-                wrong.push(format!(
-                    "{ip} sits on {} and is held by {foreign}",
-                    machine.key
-                ));
+            if let Some(foreign) = self.addresses.get(&ip).and_then(|address| address.foreign.as_ref()) {
+                wrong.push(format!("{ip} sits on {} and is held by {foreign}", machine.key));
             }
         }
         wrong
     }
 
     fn machine_or_refusal(&self, key: &MachineKey) -> Result<&Machine, Refusal> {
-        self.machines
-            .get(key)
-            .ok_or_else(|| Refusal::NoSuchMachine(key.clone()))
+        self.machines.get(key).ok_or_else(|| Refusal::NoSuchMachine(key.clone()))
     }
 
     /// A number in the style of the clouds: long, and never used twice.

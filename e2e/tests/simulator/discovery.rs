@@ -9,8 +9,7 @@ pub fn document() -> &'static Value {
     static DOCUMENT: OnceLock<Value> = OnceLock::new();
     DOCUMENT.get_or_init(|| {
         let path = Path::new(&module_dir()).join("compute/v1/compute-api.json");
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         serde_json::from_str(&text).unwrap()
     })
 }
@@ -22,7 +21,9 @@ fn module_dir() -> String {
         .args(["mod", "download", "-modfile=googleapi.mod", "-json", "google.golang.org/api"])
         .current_dir(tools)
         .output()
-        .unwrap_or_else(|error| panic!("this test needs Go 1.26 or later on the PATH to find Google's API description: {error}"));
+        .unwrap_or_else(|error| {
+            panic!("this test needs Go 1.26 or later on the PATH to find Google's API description: {error}")
+        });
     let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     match said["Dir"].as_str() {
         Some(dir) => dir.to_owned(),
@@ -43,6 +44,11 @@ pub fn method(id: &str) -> &'static Value {
     found
 }
 
+/// The schema behind a reference.
+pub fn schema(reference: &Value) -> &'static Value {
+    &document()["schemas"][reference["$ref"].as_str().unwrap()]
+}
+
 /// Panics unless the body is what the method answers: every field exists, with that type.
 pub fn check_answer(id: &str, body: &Value) {
     if let Err(wrong) = fits(body, &method(id)["response"], id) {
@@ -61,19 +67,16 @@ pub fn fits(value: &Value, schema: &Value, at: &str) -> Result<(), String> {
             let none = Map::new();
             let known = schema["properties"].as_object().unwrap_or(&none);
             for (name, field) in fields {
-                let of_field = known
-                    .get(name)
-                    .or_else(|| schema.get("additionalProperties"));
+                let of_field = known.get(name).or_else(|| schema.get("additionalProperties"));
                 let of_field = of_field.ok_or_else(|| format!("{at}: there is no field {name}"))?;
                 fits(field, of_field, &format!("{at}.{name}"))?;
             }
             Ok(())
         }
-        ("array", Value::Array(items)) => {
-            items.iter().enumerate().try_for_each(|(number, item)| {
-                fits(item, &schema["items"], &format!("{at}[{number}]"))
-            })
-        }
+        ("array", Value::Array(items)) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(number, item)| fits(item, &schema["items"], &format!("{at}[{number}]"))),
         ("string", Value::String(text)) => {
             let allowed = schema["enum"].as_array();
             if allowed.is_some_and(|allowed| !allowed.iter().any(|word| word == text)) {
@@ -88,20 +91,8 @@ pub fn fits(value: &Value, schema: &Value, at: &str) -> Result<(), String> {
         }
         ("boolean", Value::Bool(_)) => Ok(()),
         ("integer", Value::Number(number)) => match schema["format"].as_str() {
-            Some("int32")
-                if number
-                    .as_i64()
-                    .is_some_and(|number| i32::try_from(number).is_ok()) =>
-            {
-                Ok(())
-            }
-            Some("uint32")
-                if number
-                    .as_u64()
-                    .is_some_and(|number| u32::try_from(number).is_ok()) =>
-            {
-                Ok(())
-            }
+            Some("int32") if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => Ok(()),
+            Some("uint32") if number.as_u64().is_some_and(|number| u32::try_from(number).is_ok()) => Ok(()),
             _ => wrong("an integer of that size"),
         },
         ("number", Value::Number(_)) | ("any", _) => Ok(()),

@@ -24,12 +24,7 @@ pub struct Lab {
 
 impl Lab {
     pub async fn over(world: World) -> Self {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            rustls::crypto::ring::default_provider()
-                .install_default()
-                .unwrap()
-        });
+        install_tls();
         let simulator = Simulator::start(world.clone()).await.unwrap();
         simulator.record();
         Self { world, simulator }
@@ -37,16 +32,12 @@ impl Lab {
 
     /// What a machine's default credentials are: tokens from the metadata server.
     fn credentials(&self) -> Credentials {
-        mds::Builder::default()
-            .with_endpoint(self.simulator.endpoint())
-            .build()
-            .unwrap()
+        mds::Builder::default().with_endpoint(self.simulator.endpoint()).build().unwrap()
     }
 
     pub async fn addresses(&self) -> Addresses {
-        let builder = Addresses::builder()
-            .with_endpoint(self.simulator.endpoint())
-            .with_credentials(self.credentials());
+        let builder =
+            Addresses::builder().with_endpoint(self.simulator.endpoint()).with_credentials(self.credentials());
         builder.with_retry_policy(NeverRetry).build().await.unwrap()
     }
 
@@ -55,21 +46,13 @@ impl Lab {
     }
 
     pub async fn instances_as(&self, credentials: Credentials) -> Instances {
-        let builder = Instances::builder()
-            .with_endpoint(self.simulator.endpoint())
-            .with_credentials(credentials);
-        builder
-            .with_retry_policy(NeverRetry)
-            .with_polling_backoff_policy(at_once())
-            .build()
-            .await
-            .unwrap()
+        let builder = Instances::builder().with_endpoint(self.simulator.endpoint()).with_credentials(credentials);
+        builder.with_retry_policy(NeverRetry).with_polling_backoff_policy(at_once()).build().await.unwrap()
     }
 
     pub async fn operations(&self) -> ZoneOperations {
-        let builder = ZoneOperations::builder()
-            .with_endpoint(self.simulator.endpoint())
-            .with_credentials(self.credentials());
+        let builder =
+            ZoneOperations::builder().with_endpoint(self.simulator.endpoint()).with_credentials(self.credentials());
         builder.with_retry_policy(NeverRetry).build().await.unwrap()
     }
 
@@ -81,19 +64,20 @@ impl Lab {
             discovery::check_answer(answer.method, &answer.body);
         }
         assert_eq!(self.world.violations(), Vec::<String>::new());
-        tokio::time::timeout(Duration::from_secs(5), self.simulator.stop())
-            .await
-            .expect("the simulator did not stop");
+        tokio::time::timeout(Duration::from_secs(5), self.simulator.stop()).await.expect("the simulator did not stop");
     }
+}
+
+/// The clients need a TLS provider even where nothing is encrypted.
+pub fn install_tls() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
 }
 
 /// Polls without the seconds that one leaves a real cloud.
 fn at_once() -> ExponentialBackoff {
     let builder = ExponentialBackoffBuilder::new().with_initial_delay(Duration::from_millis(5));
-    builder
-        .with_maximum_delay(Duration::from_millis(20))
-        .build()
-        .unwrap()
+    builder.with_maximum_delay(Duration::from_millis(20)).build().unwrap()
 }
 
 pub fn http_status(error: &Error) -> Option<u16> {
@@ -102,12 +86,8 @@ pub fn http_status(error: &Error) -> Option<u16> {
 
 /// The classic reason, where the client puts it.
 pub fn reason(error: &Error) -> Option<String> {
-    error
-        .status()?
-        .details
-        .iter()
-        .find_map(|detail| match detail {
-            StatusDetails::ErrorInfo(info) => Some(info.reason.clone()),
-            _ => None,
-        })
+    error.status()?.details.iter().find_map(|detail| match detail {
+        StatusDetails::ErrorInfo(info) => Some(info.reason.clone()),
+        _ => None,
+    })
 }

@@ -7,20 +7,20 @@ use crate::cloud::{CloudError, ErrorKind, Finding, Holder, Place, Scope, Survey}
 
 const CREDENTIALS: &str = "credentials";
 const LIST: &str = "compute.addresses.list";
-const TEST: &str = "instances.testIamPermissions";
+const USE: &str = "compute.addresses.use";
+const POLL: &str = "compute.zoneOperations.get";
+const EXTERNAL: &str = "compute.subnetworks.useExternalIp";
 
-/// What the operator does to a machine; the cloud tells for one machine whether we may.
-const ON_MACHINES: [&str; 3] = [
-    "compute.instances.get",
-    "compute.instances.addAccessConfig",
-    "compute.instances.deleteAccessConfig",
-];
+const TEST_ADDRESS: &str = "addresses.testIamPermissions";
+const TEST_MACHINE: &str = "instances.testIamPermissions";
+const GET_OPERATION: &str = "zoneOperations.get";
 
-/// What only the project itself could be asked, through another API than Compute.
-const NOT_TESTED: &str =
-    "compute.addresses.use, compute.subnetworks.useExternalIp, compute.zoneOperations.get";
+/// What the operator does to a machine.
+const ON_MACHINES: [&str; 3] =
+    ["compute.instances.get", "compute.instances.addAccessConfig", "compute.instances.deleteAccessConfig"];
 
 impl Gcp {
+    /// Permissions can be asked of a thing only, so what there is nothing of cannot be tested, and is said so.
     pub(super) async fn self_test(&self, scope: &Scope) -> Vec<Finding> {
         let credentials = self.test_credentials().await;
         if !credentials.ok {
@@ -29,29 +29,48 @@ impl Gcp {
         }
         let survey = self.read_survey(scope).await;
         let mut findings = vec![credentials, listed(scope, &survey)];
-        findings.extend(match machine_of(&survey) {
-            Some(machine) => self.test_machine(&machine).await,
-            None => vec![untested(scope, &ON_MACHINES.join(", "))],
+        let reservations = || survey.iter().flat_map(|survey| survey.addresses.values());
+        match reservations().next() {
+            Some(reservation) => findings.extend(self.test_address(scope, &reservation.name).await),
+            None => findings.push(untested(scope, USE)),
+        }
+        let machine = reservations().find_map(|reservation| match &reservation.holder {
+            Holder::Machine(machine) => translate::place(TEST_MACHINE, machine).ok(),
+            Holder::Free | Holder::Foreign(_) => None,
         });
-        findings.push(untested(scope, NOT_TESTED));
+        match machine {
+            Some(machine) => {
+                findings.extend(self.test_machine(&machine).await);
+                findings.push(self.test_operations(&machine).await);
+            }
+            None => findings.extend(ON_MACHINES.into_iter().chain([POLL]).map(|name| untested(scope, name))),
+        }
+        findings.push(untested(scope, EXTERNAL));
         findings
     }
 
     async fn test_credentials(&self) -> Finding {
-        let tried = match tokio::time::timeout(self.timeout, self.credentials.access_token()).await
-        {
+        let tried = match tokio::time::timeout(self.timeout, self.credentials.access_token()).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(CloudError::new(
-                ErrorKind::Unauthenticated,
-                CREDENTIALS,
-                error.to_string(),
-            )),
+            Ok(Err(error)) => Err(CloudError::new(ErrorKind::Unauthenticated, CREDENTIALS, error.to_string())),
             Err(_) => Err(errors::late(CREDENTIALS)),
         };
         match tried {
             Ok(()) => passed(CREDENTIALS, "an access token was issued".to_owned()),
             Err(error) => failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
         }
+    }
+
+    async fn test_address(&self, scope: &Scope, name: &str) -> Vec<Finding> {
+        let test = self
+            .addresses
+            .test_iam_permissions()
+            .set_project(&scope.account)
+            .set_region(&scope.region)
+            .set_resource(name)
+            .set_body(TestPermissionsRequest::new().set_permissions([USE]));
+        let granted = self.read(TEST_ADDRESS, test.send()).await.map(|answer| answer.permissions);
+        permitted(TEST_ADDRESS, &[USE], granted, &format!("address {name}"), &scope.account)
     }
 
     async fn test_machine(&self, place: &Place) -> Vec<Finding> {
@@ -62,69 +81,65 @@ impl Gcp {
             .set_zone(&place.zone)
             .set_resource(&place.machine)
             .set_body(TestPermissionsRequest::new().set_permissions(ON_MACHINES));
-        let granted = match self.read(TEST, test.send()).await {
-            Ok(answer) => answer.permissions,
-            Err(error) => return vec![failed(TEST, &error, error.kind.remedy())],
-        };
-        ON_MACHINES
-            .iter()
-            .map(|permission| {
-                let ok = granted.iter().any(|granted| granted == permission);
-                let message = if ok {
-                    format!("granted on machine {}", place.machine)
-                } else {
-                    format!(
-                        "not granted on machine {}; {}",
-                        place.machine,
-                        grant(permission, &place.account)
-                    )
-                };
-                Finding {
-                    ok,
-                    subject: (*permission).to_owned(),
-                    message,
-                }
-            })
-            .collect()
+        let granted = self.read(TEST_MACHINE, test.send()).await.map(|answer| answer.permissions);
+        permitted(TEST_MACHINE, &ON_MACHINES, granted, &format!("machine {}", place.machine), &place.account)
     }
+
+    /// Without this permission every change is accepted and then never seen to end. Who may ask is told that there is no
+    /// such operation; who may not is told that.
+    async fn test_operations(&self, place: &Place) -> Finding {
+        let get = self
+            .operations
+            .get()
+            .set_project(&place.account)
+            .set_zone(&place.zone)
+            .set_operation("operation-of-the-self-test");
+        match self.read(GET_OPERATION, get.send()).await {
+            Err(error) if error.kind == ErrorKind::Denied => failed(POLL, &error, &grant(POLL, &place.account)),
+            Err(error) if error.kind != ErrorKind::NotFound => failed(POLL, &error, error.kind.remedy()),
+            _ => passed(POLL, format!("granted in zone {}", place.zone)),
+        }
+    }
+}
+
+/// One finding for each permission, or one for the question when that failed.
+fn permitted(
+    call: &'static str,
+    wanted: &[&str],
+    granted: Result<Vec<String>, CloudError>,
+    on: &str,
+    project: &str,
+) -> Vec<Finding> {
+    let granted = match granted {
+        Ok(granted) => granted,
+        Err(error) => return vec![failed(call, &error, error.kind.remedy())],
+    };
+    let finding = |permission: &&str| match granted.iter().any(|granted| granted == permission) {
+        true => passed(permission, format!("granted on {on}")),
+        false => Finding {
+            ok: false,
+            subject: (*permission).to_owned(),
+            message: format!("not granted on {on}; {}", grant(permission, project)),
+        },
+    };
+    wanted.iter().map(finding).collect()
 }
 
 fn listed(scope: &Scope, survey: &Result<Survey, CloudError>) -> Finding {
     match survey {
-        Ok(survey) => passed(
-            LIST,
-            format!(
-                "{} external addresses in {}",
-                survey.addresses.len(),
-                scope.region
-            ),
-        ),
-        Err(error) if error.kind == ErrorKind::Denied => {
-            failed(LIST, error, &grant(LIST, &scope.account))
-        }
+        Ok(survey) => passed(LIST, format!("{} external addresses in {}", survey.addresses.len(), scope.region)),
+        Err(error) if error.kind == ErrorKind::Denied => failed(LIST, error, &grant(LIST, &scope.account)),
         Err(error) => failed(LIST, error, error.kind.remedy()),
     }
 }
 
-/// Permissions on machines can only be asked of a machine; one that holds an address is one that we know.
-fn machine_of(survey: &Result<Survey, CloudError>) -> Option<Place> {
-    let survey = survey.as_ref().ok()?;
-    survey
-        .addresses
-        .values()
-        .find_map(|reservation| match &reservation.holder {
-            Holder::Machine(machine) => translate::place(TEST, machine).ok(),
-            Holder::Free | Holder::Foreign(_) => None,
-        })
-}
-
 /// Said openly rather than passed over: the absence of a failure is no proof here.
-fn untested(scope: &Scope, permissions: &str) -> Finding {
+fn untested(scope: &Scope, permission: &str) -> Finding {
     passed(
-        permissions,
+        permission,
         format!(
-            "not tested; the custom role in project {} must hold all of them (docs/gcp.md)",
-            scope.account
+            "not tested: nothing to ask it of in {}; the custom role in project {} must hold it",
+            scope.region, scope.account
         ),
     )
 }
@@ -136,11 +151,7 @@ fn grant(permission: &str, project: &str) -> String {
 }
 
 fn passed(subject: &str, message: String) -> Finding {
-    Finding {
-        ok: true,
-        subject: subject.to_owned(),
-        message,
-    }
+    Finding { ok: true, subject: subject.to_owned(), message }
 }
 
 fn failed(subject: &str, error: &CloudError, remedy: &str) -> Finding {

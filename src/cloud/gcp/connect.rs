@@ -26,44 +26,38 @@ impl Gcp {
     /// `Invalid` for an endpoint that is no URL or not safe, `Unauthenticated` when no credentials are found, `Timeout`
     /// when the metadata server does not answer.
     pub async fn connect(settings: &GcpSettings) -> Result<Gcp, CloudError> {
+        let credentials = Builder::default()
+            .build_access_token_credentials()
+            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
+        Self::connect_as(settings, credentials).await
+    }
+
+    /// The same with these credentials. Google's chain reads the process's environment, so a process that speaks to
+    /// several clouds at once, as tests do, cannot use it for each.
+    ///
+    /// # Errors
+    /// As [`Gcp::connect`].
+    pub async fn connect_as(settings: &GcpSettings, credentials: AccessTokenCredentials) -> Result<Gcp, CloudError> {
         if let Some(endpoint) = &settings.endpoint {
             safe_endpoint(endpoint, settings.allow_insecure)
                 .map_err(|why| CloudError::new(ErrorKind::Invalid, CONNECT, why))?;
         }
-        let credentials = Builder::default()
-            .build_access_token_credentials()
-            .map_err(|error| {
-                CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string())
-            })?;
         // Building asks the credentials for their universe, that is to say the metadata server, without a deadline.
         tokio::time::timeout(settings.operation_timeout, clients(settings, credentials))
             .await
-            .map_err(|_| {
-                CloudError::new(
-                    ErrorKind::Timeout,
-                    CONNECT,
-                    "the credentials' source does not answer",
-                )
-            })?
+            .map_err(|_| CloudError::new(ErrorKind::Timeout, CONNECT, "the credentials' source does not answer"))?
             .map_err(not_built)
     }
 }
 
-async fn clients(
-    settings: &GcpSettings,
-    credentials: AccessTokenCredentials,
-) -> client_builder::Result<Gcp> {
+async fn clients(settings: &GcpSettings, credentials: AccessTokenCredentials) -> client_builder::Result<Gcp> {
     // The three builders share their methods but no trait.
     macro_rules! client {
         ($client:ident) => {{
             let builder = $client::builder()
                 .with_credentials(credentials.clone())
                 .with_attempt_timeout(settings.timeout)
-                .with_retry_policy(
-                    Aip194Strict
-                        .with_attempt_limit(READ_ATTEMPTS)
-                        .with_time_limit(settings.timeout),
-                );
+                .with_retry_policy(Aip194Strict.with_attempt_limit(READ_ATTEMPTS).with_time_limit(settings.timeout));
             match &settings.endpoint {
                 Some(endpoint) => builder.with_endpoint(endpoint.as_str()),
                 None => builder,
@@ -93,8 +87,7 @@ fn not_built(error: client_builder::Error) -> CloudError {
 
 /// Tokens travel in clear over plain http: only within the machine, or where somebody said that it is meant.
 fn safe_endpoint(endpoint: &str, allow_insecure: bool) -> Result<(), String> {
-    let url = Url::parse(endpoint)
-        .map_err(|error| format!("the endpoint \"{endpoint}\" is not a URL: {error}"))?;
+    let url = Url::parse(endpoint).map_err(|error| format!("the endpoint \"{endpoint}\" is not a URL: {error}"))?;
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
@@ -107,9 +100,7 @@ fn safe_endpoint(endpoint: &str, allow_insecure: bool) -> Result<(), String> {
         "http" => Err(format!(
             "the endpoint \"{endpoint}\" is plain http outside loopback; use https or set ALLOW_INSECURE_ENDPOINT=true"
         )),
-        scheme => Err(format!(
-            "the endpoint \"{endpoint}\" must be https, not {scheme}"
-        )),
+        scheme => Err(format!("the endpoint \"{endpoint}\" must be https, not {scheme}")),
     }
 }
 
@@ -129,11 +120,7 @@ mod tests {
         ] {
             assert_eq!(safe_endpoint(safe, false), Ok(()), "{safe}");
         }
-        for unsafe_one in [
-            "http://compute.internal",
-            "http://10.0.0.8:80",
-            "http://localhost.example.com",
-        ] {
+        for unsafe_one in ["http://compute.internal", "http://10.0.0.8:80", "http://localhost.example.com"] {
             let refused = safe_endpoint(unsafe_one, false).unwrap_err();
             assert!(refused.contains("ALLOW_INSECURE_ENDPOINT"), "{refused}");
             assert_eq!(safe_endpoint(unsafe_one, true), Ok(()), "{unsafe_one}");

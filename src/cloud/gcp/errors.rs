@@ -21,11 +21,7 @@ pub(super) fn of_read(call: &'static str, error: &Error) -> CloudError {
 /// A change that failed: over only if the cloud surely refused it, or if it surely never left.
 pub(super) fn of_change(call: &'static str, error: &Error) -> CloudError {
     let failed = of_read(call, error);
-    if never_left(error) || refused(error) {
-        failed
-    } else {
-        failed.unsettled()
-    }
+    if never_left(error) || refused(error) { failed } else { failed.unsettled() }
 }
 
 /// No answer within our own deadline.
@@ -44,46 +40,25 @@ pub(super) fn of_operation(call: &'static str, operation: Operation) -> Result<(
         Ok(_) => return Ok(()),
         Err(error) => error,
     }) else {
-        return Err(CloudError::new(
-            ErrorKind::Unknown,
-            call,
-            "the operation failed",
-        ));
+        return Err(CloudError::new(ErrorKind::Unknown, call, "the operation failed"));
     };
-    let errors = failure
-        .details
-        .map(|details| details.errors)
-        .unwrap_or_default();
-    let codes: Vec<&str> = errors
-        .iter()
-        .filter_map(|error| error.code.as_deref())
-        .collect();
-    let texts: Vec<&str> = errors
-        .iter()
-        .filter_map(|error| error.message.as_deref())
-        .collect();
+    let errors = failure.details.map(|details| details.errors).unwrap_or_default();
+    let codes: Vec<&str> = errors.iter().filter_map(|error| error.code.as_deref()).collect();
+    let texts: Vec<&str> = errors.iter().filter_map(|error| error.message.as_deref()).collect();
     let text = match (texts.is_empty(), failure.message) {
         (true, Some(message)) => message,
         (true, None) => codes.join(", "),
         (false, _) => texts.join("; "),
     };
-    let http = failure
-        .status_code
-        .and_then(|code| u16::try_from(code).ok());
-    Err(CloudError::new(
-        classify(http, &codes, &text),
-        call,
-        one_line(&text),
-    ))
+    let http = failure.status_code.and_then(|code| u16::try_from(code).ok());
+    Err(CloudError::new(classify(http, &codes, &text), call, one_line(&text)))
 }
 
 fn kind(error: &Error) -> ErrorKind {
     if error.is_authentication() {
         // The metadata server being away for a moment is no reason to send somebody to look at the credentials.
         return match error.source().and_then(|source| source.downcast_ref()) {
-            Some(credentials)
-                if google_cloud_gax::error::CredentialsError::is_transient(credentials) =>
-            {
+            Some(credentials) if google_cloud_gax::error::CredentialsError::is_transient(credentials) => {
                 ErrorKind::Unavailable
             }
             _ => ErrorKind::Unauthenticated,
@@ -124,9 +99,7 @@ fn classify(http: Option<u16>, words: &[&str], text: &str) -> ErrorKind {
     if http == Some(412) && text.contains("constraints/") {
         return ErrorKind::Denied;
     }
-    if text.contains("already in use")
-        || text.contains("already in-use")
-        || text.contains("at most one access config")
+    if text.contains("already in use") || text.contains("already in-use") || text.contains("at most one access config")
     {
         return ErrorKind::Conflict;
     }
@@ -148,21 +121,13 @@ fn classify(http: Option<u16>, words: &[&str], text: &str) -> ErrorKind {
 
 /// Words that decide by themselves. Answers spell them `notFound`, operations `NOT_FOUND`.
 fn by_word(word: &str) -> Option<ErrorKind> {
-    let word: String = word
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let word: String = word.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     Some(match word.as_str() {
         "notfound" | "resourcenotfound" => ErrorKind::NotFound,
-        "resourceinusebyanotherresource" | "ipinusebyanotherresource" | "alreadyexists" => {
-            ErrorKind::Conflict
-        }
+        "resourceinusebyanotherresource" | "ipinusebyanotherresource" | "alreadyexists" => ErrorKind::Conflict,
         "ratelimitexceeded" | "userratelimitexceeded" => ErrorKind::Throttled,
         "quotaexceeded" => ErrorKind::Quota,
-        "forbidden" | "permissiondenied" | "iampermissiondenied" | "accessnotconfigured" => {
-            ErrorKind::Denied
-        }
+        "forbidden" | "permissiondenied" | "iampermissiondenied" | "accessnotconfigured" => ErrorKind::Denied,
         "autherror" | "accesstokenexpired" | "unauthenticated" => ErrorKind::Unauthenticated,
         "resourcenotready" | "backenderror" | "internalerror" => ErrorKind::Unavailable,
         "unsupportedoperation" | "operationnotsupported" => ErrorKind::Unsupported,
@@ -172,17 +137,12 @@ fn by_word(word: &str) -> Option<ErrorKind> {
 
 /// Failed before a byte of the request left.
 fn never_left(error: &Error) -> bool {
-    error.is_authentication()
-        || error.is_connect()
-        || error.is_binding()
-        || error.is_serialization()
+    error.is_authentication() || error.is_connect() || error.is_binding() || error.is_serialization()
 }
 
 /// The cloud itself said no. A 5xx or 408 may come from something before it, with the change under way behind.
 fn refused(error: &Error) -> bool {
-    error
-        .http_status_code()
-        .is_some_and(|http| (400..500).contains(&http) && http != 408)
+    error.http_status_code().is_some_and(|http| (400..500).contains(&http) && http != 408)
 }
 
 /// One line, without the URL that an HTTP client puts into its own errors.
@@ -233,11 +193,7 @@ mod tests {
             "code": http, "message": text,
             "errors": [{"message": text, "domain": "usageLimits", "reason": reason}],
         }});
-        let raw = Error::http(
-            http,
-            Default::default(),
-            body.to_string().into_bytes().into(),
-        );
+        let raw = Error::http(http, Default::default(), body.to_string().into_bytes().into());
         let status = google_cloud_gax::error::rpc::Status::try_from(raw.http_payload().unwrap());
         Error::service_with_http_metadata(status.unwrap(), Some(http), None)
     }
@@ -252,75 +208,25 @@ mod tests {
     #[test]
     fn answers_are_classified_by_reason_then_text_then_status() {
         for (http, reason, text, kind) in [
-            (
-                404,
-                "notFound",
-                "The resource was not found",
-                ErrorKind::NotFound,
-            ),
-            (
-                400,
-                "badRequest",
-                "At most one access config currently supported",
-                ErrorKind::Conflict,
-            ),
-            (
-                400,
-                "invalid",
-                "External IP address is already in-use",
-                ErrorKind::Conflict,
-            ),
+            (404, "notFound", "The resource was not found", ErrorKind::NotFound),
+            (400, "badRequest", "At most one access config currently supported", ErrorKind::Conflict),
+            (400, "invalid", "External IP address is already in-use", ErrorKind::Conflict),
             (409, "conflict", "", ErrorKind::Conflict),
             (409, "alreadyExists", "", ErrorKind::Conflict),
-            (
-                403,
-                "rateLimitExceeded",
-                "Rate Limit Exceeded",
-                ErrorKind::Throttled,
-            ),
+            (403, "rateLimitExceeded", "Rate Limit Exceeded", ErrorKind::Throttled),
             (403, "userRateLimitExceeded", "", ErrorKind::Throttled),
             (429, "whatever", "", ErrorKind::Throttled),
             (403, "quotaExceeded", "Quota exceeded", ErrorKind::Quota),
-            (
-                403,
-                "forbidden",
-                "Required 'compute.addresses.use'",
-                ErrorKind::Denied,
-            ),
+            (403, "forbidden", "Required 'compute.addresses.use'", ErrorKind::Denied),
             (403, "somethingNew", "", ErrorKind::Denied),
-            (
-                401,
-                "authError",
-                "Invalid Credentials",
-                ErrorKind::Unauthenticated,
-            ),
-            (
-                412,
-                "conditionNotMet",
-                "Constraint constraints/compute.vmExternalIpAccess violated",
-                ErrorKind::Denied,
-            ),
-            (
-                412,
-                "conditionNotMet",
-                "Supplied fingerprint does not match",
-                ErrorKind::Unavailable,
-            ),
-            (
-                400,
-                "resourceNotReady",
-                "The resource is not ready",
-                ErrorKind::Unavailable,
-            ),
+            (401, "authError", "Invalid Credentials", ErrorKind::Unauthenticated),
+            (412, "conditionNotMet", "Constraint constraints/compute.vmExternalIpAccess violated", ErrorKind::Denied),
+            (412, "conditionNotMet", "Supplied fingerprint does not match", ErrorKind::Unavailable),
+            (400, "resourceNotReady", "The resource is not ready", ErrorKind::Unavailable),
             (500, "internalError", "", ErrorKind::Unavailable),
             (503, "backendError", "", ErrorKind::Unavailable),
             (501, "whatever", "", ErrorKind::Unsupported),
-            (
-                400,
-                "invalid",
-                "'1.2.3.4' was not found in region",
-                ErrorKind::Invalid,
-            ),
+            (400, "invalid", "'1.2.3.4' was not found in region", ErrorKind::Invalid),
             (400, "required", "", ErrorKind::Invalid),
         ] {
             let error = of_read("t", &answer(http, reason, text));
@@ -350,8 +256,7 @@ mod tests {
 
     #[test]
     fn an_operation_may_fail_with_nothing_but_a_status() {
-        let error =
-            of_operation("t", Operation::new().set_http_error_status_code(503)).unwrap_err();
+        let error = of_operation("t", Operation::new().set_http_error_status_code(503)).unwrap_err();
         assert_eq!((error.kind, error.settled), (ErrorKind::Unavailable, true));
     }
 
@@ -379,10 +284,7 @@ mod tests {
             answer(503, "backendError", ""),
         ] {
             assert!(!of_change("t", &open).settled, "{open:?}");
-            assert!(
-                of_read("t", &open).settled,
-                "a read leaves nothing under way: {open:?}"
-            );
+            assert!(of_read("t", &open).settled, "a read leaves nothing under way: {open:?}");
         }
     }
 
@@ -395,23 +297,14 @@ mod tests {
             (Error::exhausted("gave up"), ErrorKind::Unavailable),
             (Error::binding("no project"), ErrorKind::Invalid),
             (Error::deser("not JSON"), ErrorKind::Unknown),
-            (
-                Error::authentication(CredentialsError::from_msg(false, "no token")),
-                ErrorKind::Unauthenticated,
-            ),
-            (
-                Error::authentication(CredentialsError::from_msg(true, "metadata server away")),
-                ErrorKind::Unavailable,
-            ),
+            (Error::authentication(CredentialsError::from_msg(false, "no token")), ErrorKind::Unauthenticated),
+            (Error::authentication(CredentialsError::from_msg(true, "metadata server away")), ErrorKind::Unavailable),
         ] {
             assert_eq!(of_read("t", &error).kind, kind, "{error:?}");
         }
         let proxy = Error::http(502, Default::default(), b"<html>".to_vec().into());
         let error = of_read("t", &proxy);
-        assert_eq!(
-            (error.kind, error.message.as_str()),
-            (ErrorKind::Unavailable, "HTTP status 502")
-        );
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unavailable, "HTTP status 502"));
     }
 
     #[test]

@@ -29,8 +29,7 @@ impl Gcp {
         request: impl Future<Output = Result<Operation, Error>>,
     ) -> Result<(), CloudError> {
         // Futures do nothing before they are awaited: nothing has left up to here, and giving up drops what has not.
-        gate.open_for(self.timeout)
-            .map_err(|closed| errors::not_sent(call, &closed))?;
+        gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
         let accepted = match tokio::time::timeout(self.timeout, request).await {
             Ok(answer) => answer.map_err(|error| errors::of_change(call, &error))?,
             Err(_) => return Err(errors::late(call).unsettled()),
@@ -40,43 +39,27 @@ impl Gcp {
 
     /// Polls until the operation is done: by our own loop, because the SDK's has no deadline and takes a failed
     /// operation for a success.
-    async fn end(
-        &self,
-        call: &'static str,
-        place: &Place,
-        accepted: Operation,
-    ) -> Result<(), CloudError> {
+    async fn end(&self, call: &'static str, place: &Place, accepted: Operation) -> Result<(), CloudError> {
         let deadline = Instant::now() + self.operation_timeout;
         let mut pause = FIRST_POLL;
         let mut operation = accepted;
         while operation.status != Some(Status::Done) {
             let Some(name) = operation.name.clone() else {
-                let error = CloudError::new(
-                    ErrorKind::Unknown,
-                    call,
-                    "the cloud accepted it without naming an operation",
-                );
+                let error =
+                    CloudError::new(ErrorKind::Unknown, call, "the cloud accepted it without naming an operation");
                 return Err(error.unsettled());
             };
             if Instant::now() + pause > deadline {
                 return Err(CloudError::new(
                     ErrorKind::Timeout,
                     call,
-                    format!(
-                        "operation {name} has not ended after {} s",
-                        self.operation_timeout.as_secs()
-                    ),
+                    format!("operation {name} has not ended after {} s", self.operation_timeout.as_secs()),
                 )
                 .unsettled());
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_POLL);
-            let get = self
-                .operations
-                .get()
-                .set_project(&place.account)
-                .set_zone(&place.zone)
-                .set_operation(name);
+            let get = self.operations.get().set_project(&place.account).set_zone(&place.zone).set_operation(name);
             match self.read(POLL, get.send()).await {
                 Ok(polled) => operation = polled,
                 Err(error) if passing(error.kind) => {
@@ -91,8 +74,5 @@ impl Gcp {
 
 /// Worth asking again for, until the deadline.
 fn passing(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Throttled
-    )
+    matches!(kind, ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Throttled)
 }

@@ -13,9 +13,7 @@ use super::{
     Gcp, errors,
     translate::{self, Live},
 };
-use crate::cloud::{
-    CloudError, ErrorKind, Interface, ProviderId, Reservation, Scope, Seat, Survey, Whereabouts,
-};
+use crate::cloud::{CloudError, ErrorKind, Interface, ProviderId, Reservation, Scope, Seat, Survey, Whereabouts};
 
 const LIST: &str = "addresses.list";
 const AGGREGATED: &str = "addresses.aggregatedList";
@@ -27,51 +25,27 @@ const PAGE: u32 = 500;
 impl Gcp {
     pub(super) async fn read_survey(&self, scope: &Scope) -> Result<Survey, CloudError> {
         let began = Instant::now();
-        let addresses = within(
-            self.operation_timeout,
-            LIST,
-            self.list(scope, "addressType=EXTERNAL"),
-        )
-        .await?
-        .into_iter()
-        .collect();
+        let addresses =
+            within(self.operation_timeout, LIST, self.list(scope, "addressType=EXTERNAL")).await?.into_iter().collect();
         Ok(Survey { began, addresses })
     }
 
-    pub(super) async fn read_whereabouts(
-        &self,
-        scope: &Scope,
-        address: IpAddr,
-    ) -> Result<Whereabouts, CloudError> {
+    pub(super) async fn read_whereabouts(&self, scope: &Scope, address: IpAddr) -> Result<Whereabouts, CloudError> {
         if let Some(reservation) = self.reserved(scope, address).await? {
             return Ok(Whereabouts::Here(reservation));
         }
-        within(
-            self.operation_timeout,
-            AGGREGATED,
-            self.elsewhere(scope, address),
-        )
-        .await
+        within(self.operation_timeout, AGGREGATED, self.elsewhere(scope, address)).await
     }
 
     pub(super) async fn read_seat(&self, machine: &ProviderId) -> Result<Seat, CloudError> {
         let live = self.live(machine).await?;
         let interface = self.interface(&live).await?;
-        Ok(Seat {
-            machine: live.machine,
-            power: live.power,
-            interface,
-        })
+        Ok(Seat { machine: live.machine, power: live.power, interface })
     }
 
     pub(super) async fn live(&self, machine: &ProviderId) -> Result<Live, CloudError> {
         let place = translate::place(GET, machine)?;
-        let get = self
-            .instances
-            .get()
-            .set_project(place.account)
-            .set_zone(place.zone)
-            .set_instance(place.machine);
+        let get = self.instances.get().set_project(place.account).set_zone(place.zone).set_instance(place.machine);
         let instance = self.read(GET, get.send()).await?;
         translate::live(GET, machine, &instance)
     }
@@ -83,12 +57,8 @@ impl Gcp {
         };
         if let Some(ip) = config.ip {
             let place = translate::place(LIST, &live.machine.place)?;
-            let home = Scope {
-                provider: place.provider,
-                account: place.account,
-                region: place.region,
-                resource_group: None,
-            };
+            let home =
+                Scope { provider: place.provider, account: place.account, region: place.region, resource_group: None };
             if self.reserved(&home, ip).await?.is_some() {
                 return Ok(Interface::Reserved(ip));
             }
@@ -97,22 +67,12 @@ impl Gcp {
     }
 
     /// The reservation of an address in the scope's region.
-    pub(super) async fn reserved(
-        &self,
-        scope: &Scope,
-        address: IpAddr,
-    ) -> Result<Option<Reservation>, CloudError> {
+    pub(super) async fn reserved(&self, scope: &Scope, address: IpAddr) -> Result<Option<Reservation>, CloudError> {
         let found = self.list(scope, &format!("address=\"{address}\"")).await?;
-        Ok(found
-            .into_iter()
-            .find_map(|(ip, reservation)| (ip == address).then_some(reservation)))
+        Ok(found.into_iter().find_map(|(ip, reservation)| (ip == address).then_some(reservation)))
     }
 
-    async fn list(
-        &self,
-        scope: &Scope,
-        filter: &str,
-    ) -> Result<Vec<(IpAddr, Reservation)>, CloudError> {
+    async fn list(&self, scope: &Scope, filter: &str) -> Result<Vec<(IpAddr, Reservation)>, CloudError> {
         let mut addresses = Vec::new();
         let mut token = String::new();
         loop {
@@ -125,12 +85,7 @@ impl Gcp {
                 .set_max_results(PAGE)
                 .set_page_token(token);
             let page = self.read(LIST, list.send()).await?;
-            whole(
-                LIST,
-                page.warning
-                    .as_ref()
-                    .map(|warning| warning.code.as_ref().and_then(|code| code.name())),
-            )?;
+            whole(LIST, page.warning.as_ref().map(|warning| warning.code.as_ref().and_then(|code| code.name())))?;
             addresses.extend(page.items.iter().filter_map(translate::reservation));
             match page.next_page_token.filter(|token| !token.is_empty()) {
                 Some(next) => token = next,
@@ -194,15 +149,9 @@ async fn within<T>(
 /// Scopes are keyed `regions/us-west1` and `global`.
 fn pick(page: &AddressAggregatedList, address: IpAddr) -> Option<(String, Reservation)> {
     page.items.iter().find_map(|(scope, listed)| {
-        let (_, reservation) = listed
-            .addresses
-            .iter()
-            .filter_map(translate::reservation)
-            .find(|(ip, _)| *ip == address)?;
-        Some((
-            scope.strip_prefix("regions/").unwrap_or(scope).to_owned(),
-            reservation,
-        ))
+        let (_, reservation) =
+            listed.addresses.iter().filter_map(translate::reservation).find(|(ip, _)| *ip == address)?;
+        Some((scope.strip_prefix("regions/").unwrap_or(scope).to_owned(), reservation))
     })
 }
 
@@ -210,20 +159,9 @@ fn every_region(page: &AddressAggregatedList) -> Result<(), CloudError> {
     if let Some(silent) = page.unreachables.first() {
         return Err(partial(AGGREGATED, silent));
     }
-    whole(
-        AGGREGATED,
-        page.warning
-            .as_ref()
-            .map(|warning| warning.code.as_ref().and_then(|code| code.name())),
-    )?;
+    whole(AGGREGATED, page.warning.as_ref().map(|warning| warning.code.as_ref().and_then(|code| code.name())))?;
     page.items.values().try_for_each(|listed| {
-        whole(
-            AGGREGATED,
-            listed
-                .warning
-                .as_ref()
-                .map(|warning| warning.code.as_ref().and_then(|code| code.name())),
-        )
+        whole(AGGREGATED, listed.warning.as_ref().map(|warning| warning.code.as_ref().and_then(|code| code.name())))
     })
 }
 
@@ -237,11 +175,7 @@ fn whole(call: &'static str, warning: Option<Option<&str>>) -> Result<(), CloudE
 }
 
 fn partial(call: &'static str, why: &str) -> CloudError {
-    CloudError::new(
-        ErrorKind::Unavailable,
-        call,
-        format!("the answer is not whole: {why}"),
-    )
+    CloudError::new(ErrorKind::Unavailable, call, format!("the answer is not whole: {why}"))
 }
 
 #[cfg(test)]
@@ -278,18 +212,12 @@ mod tests {
     #[test]
     fn a_region_that_did_not_answer_makes_the_list_partial() {
         for page in [
-            AddressAggregatedList::new()
-                .set_items([("regions/us-west1", warned(Code::Unreachable))]),
-            AddressAggregatedList::new()
-                .set_items([("regions/us-west1", warned(Code::PartialSuccess))]),
-            AddressAggregatedList::new()
-                .set_items([("regions/us-west1", warned(Code::from("NEW_WORD")))]),
+            AddressAggregatedList::new().set_items([("regions/us-west1", warned(Code::Unreachable))]),
+            AddressAggregatedList::new().set_items([("regions/us-west1", warned(Code::PartialSuccess))]),
+            AddressAggregatedList::new().set_items([("regions/us-west1", warned(Code::from("NEW_WORD")))]),
             AddressAggregatedList::new().set_unreachables(["regions/us-west1"]),
         ] {
-            assert_eq!(
-                every_region(&page).unwrap_err().kind,
-                ErrorKind::Unavailable
-            );
+            assert_eq!(every_region(&page).unwrap_err().kind, ErrorKind::Unavailable);
         }
         assert!(whole(LIST, Some(None)).is_err());
     }

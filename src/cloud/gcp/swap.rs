@@ -20,8 +20,8 @@ use super::{
     translate::{self, Live, PRIMARY},
 };
 use crate::cloud::{
-    Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, MachineId, Own, Place,
-    Reservation, Restore, Restored, Scope, Verified,
+    Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, MachineId, Own, Place, Reservation, Restore,
+    Restored, Scope, Verified,
 };
 
 const ADD: &str = "instances.addAccessConfig";
@@ -29,12 +29,8 @@ const DELETE: &str = "instances.deleteAccessConfig";
 const VERIFY: &str = "addresses.list";
 
 /// How long an ended change may need until the address shows it, before each further look.
-const LOOKS: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-];
+const LOOKS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// What an order to attach comes to, after the live reads.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,36 +50,22 @@ impl Gcp {
         if live.machine != order.machine {
             return Err(another_life(ADD, &order.machine));
         }
-        let reservation = self
-            .reserved(&order.scope, order.address)
-            .await?
-            .ok_or_else(|| not_reserved(order))?;
+        let reservation = self.reserved(&order.scope, order.address).await?.ok_or_else(|| not_reserved(order))?;
         // What sits there already matters only if it is not the address itself: then one more read tells whose it is.
-        let interface = if live.holds(order.address) {
-            Interface::Reserved(order.address)
-        } else {
-            self.interface(&live).await?
-        };
+        let interface =
+            if live.holds(order.address) { Interface::Reserved(order.address) } else { self.interface(&live).await? };
         let gate = &*order.gate;
         if let Plan::Add { displace } = plan(order, &live, &interface, &reservation)? {
             if let Some(name) = displace {
-                self.delete(&order.machine, &place, &name, order.operation, gate)
-                    .await?;
+                self.delete(&order.machine, &place, &name, order.operation, gate).await?;
             }
             let config = access_config(order.operation, reservation.network_tier.as_deref())
                 .set_nat_ip(order.address.to_string());
-            self.add(&place, config, order.operation, "add", gate)
-                .await?;
+            self.add(&place, config, order.operation, "add", gate).await?;
         }
         let ours = Holder::Machine(order.machine.place.clone());
-        let (seen, verified) = self
-            .look(&order.scope, order.address, |holder| *holder == ours)
-            .await?;
-        if seen {
-            Ok(verified)
-        } else {
-            Err(not_shown(order.address))
-        }
+        let (seen, verified) = self.look(&order.scope, order.address, |holder| *holder == ours).await?;
+        if seen { Ok(verified) } else { Err(not_shown(order.address)) }
     }
 
     pub(super) async fn take_off(&self, order: &Detach) -> Result<Verified, CloudError> {
@@ -91,18 +73,8 @@ impl Gcp {
         let ours = Holder::Machine(order.machine.place.clone());
         let same_life = match self.live(&order.machine.place).await {
             Ok(live) if live.machine == order.machine => {
-                if let Some(config) = live
-                    .config
-                    .filter(|config| config.ip == Some(order.address))
-                {
-                    self.delete(
-                        &order.machine,
-                        &place,
-                        &config.name,
-                        order.operation,
-                        &*order.gate,
-                    )
-                    .await?;
+                if let Some(config) = live.config.filter(|config| config.ip == Some(order.address)) {
+                    self.delete(&order.machine, &place, &config.name, order.operation, &*order.gate).await?;
                 }
                 true
             }
@@ -111,25 +83,16 @@ impl Gcp {
             Err(error) if error.kind == ErrorKind::NotFound => true,
             Err(error) => return Err(error),
         };
-        let (seen, verified) = self
-            .look(&order.scope, order.address, |holder| {
-                !same_life || *holder != ours
-            })
-            .await?;
+        let (seen, verified) = self.look(&order.scope, order.address, |holder| !same_life || *holder != ours).await?;
         if seen {
             return Ok(verified);
         }
         // Still there, but the interface that is ours to change has let go: either the cloud lags, or it is on another one.
         match self.live(&order.machine.place).await {
-            Ok(live) if live.machine == order.machine && !live.holds(order.address) => {
-                Ok(Verified {
-                    began: verified.began,
-                    holder: Holder::Foreign(format!(
-                        "another interface of {}",
-                        order.machine.place
-                    )),
-                })
-            }
+            Ok(live) if live.machine == order.machine && !live.holds(order.address) => Ok(Verified {
+                began: verified.began,
+                holder: Holder::Foreign(format!("another interface of {}", order.machine.place)),
+            }),
             _ => Err(not_shown(order.address)),
         }
     }
@@ -139,44 +102,24 @@ impl Gcp {
         if let Some(ended) = self.paid(&order.machine).await? {
             return Ok(ended);
         }
-        let Own {
-            network_tier,
-            public_ptr_domain_name,
-        } = &order.own;
+        let Own { network_tier, public_ptr_domain_name } = &order.own;
         let plain = access_config(order.operation, network_tier.as_deref());
         let mut added = Ok(());
         if let Some(name) = public_ptr_domain_name {
-            let named = plain
-                .clone()
-                .set_set_public_ptr(true)
-                .set_public_ptr_domain_name(name);
-            added = self
-                .add(&place, named, order.operation, "restore", &*order.gate)
-                .await;
+            let named = plain.clone().set_set_public_ptr(true).set_public_ptr_domain_name(name);
+            added = self.add(&place, named, order.operation, "restore", &*order.gate).await;
         }
         // The new address is another one, so the cloud may refuse the old name for it; an address without the name is
         // still far better than none.
         if public_ptr_domain_name.is_none() || added.as_ref().is_err_and(refuses_the_name) {
-            added = self
-                .add(
-                    &place,
-                    plain,
-                    order.operation,
-                    "restore without name",
-                    &*order.gate,
-                )
-                .await;
+            added = self.add(&place, plain, order.operation, "restore without name", &*order.gate).await;
         }
         match added {
             Err(error) if !error.settled => Err(error),
             // Refused because somebody was quicker, or the machine has just gone: only a read can say.
             Err(error) => self.paid(&order.machine).await?.ok_or(error),
             Ok(()) => self.paid(&order.machine).await?.ok_or_else(|| {
-                CloudError::new(
-                    ErrorKind::Unavailable,
-                    ADD,
-                    "added, but the machine does not show it yet",
-                )
+                CloudError::new(ErrorKind::Unavailable, ADD, "added, but the machine does not show it yet")
             }),
         }
     }
@@ -214,12 +157,7 @@ impl Gcp {
             return Ok(());
         };
         // Somebody may have been quicker; the cloud's words for that are many, a read is sure.
-        if refused.settled
-            && matches!(
-                refused.kind,
-                ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict
-            )
-        {
+        if refused.settled && matches!(refused.kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict) {
             let live = self.live(&machine.place).await?;
             if live.machine == *machine && !live.has_config(name) {
                 return Ok(());
@@ -273,18 +211,12 @@ impl Gcp {
             }
             last = Some(verified);
         }
-        last.map(|verified| (false, verified))
-            .ok_or_else(|| not_shown(address))
+        last.map(|verified| (false, verified)).ok_or_else(|| not_shown(address))
     }
 }
 
 /// What the reads allow. Pure.
-fn plan(
-    order: &Attach,
-    live: &Live,
-    interface: &Interface,
-    reservation: &Reservation,
-) -> Result<Plan, CloudError> {
+fn plan(order: &Attach, live: &Live, interface: &Interface, reservation: &Reservation) -> Result<Plan, CloudError> {
     let conflict = |what: String| Err(CloudError::new(ErrorKind::Conflict, ADD, what));
     let address = order.address;
     let here = live.holds(address);
@@ -303,13 +235,12 @@ fn plan(
     }
     match (&live.config, interface) {
         (None, _) | (_, Interface::Empty) => Ok(Plan::Add { displace: None }),
-        (Some(_), Interface::Reserved(other)) => conflict(format!(
-            "{} already holds the reserved address {other}",
-            order.machine.place
-        )),
-        (Some(config), Interface::Ephemeral(_)) if order.may_displace_own => Ok(Plan::Add {
-            displace: Some(config.name.clone()),
-        }),
+        (Some(_), Interface::Reserved(other)) => {
+            conflict(format!("{} already holds the reserved address {other}", order.machine.place))
+        }
+        (Some(config), Interface::Ephemeral(_)) if order.may_displace_own => {
+            Ok(Plan::Add { displace: Some(config.name.clone()) })
+        }
         (Some(_), Interface::Ephemeral(_)) => conflict(format!(
             "{} has an external address of its own, which the order does not allow to displace",
             order.machine.place
@@ -319,9 +250,7 @@ fn plan(
 
 /// An access config whose name no other attempt shares.
 fn access_config(operation: Uuid, tier: Option<&str>) -> AccessConfig {
-    let config = AccessConfig::new()
-        .set_name(format!("ipac-{}", operation.simple()))
-        .set_type(Type::OneToOneNat);
+    let config = AccessConfig::new().set_name(format!("ipac-{}", operation.simple())).set_type(Type::OneToOneNat);
     match tier {
         Some(tier) => config.set_network_tier(NetworkTier::from(tier)),
         None => config,
@@ -334,35 +263,19 @@ fn request_id(operation: Uuid, step: &str) -> String {
 }
 
 fn refuses_the_name(error: &CloudError) -> bool {
-    error.settled
-        && matches!(
-            error.kind,
-            ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Unsupported
-        )
+    error.settled && matches!(error.kind, ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Unsupported)
 }
 
 fn another_life(call: &'static str, machine: &MachineId) -> CloudError {
-    CloudError::new(
-        ErrorKind::NotFound,
-        call,
-        format!("{machine} is gone; another machine has its name"),
-    )
+    CloudError::new(ErrorKind::NotFound, call, format!("{machine} is gone; another machine has its name"))
 }
 
 fn not_reserved(order: &Attach) -> CloudError {
-    CloudError::new(
-        ErrorKind::NotFound,
-        VERIFY,
-        format!("{} is not reserved in {}", order.address, order.scope),
-    )
+    CloudError::new(ErrorKind::NotFound, VERIFY, format!("{} is not reserved in {}", order.address, order.scope))
 }
 
 fn not_shown(address: IpAddr) -> CloudError {
-    CloudError::new(
-        ErrorKind::Unavailable,
-        VERIFY,
-        format!("the change has ended, but {address} does not show it yet"),
-    )
+    CloudError::new(ErrorKind::Unavailable, VERIFY, format!("the change has ended, but {address} does not show it yet"))
 }
 
 #[cfg(test)]
@@ -437,10 +350,7 @@ mod tests {
         let there = live(Some(ADDRESS));
         let interface = Interface::Reserved(ADDRESS.parse().unwrap());
         for holder in [on("node-1"), Holder::Free] {
-            assert_eq!(
-                plan(&order(false), &there, &interface, &reserved(holder)).unwrap(),
-                Plan::There
-            );
+            assert_eq!(plan(&order(false), &there, &interface, &reserved(holder)).unwrap(), Plan::There);
         }
     }
 
@@ -449,57 +359,25 @@ mod tests {
         let own = Interface::Ephemeral(Own::default());
         let with_own = live(Some("198.51.100.4"));
         assert_eq!(
-            plan(
-                &order(false),
-                &live(None),
-                &Interface::Empty,
-                &reserved(Holder::Free)
-            )
-            .unwrap(),
+            plan(&order(false), &live(None), &Interface::Empty, &reserved(Holder::Free)).unwrap(),
             Plan::Add { displace: None }
         );
         assert_eq!(
             plan(&order(true), &with_own, &own, &reserved(Holder::Free)).unwrap(),
-            Plan::Add {
-                displace: Some("External NAT".to_owned())
-            }
+            Plan::Add { displace: Some("External NAT".to_owned()) }
         );
-        conflict(plan(
-            &order(false),
-            &with_own,
-            &own,
-            &reserved(Holder::Free),
-        ));
+        conflict(plan(&order(false), &with_own, &own, &reserved(Holder::Free)));
     }
 
     #[test]
     fn nothing_is_stolen() {
         let own = Interface::Ephemeral(Own::default());
         let other = Interface::Reserved("203.0.113.8".parse().unwrap());
-        for holder in [
-            on("node-2"),
-            on("node-1"),
-            Holder::Foreign("a router".to_owned()),
-        ] {
-            conflict(plan(
-                &order(true),
-                &live(None),
-                &Interface::Empty,
-                &reserved(holder.clone()),
-            ));
-            conflict(plan(
-                &order(true),
-                &live(Some("198.51.100.4")),
-                &own,
-                &reserved(holder),
-            ));
+        for holder in [on("node-2"), on("node-1"), Holder::Foreign("a router".to_owned())] {
+            conflict(plan(&order(true), &live(None), &Interface::Empty, &reserved(holder.clone())));
+            conflict(plan(&order(true), &live(Some("198.51.100.4")), &own, &reserved(holder)));
         }
-        conflict(plan(
-            &order(true),
-            &live(Some("203.0.113.8")),
-            &other,
-            &reserved(Holder::Free),
-        ));
+        conflict(plan(&order(true), &live(Some("203.0.113.8")), &other, &reserved(Holder::Free)));
     }
 
     #[test]
@@ -510,10 +388,7 @@ mod tests {
         // The cloud's rule for names: lower case, begins with a letter, at most 63.
         assert!(name(one).starts_with("ipac-") && name(one).len() <= 63);
         assert_eq!(request_id(one, "add"), request_id(one, "add"));
-        assert_ne!(
-            request_id(one, "add"),
-            request_id(one, "delete External NAT")
-        );
+        assert_ne!(request_id(one, "add"), request_id(one, "delete External NAT"));
         assert_ne!(request_id(one, "add"), request_id(two, "add"));
     }
 

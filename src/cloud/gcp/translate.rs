@@ -9,9 +9,7 @@ use google_cloud_compute_v1::model::{
     instance::Status as MachineStatus,
 };
 
-use crate::cloud::{
-    CloudError, ErrorKind, Holder, MachineId, Own, Place, Power, Provider, ProviderId, Reservation,
-};
+use crate::cloud::{CloudError, ErrorKind, Holder, MachineId, Own, Place, Power, Provider, ProviderId, Reservation};
 
 /// The primary interface by the name that Compute Engine gives it; the only one that we touch.
 pub(super) const PRIMARY: &str = "nic0";
@@ -37,30 +35,23 @@ pub(super) struct Config {
 
 impl Live {
     pub fn holds(&self, address: IpAddr) -> bool {
-        self.config
-            .as_ref()
-            .is_some_and(|config| config.ip == Some(address))
+        self.config.as_ref().is_some_and(|config| config.ip == Some(address))
     }
 
     pub fn has_config(&self, name: &str) -> bool {
-        self.config
-            .as_ref()
-            .is_some_and(|config| config.name == name)
+        self.config.as_ref().is_some_and(|config| config.name == name)
     }
 }
 
 /// Where a machine stands, or `Unsupported` for a provider ID that is not Google's.
 pub(super) fn place(call: &'static str, machine: &ProviderId) -> Result<Place, CloudError> {
-    machine
-        .place()
-        .filter(|place| place.provider == Provider::Gcp)
-        .ok_or_else(|| {
-            CloudError::new(
-                ErrorKind::Unsupported,
-                call,
-                format!("{machine} is not a provider ID of the form gce://PROJECT/ZONE/NAME"),
-            )
-        })
+    machine.place().filter(|place| place.provider == Provider::Gcp).ok_or_else(|| {
+        CloudError::new(
+            ErrorKind::Unsupported,
+            call,
+            format!("{machine} is not a provider ID of the form gce://PROJECT/ZONE/NAME"),
+        )
+    })
 }
 
 /// A reservation under its address. `None` for one that is not external or has no IP yet: the absence of an address
@@ -74,11 +65,7 @@ pub(super) fn reservation(address: &Address) -> Option<(IpAddr, Reservation)> {
         holder: holder(address),
         name: address.name.clone().unwrap_or_default(),
         network_tier: word(address.network_tier.as_ref().and_then(|tier| tier.name())),
-        tags: address
-            .labels
-            .clone()
-            .into_iter()
-            .collect::<BTreeMap<_, _>>(),
+        tags: address.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
     };
     Some((ip, reservation))
 }
@@ -88,31 +75,18 @@ fn holder(address: &Address) -> Holder {
     match address.users.as_slice() {
         [] => match &address.status {
             Some(AddressStatus::Reserved) => Holder::Free,
-            Some(AddressStatus::Reserving) => {
-                Holder::Foreign("nothing yet: it is still being reserved".to_owned())
-            }
-            Some(AddressStatus::InUse) => {
-                Holder::Foreign("a user that the cloud does not name".to_owned())
-            }
+            Some(AddressStatus::Reserving) => Holder::Foreign("nothing yet: it is still being reserved".to_owned()),
+            Some(AddressStatus::InUse) => Holder::Foreign("a user that the cloud does not name".to_owned()),
             other => Holder::Foreign(format!(
                 "unknown: the cloud gives it status {}",
-                other
-                    .as_ref()
-                    .and_then(|status| status.name())
-                    .unwrap_or("none")
+                other.as_ref().and_then(|status| status.name()).unwrap_or("none")
             )),
         },
         [user] => match machine(user) {
             Some(machine) => Holder::Machine(machine),
             None => Holder::Foreign(short(user).to_owned()),
         },
-        users => Holder::Foreign(
-            users
-                .iter()
-                .map(|user| short(user))
-                .collect::<Vec<_>>()
-                .join(", "),
-        ),
+        users => Holder::Foreign(users.iter().map(|user| short(user)).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -124,29 +98,18 @@ fn short(user: &str) -> &str {
 fn machine(user: &str) -> Option<ProviderId> {
     let (_, path) = user.split_once("/projects/")?;
     match path.split('/').collect::<Vec<_>>().as_slice() {
-        [project, "zones", zone, "instances", name] => {
-            Some(ProviderId::new(format!("gce://{project}/{zone}/{name}")))
-        }
+        [project, "zones", zone, "instances", name] => Some(ProviderId::new(format!("gce://{project}/{zone}/{name}"))),
         _ => None,
     }
 }
 
 /// # Errors
 /// `Unsupported` for a machine whose interfaces are of no kind that we can change.
-pub(super) fn live(
-    call: &'static str,
-    place: &ProviderId,
-    instance: &Instance,
-) -> Result<Live, CloudError> {
-    let unsupported =
-        |what: &str| CloudError::new(ErrorKind::Unsupported, call, format!("{place} has {what}"));
-    let id = instance.id.ok_or_else(|| {
-        CloudError::new(
-            ErrorKind::Unknown,
-            call,
-            format!("{place} was shown without its id"),
-        )
-    })?;
+pub(super) fn live(call: &'static str, place: &ProviderId, instance: &Instance) -> Result<Live, CloudError> {
+    let unsupported = |what: &str| CloudError::new(ErrorKind::Unsupported, call, format!("{place} has {what}"));
+    let id = instance
+        .id
+        .ok_or_else(|| CloudError::new(ErrorKind::Unknown, call, format!("{place} was shown without its id")))?;
     let primary = instance
         .network_interfaces
         .iter()
@@ -154,17 +117,11 @@ pub(super) fn live(
         .ok_or_else(|| unsupported("no interface nic0"))?;
     let config = match primary.access_configs.as_slice() {
         [] => None,
-        [config] => Some(
-            access_config(config)
-                .ok_or_else(|| unsupported("an access config of an unknown kind"))?,
-        ),
+        [config] => Some(access_config(config).ok_or_else(|| unsupported("an access config of an unknown kind"))?),
         _ => return Err(unsupported("more than one access config on nic0")),
     };
     Ok(Live {
-        machine: MachineId {
-            place: place.clone(),
-            instance: id.to_string(),
-        },
+        machine: MachineId { place: place.clone(), instance: id.to_string() },
         power: power(instance.status.as_ref()),
         config,
     })
@@ -184,10 +141,7 @@ fn access_config(config: &AccessConfig) -> Option<Config> {
         ip,
         own: Own {
             network_tier: word(config.network_tier.as_ref().and_then(|tier| tier.name())),
-            public_ptr_domain_name: config
-                .public_ptr_domain_name
-                .clone()
-                .filter(|name| !name.is_empty()),
+            public_ptr_domain_name: config.public_ptr_domain_name.clone().filter(|name| !name.is_empty()),
         },
     })
 }
@@ -195,9 +149,7 @@ fn access_config(config: &AccessConfig) -> Option<Config> {
 fn power(status: Option<&MachineStatus>) -> Power {
     match status {
         Some(MachineStatus::Running) => Power::Running,
-        Some(MachineStatus::Terminated | MachineStatus::Stopped | MachineStatus::Suspended) => {
-            Power::Stopped
-        }
+        Some(MachineStatus::Terminated | MachineStatus::Stopped | MachineStatus::Suspended) => Power::Stopped,
         _ => Power::Changing,
     }
 }
@@ -212,8 +164,7 @@ mod tests {
 
     use super::*;
 
-    const NODE: &str =
-        "https://www.googleapis.com/compute/v1/projects/prod/zones/us-west1-a/instances/node-1";
+    const NODE: &str = "https://www.googleapis.com/compute/v1/projects/prod/zones/us-west1-a/instances/node-1";
 
     fn address(status: AddressStatus, users: &[&str]) -> Address {
         Address::new()
@@ -225,15 +176,10 @@ mod tests {
     }
 
     fn instance(configs: impl IntoIterator<Item = AccessConfig>) -> Instance {
-        Instance::new()
-            .set_id(4520031799277581759_u64)
-            .set_status(MachineStatus::Running)
-            .set_network_interfaces([
-                NetworkInterface::new().set_name("nic1"),
-                NetworkInterface::new()
-                    .set_name("nic0")
-                    .set_access_configs(configs),
-            ])
+        Instance::new().set_id(4520031799277581759_u64).set_status(MachineStatus::Running).set_network_interfaces([
+            NetworkInterface::new().set_name("nic1"),
+            NetworkInterface::new().set_name("nic0").set_access_configs(configs),
+        ])
     }
 
     fn external() -> AccessConfig {
@@ -255,10 +201,7 @@ mod tests {
             "https://compute.googleapis.com/compute/beta/projects/prod/zones/us-west1-a/instances/node-1",
             "http://127.0.0.1:8080/compute/v1/projects/prod/zones/us-west1-a/instances/node-1",
         ] {
-            assert_eq!(
-                holder(&address(AddressStatus::InUse, &[url])),
-                Holder::Machine(node())
-            );
+            assert_eq!(holder(&address(AddressStatus::InUse, &[url])), Holder::Machine(node()));
         }
     }
 
@@ -272,8 +215,7 @@ mod tests {
         assert_eq!(
             holder(&address(AddressStatus::InUse, &[rule, NODE])),
             Holder::Foreign(
-                "prod/regions/us-west1/forwardingRules/web, prod/zones/us-west1-a/instances/node-1"
-                    .to_owned()
+                "prod/regions/us-west1/forwardingRules/web, prod/zones/us-west1-a/instances/node-1".to_owned()
             )
         );
     }
@@ -281,54 +223,33 @@ mod tests {
     #[test]
     fn only_what_the_cloud_calls_reserved_is_free() {
         assert_eq!(holder(&address(AddressStatus::Reserved, &[])), Holder::Free);
-        for doubtful in [
-            AddressStatus::Reserving,
-            AddressStatus::InUse,
-            AddressStatus::from("NEW_WORD"),
-        ] {
-            assert!(matches!(
-                holder(&address(doubtful, &[])),
-                Holder::Foreign(_)
-            ));
+        for doubtful in [AddressStatus::Reserving, AddressStatus::InUse, AddressStatus::from("NEW_WORD")] {
+            assert!(matches!(holder(&address(doubtful, &[])), Holder::Foreign(_)));
         }
-        assert!(matches!(
-            holder(&Address::new().set_address("203.0.113.7")),
-            Holder::Foreign(_)
-        ));
+        assert!(matches!(holder(&Address::new().set_address("203.0.113.7")), Holder::Foreign(_)));
     }
 
     #[test]
     fn a_reservation_says_its_name_tier_and_labels() {
         let (ip, reservation) =
-            reservation(&address(AddressStatus::Reserved, &[]).set_labels([("team", "voip")]))
-                .unwrap();
+            reservation(&address(AddressStatus::Reserved, &[]).set_labels([("team", "voip")])).unwrap();
         assert_eq!(ip, "203.0.113.7".parse::<IpAddr>().unwrap());
         assert_eq!(reservation.name, "sip-1");
         assert_eq!(reservation.network_tier.as_deref(), Some("PREMIUM"));
-        assert_eq!(
-            reservation.tags.get("team").map(String::as_str),
-            Some("voip")
-        );
+        assert_eq!(reservation.tags.get("team").map(String::as_str), Some("voip"));
     }
 
     #[test]
     fn an_internal_address_and_one_without_an_ip_are_left_out() {
-        let internal =
-            address(AddressStatus::Reserved, &[]).set_address_type(AddressType::Internal);
+        let internal = address(AddressStatus::Reserved, &[]).set_address_type(AddressType::Internal);
         assert_eq!(reservation(&internal), None);
-        assert_eq!(
-            reservation(&Address::new().set_status(AddressStatus::Reserving)),
-            None
-        );
+        assert_eq!(reservation(&Address::new().set_status(AddressStatus::Reserving)), None);
     }
 
     #[test]
     fn only_the_primary_interface_counts() {
         let live = live("t", &node(), &instance([external()])).unwrap();
-        assert_eq!(
-            live.machine.to_string(),
-            "gce://prod/us-west1-a/node-1#4520031799277581759"
-        );
+        assert_eq!(live.machine.to_string(), "gce://prod/us-west1-a/node-1#4520031799277581759");
         let config = live.config.as_ref().unwrap();
         assert_eq!(config.name, "External NAT");
         assert_eq!(config.own.network_tier.as_deref(), Some("STANDARD"));
@@ -338,8 +259,7 @@ mod tests {
 
     #[test]
     fn a_stopped_machines_config_has_no_address() {
-        let stopped = instance([external().set_or_clear_nat_ip(None::<String>)])
-            .set_status(MachineStatus::Terminated);
+        let stopped = instance([external().set_or_clear_nat_ip(None::<String>)]).set_status(MachineStatus::Terminated);
         let live = live("t", &node(), &stopped).unwrap();
         assert_eq!(live.power, Power::Stopped);
         assert_eq!(live.config.unwrap().ip, None);
@@ -352,21 +272,14 @@ mod tests {
             instance([external(), external()]),
             instance([external().set_type(Type::DirectIpv6)]),
         ] {
-            assert_eq!(
-                live("t", &node(), &strange).unwrap_err().kind,
-                ErrorKind::Unsupported
-            );
+            assert_eq!(live("t", &node(), &strange).unwrap_err().kind, ErrorKind::Unsupported);
         }
     }
 
     #[test]
     fn between_running_and_stopped_nothing_is_proven() {
         assert_eq!(power(Some(&MachineStatus::Running)), Power::Running);
-        for stopped in [
-            MachineStatus::Terminated,
-            MachineStatus::Stopped,
-            MachineStatus::Suspended,
-        ] {
+        for stopped in [MachineStatus::Terminated, MachineStatus::Stopped, MachineStatus::Suspended] {
             assert_eq!(power(Some(&stopped)), Power::Stopped);
         }
         for changing in [

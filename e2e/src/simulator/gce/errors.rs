@@ -41,11 +41,7 @@ pub(super) fn given<T>(answer: Answer<T>) -> Result<T, Failure> {
 
 impl Trouble {
     pub fn new(status: u16, reason: &str, message: &str) -> Self {
-        Self {
-            status,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        }
+        Self { status, reason: reason.to_owned(), message: message.to_owned() }
     }
 
     pub fn no_such_method() -> Self {
@@ -53,28 +49,16 @@ impl Trouble {
     }
 
     fn invalid(field: &str, message: &str) -> Self {
-        Self::new(
-            400,
-            "invalid",
-            &format!("Invalid value for field '{field}': {message}"),
-        )
+        Self::new(400, "invalid", &format!("Invalid value for field '{field}': {message}"))
     }
 
     fn not_found(resource: &str) -> Self {
-        Self::new(
-            404,
-            "notFound",
-            &format!("The resource '{resource}' was not found"),
-        )
+        Self::new(404, "notFound", &format!("The resource '{resource}' was not found"))
     }
 
     /// The classic body; like the real one it has a `status` only for some errors.
     pub fn reply(self) -> Reply {
-        let domain = if self.reason == "rateLimitExceeded" {
-            "usageLimits"
-        } else {
-            "global"
-        };
+        let domain = if self.reason == "rateLimitExceeded" { "usageLimits" } else { "global" };
         let mut error = json!({
             "code": self.status,
             "message": self.message,
@@ -99,48 +83,29 @@ impl From<&Refusal> for Trouble {
                 "authError",
                 "Request had invalid authentication credentials. Expected OAuth 2 access token.",
             ),
-            Refusal::Denied { permission, target } => Self::new(
-                403,
-                "forbidden",
-                &format!("Required '{permission}' permission for '{target}'"),
-            ),
+            Refusal::Denied { permission, target } => {
+                Self::new(403, "forbidden", &format!("Required '{permission}' permission for '{target}'"))
+            }
             Refusal::Throttled => Self::new(
                 403,
                 "rateLimitExceeded",
                 "Quota exceeded for quota group 'default' and limit 'Queries per minute' of service 'compute.googleapis.com'.",
             ),
             Refusal::NoSuchAccount(account) => Self::not_found(&format!("projects/{account}")),
-            Refusal::NoSuchPlace { what, name } => {
-                Self::invalid(what, &format!("'{name}'. Unknown {what}."))
+            Refusal::NoSuchPlace { what, name } => Self::invalid(what, &format!("'{name}'. Unknown {what}.")),
+            Refusal::NoSuchAddress { account, region, name } => {
+                Self::not_found(&format!("projects/{account}/regions/{region}/addresses/{name}"))
             }
-            Refusal::NoSuchAddress {
-                account,
-                region,
-                name,
-            } => Self::not_found(&format!(
-                "projects/{account}/regions/{region}/addresses/{name}"
-            )),
-            Refusal::NoSuchMachine(key) => Self::not_found(&format!(
-                "projects/{}/zones/{}/instances/{}",
-                key.account, key.zone, key.name
-            )),
-            Refusal::NoSuchOperation {
-                account,
-                zone,
-                name,
-            } => Self::not_found(&format!(
-                "projects/{account}/zones/{zone}/operations/{name}"
-            )),
-            Refusal::SeatTaken => Self::new(
-                400,
-                "badRequest",
-                "At most one access config currently supported.",
-            ),
+            Refusal::NoSuchMachine(key) => {
+                Self::not_found(&format!("projects/{}/zones/{}/instances/{}", key.account, key.zone, key.name))
+            }
+            Refusal::NoSuchOperation { account, zone, name } => {
+                Self::not_found(&format!("projects/{account}/zones/{zone}/operations/{name}"))
+            }
+            Refusal::SeatTaken => Self::new(400, "badRequest", "At most one access config currently supported."),
             Refusal::AddressNotInRegion { ip, region } => Self::invalid(
                 "resource.natIP",
-                &format!(
-                    "'{ip}'. The specified external IP address '{ip}' was not found in region '{region}'."
-                ),
+                &format!("'{ip}'. The specified external IP address '{ip}' was not found in region '{region}'."),
             ),
             Refusal::TierMismatch { address, wanted } => Self::invalid(
                 "resource.networkTier",
@@ -155,16 +120,11 @@ impl From<&Refusal> for Trouble {
                 "invalidResourceUsage",
                 &format!("External IP address: {ip} is already in-use by '{by}'."),
             ),
-            Refusal::NoSuchConfig { config } => Self::invalid(
-                "accessConfig",
-                &format!("'{config}'. The access config does not exist."),
-            ),
+            Refusal::NoSuchConfig { config } => {
+                Self::invalid("accessConfig", &format!("'{config}'. The access config does not exist."))
+            }
             Refusal::Malformed { field, message } => Self::invalid(field, message),
-            Refusal::Scripted {
-                status,
-                reason,
-                message,
-            } => Self::new(*status, reason, message),
+            Refusal::Scripted { status, reason, message } => Self::new(*status, reason, message),
         }
     }
 }

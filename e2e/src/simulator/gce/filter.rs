@@ -30,15 +30,7 @@ enum Token {
 }
 
 /// Fields of an address that can be asked for; labels come as `labels.NAME`.
-const FIELDS: &[&str] = &[
-    "name",
-    "address",
-    "addressType",
-    "status",
-    "networkTier",
-    "ipVersion",
-    "region",
-];
+const FIELDS: &[&str] = &["name", "address", "addressType", "status", "networkTier", "ipVersion", "region"];
 
 impl Filter {
     pub fn parse(text: &str) -> Result<Self, Trouble> {
@@ -46,9 +38,7 @@ impl Filter {
             Trouble::new(
                 400,
                 "invalid",
-                &format!(
-                    "Invalid value for field 'filter': '{text}'. Invalid list filter expression."
-                ),
+                &format!("Invalid value for field 'filter': '{text}'. Invalid list filter expression."),
             )
         };
         let tokens = tokens(text).ok_or_else(refuse)?;
@@ -60,9 +50,7 @@ impl Filter {
                 Token::Open => depth = depth.saturating_add(1),
                 Token::Close => depth = depth.checked_sub(1).ok_or_else(refuse)?,
                 Token::Word(word) if word == "AND" && !terms.is_empty() => {}
-                Token::Word(field)
-                    if FIELDS.contains(&field.as_str()) || field.starts_with("labels.") =>
-                {
+                Token::Word(field) if FIELDS.contains(&field.as_str()) || field.starts_with("labels.") => {
                     let equal = match rest.next() {
                         Some(Token::Equal) => true,
                         Some(Token::Unequal) => false,
@@ -71,27 +59,17 @@ impl Filter {
                     let Some(Token::Word(value) | Token::Quoted(value)) = rest.next() else {
                         return Err(refuse());
                     };
-                    terms.push(Term {
-                        field,
-                        equal,
-                        value,
-                    });
+                    terms.push(Term { field, equal, value });
                 }
                 _ => return Err(refuse()),
             }
         }
-        if depth == 0 {
-            Ok(Self { terms })
-        } else {
-            Err(refuse())
-        }
+        if depth == 0 { Ok(Self { terms }) } else { Err(refuse()) }
     }
 
     /// Whether a resource with these values passes.
     pub fn passes(&self, value_of: impl Fn(&str) -> Option<String>) -> bool {
-        self.terms
-            .iter()
-            .all(|term| (value_of(&term.field).as_ref() == Some(&term.value)) == term.equal)
+        self.terms.iter().all(|term| (value_of(&term.field).as_ref() == Some(&term.value)) == term.equal)
     }
 }
 

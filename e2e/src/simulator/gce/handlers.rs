@@ -10,7 +10,7 @@ use super::{
     filter::Filter,
     render,
 };
-use crate::world::{Address, Change, GLOBAL, Holder, MachineKey, Refusal, Tier, World};
+use crate::world::{Address, Ask, Change, GLOBAL, Holder, MachineKey, Refusal, Tier, World};
 
 /// The API's page when the caller names no size, and the largest.
 const PAGE: usize = 500;
@@ -29,16 +29,12 @@ pub(super) async fn answer(routed: &Routed, world: &World) -> Result<Value, Fail
             test_permissions(routed, world).await
         }
         "compute.zoneOperations.get" => {
-            let operation = world
-                .operation(routed.ask(), routed.part("zone"), routed.part("operation"))
-                .await;
+            let operation = world.operation(routed.ask(), routed.part("zone"), routed.part("operation")).await;
             Ok(render::operation(&given(operation)?))
         }
         "compute.zoneOperations.wait" => {
             let (zone, name) = (routed.part("zone"), routed.part("operation"));
-            Ok(render::operation(&given(
-                world.operation_done(routed.ask(), zone, name, WAIT).await,
-            )?))
+            Ok(render::operation(&given(world.operation_done(routed.ask(), zone, name, WAIT).await)?))
         }
         _ => Err(Trouble::no_such_method().into()),
     }
@@ -54,18 +50,9 @@ struct Cut {
 impl Cut {
     fn of(routed: &Routed) -> Result<Self, Trouble> {
         let invalid = |field: &str, value: &str| {
-            Trouble::new(
-                400,
-                "invalid",
-                &format!("Invalid value for field '{field}': '{value}'."),
-            )
+            Trouble::new(400, "invalid", &format!("Invalid value for field '{field}': '{value}'."))
         };
-        let filter = Filter::parse(
-            routed
-                .query("filter")
-                .map(String::as_str)
-                .unwrap_or_default(),
-        )?;
+        let filter = Filter::parse(routed.query("filter").map(String::as_str).unwrap_or_default())?;
         let size = match routed.query("maxResults") {
             None => PAGE,
             Some(text) => {
@@ -80,17 +67,11 @@ impl Cut {
         let after = match routed.query("pageToken").filter(|token| !token.is_empty()) {
             None => None,
             Some(token) => {
-                let parts = token
-                    .split_once('~')
-                    .ok_or_else(|| invalid("pageToken", token))?;
+                let parts = token.split_once('~').ok_or_else(|| invalid("pageToken", token))?;
                 Some((parts.0.to_owned(), parts.1.to_owned()))
             }
         };
-        Ok(Self {
-            filter,
-            size,
-            after,
-        })
+        Ok(Self { filter, size, after })
     }
 
     /// The page, and the token of the next.
@@ -102,13 +83,9 @@ impl Cut {
         });
         let page: Vec<_> = rest.by_ref().take(self.size).collect();
         // A token only where something follows.
-        let next = rest
-            .next()
-            .and(page.last())
-            .map(|(last, _)| format!("{}~{}", last.region, last.name));
-        let rendered = page
-            .into_iter()
-            .map(|(address, holder)| (address.region.clone(), render::address(address, &holder)));
+        let next = rest.next().and(page.last()).map(|(last, _)| format!("{}~{}", last.region, last.name));
+        let rendered =
+            page.into_iter().map(|(address, holder)| (address.region.clone(), render::address(address, &holder)));
         (rendered.collect(), next)
     }
 }
@@ -122,8 +99,9 @@ fn value(address: &Address, holder: &Holder, field: &str) -> Option<String> {
         "status" => Some(render::status(address, holder).to_owned()),
         "networkTier" => Some(address.tier.as_str().to_owned()),
         "region" => (address.region != GLOBAL).then(|| render::region_link(address)),
-        "ipVersion" => (address.region == GLOBAL)
-            .then(|| if address.ip.is_ipv4() { "IPV4" } else { "IPV6" }.to_owned()),
+        "ipVersion" => {
+            (address.region == GLOBAL).then(|| if address.ip.is_ipv4() { "IPV4" } else { "IPV6" }.to_owned())
+        }
         other => address.tags.get(other.strip_prefix("labels.")?).cloned(),
     }
 }
@@ -141,12 +119,7 @@ async fn list_addresses(routed: &Routed, world: &World) -> Result<Value, Failure
             })
             .await,
     )?;
-    Ok(render::address_list(
-        &account,
-        &region,
-        items.into_iter().map(|(_, item)| item).collect(),
-        next,
-    ))
+    Ok(render::address_list(&account, &region, items.into_iter().map(|(_, item)| item).collect(), next))
 }
 
 async fn aggregate_addresses(routed: &Routed, world: &World) -> Result<Value, Failure> {
@@ -165,11 +138,7 @@ async fn aggregate_addresses(routed: &Routed, world: &World) -> Result<Value, Fa
     let scopes = regions
         .into_iter()
         .map(|region| {
-            let here = items
-                .iter()
-                .filter(|(of, _)| *of == region)
-                .map(|(_, item)| item.clone())
-                .collect();
+            let here = items.iter().filter(|(of, _)| *of == region).map(|(_, item)| item.clone()).collect();
             (render::scope(&region), here)
         })
         .collect();
@@ -177,11 +146,7 @@ async fn aggregate_addresses(routed: &Routed, world: &World) -> Result<Value, Fa
 }
 
 async fn get_address(routed: &Routed, world: &World) -> Result<Value, Failure> {
-    let (account, region, name) = (
-        routed.part("project"),
-        routed.part("region"),
-        routed.part("address"),
-    );
+    let (account, region, name) = (routed.part("project"), routed.part("region"), routed.part("address"));
     given(
         world
             .read(routed.ask(), move |inventory| {
@@ -190,22 +155,14 @@ async fn get_address(routed: &Routed, world: &World) -> Result<Value, Failure> {
                     .into_iter()
                     .find(|(address, _)| address.region == region && address.name == name)
                     .map(|(address, holder)| render::address(address, &holder))
-                    .ok_or(Refusal::NoSuchAddress {
-                        account,
-                        region,
-                        name,
-                    })
+                    .ok_or(Refusal::NoSuchAddress { account, region, name })
             })
             .await,
     )
 }
 
 fn machine_key(routed: &Routed, parameter: &str) -> MachineKey {
-    MachineKey::new(
-        &routed.part("project"),
-        &routed.part("zone"),
-        &routed.part(parameter),
-    )
+    MachineKey::new(&routed.part("project"), &routed.part("zone"), &routed.part(parameter))
 }
 
 async fn get_instance(routed: &Routed, world: &World) -> Result<Value, Failure> {
@@ -213,10 +170,7 @@ async fn get_instance(routed: &Routed, world: &World) -> Result<Value, Failure> 
     given(
         world
             .read(routed.ask(), move |inventory| {
-                inventory
-                    .machine(&key)
-                    .map(render::instance)
-                    .ok_or(Refusal::NoSuchMachine(key))
+                inventory.machine(&key).map(render::instance).ok_or(Refusal::NoSuchMachine(key))
             })
             .await,
     )
@@ -228,9 +182,8 @@ fn check_interface(routed: &Routed) -> Result<(), Trouble> {
     if name == "nic0" {
         return Ok(());
     }
-    let message = format!(
-        "Invalid value for field 'networkInterface': '{name}'. The network interface does not exist."
-    );
+    let message =
+        format!("Invalid value for field 'networkInterface': '{name}'. The network interface does not exist.");
     Err(Trouble::new(400, "invalid", &message))
 }
 
@@ -239,24 +192,30 @@ fn text(body: &Value, field: &str) -> Result<Option<String>, Trouble> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(Trouble::new(
-            400,
-            "invalid",
-            &format!("Invalid value for field 'resource.{field}': not a string."),
-        )),
+        Some(_) => {
+            Err(Trouble::new(400, "invalid", &format!("Invalid value for field 'resource.{field}': not a string.")))
+        }
+    }
+}
+
+/// The body as JSON. A field that the façade does not read is refused, so that nothing is ignored unseen.
+fn body(routed: &Routed) -> Result<Value, Trouble> {
+    let body: Value = serde_json::from_slice(&routed.request.body)
+        .map_err(|error| Trouble::new(400, "parseError", &format!("Parse Error: {error}")))?;
+    let fields = body.as_object().ok_or_else(|| Trouble::new(400, "parseError", "Parse Error: not an object"))?;
+    match fields.keys().find(|field| !routed.method.body.contains(&field.as_str())) {
+        Some(field) => {
+            Err(Trouble::new(400, "invalid", &format!("the simulator's {} does not know '{field}'", routed.method.id)))
+        }
+        None => Ok(body),
     }
 }
 
 async fn add_access_config(routed: &Routed, world: &World) -> Result<Value, Failure> {
     check_interface(routed)?;
-    let body: Value = serde_json::from_slice(&routed.request.body)
-        .map_err(|error| Trouble::new(400, "parseError", &format!("Parse Error: {error}")))?;
+    let body = body(routed)?;
     let invalid = |field: &str, value: &str| {
-        Trouble::new(
-            400,
-            "invalid",
-            &format!("Invalid value for field 'resource.{field}': '{value}'."),
-        )
+        Trouble::new(400, "invalid", &format!("Invalid value for field 'resource.{field}': '{value}'."))
     };
     if let Some(kind) = text(&body, "type")?.filter(|kind| kind != "ONE_TO_ONE_NAT") {
         return Err(invalid("type", &kind).into());
@@ -270,45 +229,36 @@ async fn add_access_config(routed: &Routed, world: &World) -> Result<Value, Fail
         None => Tier::Premium,
         Some(tier) => Tier::parse(&tier).ok_or_else(|| invalid("networkTier", &tier))?,
     };
+    // A name alone makes no PTR record: it has to be asked for.
+    let wants_ptr = body.get("setPublicPtr").and_then(Value::as_bool).unwrap_or_default();
     let change = Change::Attach {
         machine: machine_key(routed, "instance"),
         config: text(&body, "name")?.unwrap_or_else(|| "External NAT".to_owned()),
         ip,
         tier,
-        ptr: text(&body, "publicPtrDomainName")?,
+        ptr: text(&body, "publicPtrDomainName")?.filter(|_| wants_ptr),
     };
-    submit(routed, world, change).await
+    let mut ask = routed.ask();
+    if ip.is_some() {
+        ask.permissions.push("compute.addresses.use".to_owned());
+    }
+    submit(routed, world, ask, change).await
 }
 
 async fn delete_access_config(routed: &Routed, world: &World) -> Result<Value, Failure> {
     check_interface(routed)?;
     let config = routed.required("accessConfig")?;
-    submit(
-        routed,
-        world,
-        Change::Detach {
-            machine: machine_key(routed, "instance"),
-            config,
-        },
-    )
-    .await
+    submit(routed, world, routed.ask(), Change::Detach { machine: machine_key(routed, "instance"), config }).await
 }
 
-async fn submit(routed: &Routed, world: &World, change: Change) -> Result<Value, Failure> {
-    let operation = world
-        .submit(routed.ask(), routed.query("requestId").cloned(), change)
-        .await;
+async fn submit(routed: &Routed, world: &World, ask: Ask, change: Change) -> Result<Value, Failure> {
+    let operation = world.submit(ask, routed.query("requestId").cloned(), change).await;
     Ok(render::operation(&given(operation)?))
 }
 
 async fn test_permissions(routed: &Routed, world: &World) -> Result<Value, Failure> {
-    let body: Value = serde_json::from_slice(&routed.request.body)
-        .map_err(|error| Trouble::new(400, "parseError", &format!("Parse Error: {error}")))?;
-    let asked = body
-        .get("permissions")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let body = body(routed)?;
+    let asked = body.get("permissions").and_then(Value::as_array).cloned().unwrap_or_default();
     let (account, name) = (routed.part("project"), routed.part("resource"));
     let region = routed.path.get("region").cloned();
     let key = machine_key(routed, "resource");
@@ -320,26 +270,13 @@ async fn test_permissions(routed: &Routed, world: &World) -> Result<Value, Failu
                     .iter()
                     .any(|(address, _)| address.region == region && address.name == name)
                     .then_some(())
-                    .ok_or(Refusal::NoSuchAddress {
-                        account,
-                        region,
-                        name,
-                    }),
-                None => inventory
-                    .machine(&key)
-                    .map(|_| ())
-                    .ok_or(Refusal::NoSuchMachine(key)),
+                    .ok_or(Refusal::NoSuchAddress { account, region, name }),
+                None => inventory.machine(&key).map(|_| ()).ok_or(Refusal::NoSuchMachine(key)),
             })
             .await,
     )?;
-    let granted: Vec<Value> = asked
-        .into_iter()
-        .filter(|permission| permission.as_str().is_some_and(|name| world.permits(name)))
-        .collect();
+    let granted: Vec<Value> =
+        asked.into_iter().filter(|permission| permission.as_str().is_some_and(|name| world.permits(name))).collect();
     // Like other empty lists, one without a permission is left out.
-    Ok(if granted.is_empty() {
-        json!({})
-    } else {
-        json!({"permissions": granted})
-    })
+    Ok(if granted.is_empty() { json!({}) } else { json!({"permissions": granted}) })
 }

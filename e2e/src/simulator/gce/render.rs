@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use super::errors::{Trouble, operation_code};
-use crate::world::{
-    Address, External, GLOBAL, Holder, Machine, MachineKey, Operation, Phase, Power,
-};
+use crate::world::{Address, External, GLOBAL, Holder, Machine, MachineKey, Operation, Phase, Power};
 
 const ROOT: &str = "https://www.googleapis.com/compute/v1";
 /// The world has no birthdays; nothing reads them.
@@ -19,11 +17,7 @@ fn project(account: &str) -> String {
 
 /// Path of a region's resources: `regions/us-west1`, or `global`.
 pub(super) fn scope(region: &str) -> String {
-    if region == GLOBAL {
-        GLOBAL.to_owned()
-    } else {
-        format!("regions/{region}")
-    }
+    if region == GLOBAL { GLOBAL.to_owned() } else { format!("regions/{region}") }
 }
 
 fn zone(key: &MachineKey) -> String {
@@ -42,11 +36,7 @@ pub(super) fn status(address: &Address, holder: &Holder) -> &'static str {
 }
 
 pub(super) fn address_type(address: &Address) -> &'static str {
-    if address.internal {
-        "INTERNAL"
-    } else {
-        "EXTERNAL"
-    }
+    if address.internal { "INTERNAL" } else { "EXTERNAL" }
 }
 
 pub(super) fn region_link(address: &Address) -> String {
@@ -82,11 +72,7 @@ pub(super) fn address(address: &Address, holder: &Holder) -> Value {
     let user = match holder {
         Holder::Nobody => None,
         Holder::Machine(key) => Some(instance_link(key)),
-        Holder::Foreign(path) => Some(format!(
-            "{}/{}/{path}",
-            project(&address.account),
-            scope(&address.region)
-        )),
+        Holder::Foreign(path) => Some(format!("{}/{}/{path}", project(&address.account), scope(&address.region))),
     };
     if let Some(user) = user {
         body.insert("users".to_owned(), json!([user]));
@@ -94,12 +80,7 @@ pub(super) fn address(address: &Address, holder: &Holder) -> Value {
     body.into()
 }
 
-pub(super) fn address_list(
-    account: &str,
-    region: &str,
-    items: Vec<Value>,
-    next: Option<String>,
-) -> Value {
+pub(super) fn address_list(account: &str, region: &str, items: Vec<Value>, next: Option<String>) -> Value {
     let link = format!("{}/regions/{region}/addresses", project(account));
     let mut body = object(json!({
         "kind": "compute#addressList",
@@ -117,11 +98,7 @@ pub(super) fn address_list(
 }
 
 /// `scopes` holds every scope of the page, empty ones too: those carry a warning.
-pub(super) fn aggregated_list(
-    account: &str,
-    scopes: Vec<(String, Vec<Value>)>,
-    next: Option<String>,
-) -> Value {
+pub(super) fn aggregated_list(account: &str, scopes: Vec<(String, Vec<Value>)>, next: Option<String>) -> Value {
     let items: Map<String, Value> = scopes
         .into_iter()
         .map(|(scope, addresses)| {
@@ -226,19 +203,12 @@ pub(super) fn operation(operation: &Operation) -> Value {
         "insertTime": operation.inserted.to_string(),
         "selfLink": format!("{}/operations/{}", zone(key), operation.name),
     }));
-    for (name, time) in [
-        ("startTime", operation.started),
-        ("endTime", operation.ended),
-    ] {
+    for (name, time) in [("startTime", operation.started), ("endTime", operation.ended)] {
         if let Some(time) = time {
             body.insert(name.to_owned(), time.to_string().into());
         }
     }
-    if let Some(refusal) = operation
-        .failure
-        .as_ref()
-        .filter(|_| operation.phase == Phase::Done)
-    {
+    if let Some(refusal) = operation.failure.as_ref().filter(|_| operation.phase == Phase::Done) {
         let trouble = Trouble::from(refusal);
         let said = match trouble.status {
             400 => "BAD REQUEST",
