@@ -1,2 +1,221 @@
-//! The controller.
+//! The controller. One pass over one allocation is five steps:
+//!
+//! ```text
+//! watch ─▶ observe ─▶ decide (pure) ─▶ record (intent before deed) ─▶ act (beside the reconciler)
+//! ```
+//!
+//! Knows Kubernetes and [`crate::cloud::Cloud`]; knows no SDK.
+
+pub mod act;
+pub mod claims;
 pub mod decide;
+pub mod ledger;
+pub mod memory;
+pub mod observe;
+pub mod owed;
+mod pass;
+pub mod record;
+mod release;
+pub mod stray;
+pub mod tables;
+pub mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::{Api, Client};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    act::Actor,
+    ledger::Ledger,
+    observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
+    record::tell::Teller,
+    tables::{Tables, Uid},
+    watch::Wake,
+};
+use crate::{
+    api::NetIPAllocation,
+    cloud::limits::{Limits, Urgency},
+    lifecycle::Observer,
+    metrics::Gauges,
+};
+
+/// What the process is told about how to control.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Taints that say that a node is about to go.
+    pub disruption_taints: Vec<String>,
+    /// Every allocation is read as `mode: Observe`.
+    pub observe_only: bool,
+    pub max_concurrent_effects: usize,
+    /// Time-out of one mutation of the API server or a cloud.
+    pub mutation_timeout: Duration,
+    /// Only objects with these labels are ours.
+    pub label_selector: Option<String>,
+}
+
+/// Everything that passes share. One per term of leadership: what it knows dies with it.
+pub struct Controller {
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+    pub(crate) api: Api<NetIPAllocation>,
+    pub(crate) actor: Actor,
+    pub(crate) nodes: Nodes,
+    pub(crate) pods: Pods,
+    pub(crate) view: CloudView,
+    pub(crate) ledger: Ledger,
+    pub(crate) limits: Limits,
+    pub(crate) teller: Teller,
+    pub(crate) gauges: Gauges,
+    pub(crate) observers: Vec<Box<dyn Observer<decide::state::State>>>,
+    pub(crate) wake: Wake,
+    tables: Mutex<Tables>,
+    permits: Mutex<Permits>,
+    slots: Arc<Semaphore>,
+    /// Effects under way; waited for at the end of the term (F6).
+    pub(crate) effects: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    /// Failed passes in a row, by object name.
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+/// Slots and rate tokens that were waited for and not used yet (F2).
+#[derive(Default)]
+struct Permits {
+    held: HashMap<(Uid, String), OwnedSemaphorePermit>,
+    asked: BTreeSet<(Uid, String)>,
+}
+
+/// What [`Controller::new`] is made of.
+pub struct Parts {
+    pub config: Config,
+    pub client: Client,
+    pub actor: Actor,
+    pub nodes: Nodes,
+    pub pods: Pods,
+    pub view: CloudView,
+    pub limits: Limits,
+    pub teller: Teller,
+    pub gauges: Gauges,
+    pub observers: Vec<Box<dyn Observer<decide::state::State>>>,
+    pub wake: Wake,
+    pub stop: CancellationToken,
+}
+
+impl Controller {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, client, actor, nodes, pods, view, limits, teller, gauges, observers, wake, stop } = parts;
+        Arc::new(Self {
+            api: Api::all(client.clone()),
+            ledger: Ledger::new(client.clone(), config.label_selector.clone()),
+            tables: Mutex::new(Tables::new(std::time::Instant::now())),
+            permits: Mutex::default(),
+            slots: Arc::new(Semaphore::new(config.max_concurrent_effects)),
+            effects: TaskTracker::new(),
+            failures: Mutex::default(),
+            config,
+            client,
+            actor,
+            nodes,
+            pods,
+            view,
+            limits,
+            teller,
+            gauges,
+            observers,
+            wake,
+            stop,
+        })
+    }
+
+    /// Take-over (F6): every allocation read live, and its seats taken, before anything is decided.
+    ///
+    /// # Errors
+    /// The API server's; to be tried again.
+    pub async fn take_over(&self) -> Result<(), ledger::ReadError> {
+        let all = self.ledger.take_over().await?;
+        let mut tables = self.tables();
+        for object in &all {
+            pass::seat(&mut tables, object);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn permits(&self) -> MutexGuard<'_, Permits> {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which of an allocation's subjects have a permit.
+    fn permitted(&self, uid: &Uid) -> BTreeSet<String> {
+        self.permits().held.keys().filter(|(whose, _)| whose == uid).map(|(_, subject)| subject.clone()).collect()
+    }
+
+    fn use_permit(&self, uid: &Uid, subject: &str) -> Option<OwnedSemaphorePermit> {
+        self.permits().held.remove(&(uid.clone(), subject.to_owned()))
+    }
+
+    /// Gives back what a pass found no use for, so that it blocks nobody.
+    fn return_permits(&self, uid: &Uid, used: &BTreeSet<String>) {
+        self.permits().held.retain(|(whose, subject), _| whose != uid || used.contains(subject));
+    }
+
+    /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
+    fn ask_permit(self: &Arc<Self>, uid: &Uid, name: &str, subject: &str, scope: &crate::cloud::Scope, urgency: Urgency) {
+        let key = (uid.clone(), subject.to_owned());
+        if !self.permits().asked.insert(key.clone()) {
+            return;
+        }
+        let (me, name, scope) = (self.clone(), name.to_owned(), scope.clone());
+        tokio::spawn(async move {
+            let got = me.stop.run_until_cancelled(async {
+                let slot = me.slots.clone().acquire_owned().await;
+                me.limits.acquire(&scope, urgency).await;
+                slot
+            });
+            let got = got.await;
+            {
+                let mut permits = me.permits();
+                permits.asked.remove(&key);
+                if let Some(Ok(slot)) = got {
+                    permits.held.insert(key, slot);
+                }
+            }
+            me.wake.one(&name);
+        });
+    }
+
+    fn failed(&self, name: &str) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let so_often = failures.entry(name.to_owned()).or_default();
+        *so_often = so_often.saturating_add(1);
+        *so_often
+    }
+
+    fn succeeded(&self, name: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Waits until no effect is under way, or `limit` is over.
+    pub async fn drain_effects(&self, limit: Duration) -> bool {
+        self.effects.close();
+        tokio::time::timeout(limit, self.effects.wait()).await.is_ok()
+    }
+}
+
+/// The pods of the nodes that one pass looks at.
+pub(crate) type PodsByNode = BTreeMap<String, Vec<decide::users::Pod>>;
+
+/// Addresses of a pass, as map keys.
+pub(crate) fn subject_key(ip: IpAddr) -> String {
+    ip.to_string()
+}

@@ -759,14 +759,5 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
 
 /// Whether a release for that reason waits for pods that came after it was decided.
 fn waits(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::NodeCordoned
-            | Reason::Disrupted
-            | Reason::NotSelected
-            | Reason::RemovedFromSpec
-            | Reason::NotMatched
-            | Reason::AllocationDeleted
-            | Reason::MoveRequested
-    )
+    Cause::of(reason).is_some_and(|cause| cause.row().waits_for_users)
 }

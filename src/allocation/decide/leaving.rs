@@ -56,6 +56,23 @@ pub struct Row {
 }
 
 impl Cause {
+    /// Every row of the table.
+    pub const ALL: [Cause; 13] = [
+        Cause::NodeCordoned,
+        Cause::Disrupted,
+        Cause::NotSelected,
+        Cause::RemovedFromSpec,
+        Cause::NotMatched,
+        Cause::AllocationDeleted,
+        Cause::MoveRequested,
+        Cause::NodeNotReady,
+        Cause::NodeGone,
+        Cause::MachineStopped,
+        Cause::MachineGone,
+        Cause::NodeReplaced,
+        Cause::OutOfService,
+    ];
+
     /// What the table says.
     pub fn row(self) -> Row {
         let chosen = Row {
@@ -108,18 +125,14 @@ impl Cause {
         }
     }
 
+    /// The cause whose word stands in status.
+    pub fn of(reason: Reason) -> Option<Cause> {
+        Cause::ALL.into_iter().find(|cause| cause.reason() == reason)
+    }
+
     /// Whether a reason in status is that of a fault: the journey it began may go on in `mode: Hold`.
     pub fn is_fault(reason: &str) -> bool {
-        [
-            Cause::NodeNotReady,
-            Cause::NodeGone,
-            Cause::MachineStopped,
-            Cause::MachineGone,
-            Cause::NodeReplaced,
-            Cause::OutOfService,
-        ]
-        .into_iter()
-        .any(|cause| cause.reason().as_str() == reason)
+        Reason::parse(reason).and_then(Cause::of).is_some_and(|cause| !cause.row().by_choice)
             || reason == Reason::Drifted.as_str()
     }
 }
@@ -204,7 +217,7 @@ pub fn holders(cause: Cause, facts: &Facts) -> Option<Vec<&User>> {
 
 /// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned node is never told to go, so
 /// one that says of itself that it is not Ready keeps nothing, unless it holds.
-fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
+pub fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
     let resigned = cause == Cause::NodeCordoned && user.daemon && !user.ready && !evict;
     user.hold || !resigned
 }

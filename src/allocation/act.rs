@@ -1,0 +1,114 @@
+//! Effect → calls. The only writer to the world, apart from status; runs beside the reconciler.
+//!
+//! Every mutation passes a [`LeaderGate`] just before it leaves and is sent once.
+
+mod address;
+pub mod node;
+pub mod pods;
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kube::Client;
+
+use self::pods::Asked;
+use super::{
+    decide::{Effect, facts::User, leaving::Cause, users::Workload},
+    observe::{
+        nodes::{Nodes, SlimNode},
+        pods::Pods,
+    },
+};
+use crate::{
+    cloud::{Closed, Cloud, CloudError, Gate, Scope, Verified},
+    leader::Proof,
+    lifecycle::fencing,
+};
+
+/// What an actor needs; cheap to clone.
+#[derive(Clone)]
+pub struct Actor {
+    pub client: Client,
+    pub proof: Proof,
+    /// Time-out of one mutation: at most a third of the Lease's duration (F1).
+    pub timeout: Duration,
+    pub nodes: Nodes,
+    pub pods: Pods,
+}
+
+/// An effect with all that its execution depends on, taken from the version that was decided on.
+#[derive(Clone)]
+pub struct Deed {
+    pub effect: Effect,
+    pub ip: IpAddr,
+    pub allocation: String,
+    pub scope: Scope,
+    pub cloud: Arc<dyn Cloud>,
+    pub workload: Workload,
+    pub cause: Option<Cause>,
+    /// Users that come late are asked to go.
+    pub evict: bool,
+}
+
+/// How a deed ended.
+#[derive(Debug)]
+pub enum Done {
+    /// The node is as the effect says; the version that the API server returned, if the node still exists.
+    Node(Option<Box<SlimNode>>),
+    /// Pods were asked to go.
+    Asked(Vec<(User, Asked)>),
+    /// The cloud did it and read it back.
+    Verified(Verified),
+    /// Nothing of the cloud's was sent; the same intent goes on later.
+    HeldBack(String),
+    /// The cloud refused, or its answer is not known.
+    Failed(CloudError),
+    /// The API server refused, or its answer is not known.
+    NodeFailed(String),
+}
+
+impl Actor {
+    /// Runs a deed to its end. Safe to repeat.
+    pub async fn perform(&self, deed: &Deed) -> Done {
+        match &deed.effect {
+            Effect::Label { node } => self.label(node, &deed.allocation, deed.ip).await,
+            Effect::Unlabel { node } => self.unlabel(node, &deed.allocation).await,
+            Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
+            Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {
+                self.attach(deed, machine, *operation, *send_before, *may_displace_own).await
+            }
+            Effect::Detach { node, machine, operation, send_before, cut } => {
+                self.detach(deed, node, machine, *operation, *send_before, *cut).await
+            }
+        }
+    }
+
+    /// The gate for mutations that belong to no cloud operation.
+    pub fn gate(&self) -> LeaderGate {
+        LeaderGate { proof: self.proof.clone(), send_before: None }
+    }
+
+    /// The gate for the requests of one intent.
+    pub fn gate_until(&self, send_before: Timestamp) -> Arc<dyn Gate> {
+        let left = Duration::try_from(send_before.duration_since(Timestamp::now())).unwrap_or_default();
+        Arc::new(LeaderGate { proof: self.proof.clone(), send_before: Some(Instant::now() + left) })
+    }
+}
+
+/// Lets a request leave only while leadership and intent outlast it.
+#[derive(Clone, Debug)]
+pub struct LeaderGate {
+    proof: Proof,
+    send_before: Option<Instant>,
+}
+
+impl Gate for LeaderGate {
+    fn open_for(&self, timeout: Duration) -> Result<(), Closed> {
+        fencing::may_send(Instant::now(), timeout, self.proof.until(), self.send_before)
+            .map_err(|refusal| Closed(refusal.as_str()))
+    }
+}

@@ -1,0 +1,119 @@
+//! Putting an address on a machine, and taking it off.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Actor, Deed, Done};
+use crate::{
+    allocation::decide::{
+        Cut,
+        facts::User,
+        leaving,
+        users::{self},
+    },
+    cloud::{Attach, Detach, Holder, MachineId, Verified, Whereabouts},
+};
+
+impl Actor {
+    pub(super) async fn attach(
+        &self,
+        deed: &Deed,
+        machine: &MachineId,
+        operation: Uuid,
+        send_before: Timestamp,
+        may_displace_own: bool,
+    ) -> Done {
+        let order = Attach {
+            scope: deed.scope.clone(),
+            address: deed.ip,
+            machine: machine.clone(),
+            operation,
+            may_displace_own,
+            gate: self.gate_until(send_before),
+        };
+        match deed.cloud.attach(&order).await {
+            Ok(verified) => Done::Verified(verified),
+            Err(error) => Done::Failed(error),
+        }
+    }
+
+    /// L2: labels off; the node's pods live; who came late is asked to go and waited for; cut; verify.
+    pub(super) async fn detach(
+        &self,
+        deed: &Deed,
+        node: &str,
+        machine: &MachineId,
+        operation: Uuid,
+        send_before: Timestamp,
+        cut: Cut,
+    ) -> Done {
+        match self.unlabel(node, &deed.allocation).await {
+            Done::Node(Some(written)) => self.nodes.wrote(*written),
+            Done::Node(None) => {}
+            Done::NodeFailed(why) => return Done::HeldBack(why),
+            other => return other,
+        }
+        if let Some(held) = self.late_users(deed, node, cut).await {
+            return Done::HeldBack(held);
+        }
+        match cut {
+            Cut::Never => self.look(deed).await,
+            Cut::WhenUnused | Cut::Now => {
+                let order = Detach {
+                    scope: deed.scope.clone(),
+                    address: deed.ip,
+                    machine: machine.clone(),
+                    operation,
+                    gate: self.gate_until(send_before),
+                };
+                match deed.cloud.detach(&order).await {
+                    Ok(verified) => Done::Verified(verified),
+                    Err(error) => Done::Failed(error),
+                }
+            }
+        }
+    }
+
+    /// Why the cut must wait, if it must.
+    async fn late_users(&self, deed: &Deed, node: &str, cut: Cut) -> Option<String> {
+        if cut == Cut::Now {
+            return None;
+        }
+        let pods = match self.pods.live(node).await {
+            Ok(pods) => pods,
+            Err(_) if cut == Cut::Never => return None,
+            Err(why) => return Some(why),
+        };
+        let users: Vec<User> = users::users(&pods, &deed.workload)
+            .into_iter()
+            .filter(|user| deed.cause.is_none_or(|cause| leaving::keeps(cause, user, deed.evict)))
+            .collect();
+        let staying: Vec<User> = users.iter().filter(|user| user.terminating_until.is_none()).cloned().collect();
+        if deed.evict || cut == Cut::Never {
+            self.ask_all(&staying).await;
+        }
+        match users.first() {
+            Some(user) if cut == Cut::WhenUnused => Some(format!(
+                "waits for {} pod{} on node {node} that came late: {}",
+                users.len(),
+                if users.len() == 1 { "" } else { "s" },
+                user.name
+            )),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Where it is now, by id: nothing was cut.
+    async fn look(&self, deed: &Deed) -> Done {
+        let began = Instant::now();
+        match deed.cloud.find(&deed.scope, deed.ip).await {
+            Ok(Whereabouts::Here(reservation)) => Done::Verified(Verified { began, holder: reservation.holder }),
+            Ok(Whereabouts::OtherRegion(_) | Whereabouts::NotFound) => {
+                Done::Verified(Verified { began, holder: Holder::Free })
+            }
+            Err(error) => Done::Failed(error),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Whose an address is, over all allocations (P5, S2, S3). Pure.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{
+    decide::{facts::Claim, state::State},
+    memory::{self, Stored},
+    tables::Uid,
+};
+use crate::api::NetIPAllocation;
+
+/// One allocation's standing with one address.
+#[derive(Clone, Debug)]
+struct Standing {
+    uid: Uid,
+    name: String,
+    created: Timestamp,
+    /// Its entry holds the address, or is about to: it keeps it whatever its age (S3).
+    incumbent: bool,
+    /// Its entry says Attached: of two incumbents, the one that was verified.
+    verified: bool,
+}
+
+/// All claims of all allocations.
+#[derive(Clone, Debug, Default)]
+pub struct Claims(HashMap<IpAddr, Vec<Standing>>);
+
+impl Claims {
+    /// From every allocation as it may be acted on.
+    pub fn of<'a>(allocations: impl IntoIterator<Item = &'a NetIPAllocation>) -> Self {
+        let mut claims: HashMap<IpAddr, Vec<Standing>> = HashMap::new();
+        for allocation in allocations {
+            let mut held: HashMap<IpAddr, State> = HashMap::new();
+            for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
+                match memory::read(stored) {
+                    Stored::Known(entry) => {
+                        held.insert(entry.ip, entry.state);
+                    }
+                    // What a newer version wrote there holds the address.
+                    Stored::Foreign(status) => {
+                        if let Ok(ip) = status.ip.parse() {
+                            held.insert(ip, State::Attaching);
+                        }
+                    }
+                }
+            }
+            let wanted = if allocation.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(allocation).0 };
+            for ip in wanted.iter().chain(held.keys()).copied().collect::<BTreeSet<_>>() {
+                let state = held.get(&ip).copied();
+                let incumbent =
+                    state.is_some_and(|state| !matches!(state, State::Unassigned | State::Detached));
+                if !incumbent && !wanted.contains(&ip) {
+                    continue;
+                }
+                claims.entry(ip).or_default().push(Standing {
+                    uid: allocation.uid().unwrap_or_default(),
+                    name: allocation.name_any(),
+                    created: allocation.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
+                    incumbent,
+                    verified: matches!(state, Some(State::Attached | State::Draining)),
+                });
+            }
+        }
+        Self(claims)
+    }
+
+    /// Whether the address is that allocation's. Nobody else's is ours.
+    pub fn claim(&self, ip: IpAddr, uid: &str) -> Claim {
+        let best = self.0.get(&ip).and_then(|all| {
+            all.iter().min_by_key(|standing| (!standing.verified, !standing.incumbent, standing.created, standing.uid.clone()))
+        });
+        match best {
+            Some(standing) if standing.uid != uid => Claim::Other(standing.name.clone()),
+            Some(_) | None => Claim::Ours,
+        }
+    }
+}
+
+/// The addresses that a spec lists, and the texts that are none of use.
+pub fn listed(allocation: &NetIPAllocation) -> (BTreeSet<IpAddr>, Vec<Unusable>) {
+    let mut good = BTreeSet::new();
+    let mut unusable = Vec::new();
+    for text in &allocation.spec.reserved_ips {
+        match text.parse::<IpAddr>() {
+            Err(_) => unusable.push(Unusable { text: text.clone(), why: "is not an IP address".to_owned() }),
+            Ok(IpAddr::V6(_)) => unusable.push(Unusable {
+                text: text.clone(),
+                why: "is an IPv6 address; only IPv4 addresses can be kept on nodes".to_owned(),
+            }),
+            Ok(ip) if !good.insert(ip) => {
+                unusable.push(Unusable { text: text.clone(), why: format!("names {ip} a second time; dropped") });
+            }
+            Ok(_) => {}
+        }
+    }
+    (good, unusable)
+}
+
+/// A text in `spec.reservedIPs` that cannot be used. Old objects may hold such; new ones are refused by the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    pub text: String,
+    pub why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::api::{AddressStatus, NetIPAllocationSpec, NetIPAllocationStatus};
+
+    const IP: &str = "203.0.113.7";
+
+    fn allocation(name: &str, created: i64, state: Option<&str>) -> NetIPAllocation {
+        let spec = NetIPAllocationSpec { reserved_ips: vec![IP.into()], ..Default::default() };
+        let mut object = NetIPAllocation::new(name, spec);
+        object.metadata.uid = Some(name.into());
+        object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
+        object.status = state.map(|state| NetIPAllocationStatus {
+            addresses: vec![AddressStatus {
+                ip: IP.into(),
+                state: state.into(),
+                node: Some("a".into()),
+                machine_id: Some("gce://p/us-west1-a/a#1".into()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        object
+    }
+
+    fn owner(all: &[NetIPAllocation]) -> Vec<&str> {
+        let claims = Claims::of(all);
+        let ip = IP.parse().unwrap();
+        all.iter().map(|a| a.metadata.uid.as_deref().unwrap()).filter(|uid| claims.claim(ip, uid) == Claim::Ours).collect()
+    }
+
+    #[test]
+    fn of_two_that_do_not_hold_it_the_older_has_it() {
+        assert_eq!(owner(&[allocation("young", 2, None), allocation("old", 1, None)]), ["old"]);
+        assert_eq!(owner(&[allocation("b", 1, None), allocation("a", 1, None)]), ["a"], "then the smaller uid");
+    }
+
+    #[test]
+    fn an_incumbent_keeps_it_whatever_the_age_of_the_challenger() {
+        assert_eq!(owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, None)]), ["young"]);
+        assert_eq!(owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, Some("Unassigned"))]), ["young"]);
+    }
+
+    #[test]
+    fn one_that_is_being_deleted_claims_only_what_it_holds() {
+        let mut gone = allocation("old", 1, None);
+        gone.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(5).unwrap()));
+        assert_eq!(owner(&[allocation("young", 2, None), gone.clone()]), ["young"]);
+        gone.status = allocation("old", 1, Some("Attached")).status;
+        assert_eq!(owner(&[allocation("young", 2, None), gone]), ["old"]);
+    }
+
+    #[test]
+    fn two_spellings_are_one_address_and_nonsense_is_named() {
+        let mut object = allocation("a", 1, None);
+        object.spec.reserved_ips = vec![IP.into(), IP.into(), "nonsense".into(), "2001:db8::1".into()];
+        let (good, unusable) = listed(&object);
+        assert_eq!(good.len(), 1);
+        assert_eq!(unusable.len(), 3);
+    }
+}

@@ -1,0 +1,125 @@
+//! The versions that may be acted on: those that this process has just written or just read live (F3).
+//!
+//! The watch cache wakes passes and brings news of spec and deletion; nothing is done on its word.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kube::{Api, ResourceExt, api::ListParams, core::DeserializeGuard};
+use tokio::time::timeout;
+
+use super::tables::Uid;
+use crate::api::NetIPAllocation;
+
+/// For single calls to the API server.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Why a version could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("reading the allocation failed: {0}")]
+    Call(#[from] Box<kube::Error>),
+    #[error("reading the allocation had no answer in time")]
+    Timeout,
+    /// Stored in a form that these types cannot read.
+    #[error("{0}")]
+    Undecodable(String),
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Ledger {
+    api: Api<DeserializeGuard<NetIPAllocation>>,
+    known: Arc<Mutex<HashMap<Uid, Arc<NetIPAllocation>>>>,
+}
+
+impl Ledger {
+    pub fn new(client: kube::Client) -> Self {
+        Self { api: Api::all(client), known: Arc::default() }
+    }
+
+    /// Take-over (F6): everything, read live. The warm cache decides nothing. Objects that cannot be decoded are left
+    /// out; their own pass says so.
+    ///
+    /// # Errors
+    /// The API server's; also when it does not answer in time.
+    pub async fn take_over(&self) -> Result<Vec<Arc<NetIPAllocation>>, ReadError> {
+        let list = timeout(CALL, self.api.list(&ListParams::default()));
+        let list = list.await.map_err(|_| ReadError::Timeout)?.map_err(Box::new)?;
+        let all: Vec<_> = list.items.into_iter().filter_map(|item| item.0.ok()).map(Arc::new).collect();
+        *self.lock() = all.iter().filter_map(|object| Some((object.uid()?, object.clone()))).collect();
+        Ok(all)
+    }
+
+    /// The version to act on, given what the watch cache shows: ours if the cache is not ahead of it, else a live read.
+    /// `None`: the object is gone.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn newest(&self, name: &str, cached: Option<(&str, u64)>) -> Result<Option<Arc<NetIPAllocation>>, ReadError> {
+        if let Some((uid, version)) = cached
+            && let Some(known) = self.get(uid)
+            && number(&known) >= version
+        {
+            return Ok(Some(known));
+        }
+        self.reread(name).await
+    }
+
+    /// A live read, which then counts.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn reread(&self, name: &str) -> Result<Option<Arc<NetIPAllocation>>, ReadError> {
+        let found = timeout(CALL, self.api.get_opt(name)).await.map_err(|_| ReadError::Timeout)?.map_err(Box::new)?;
+        match found {
+            None => Ok(None),
+            Some(DeserializeGuard(Err(invalid))) => Err(ReadError::Undecodable(invalid.error)),
+            Some(DeserializeGuard(Ok(object))) => Ok(Some(self.put(object))),
+        }
+    }
+
+    /// A version that this process wrote, as the API server returned it.
+    pub fn put(&self, object: NetIPAllocation) -> Arc<NetIPAllocation> {
+        let object = Arc::new(object);
+        if let Some(uid) = object.uid() {
+            let mut known = self.lock();
+            if known.get(&uid).is_none_or(|older| number(older) <= number(&object)) {
+                known.insert(uid, object.clone());
+            }
+        }
+        object
+    }
+
+    /// The version to act on, of an object that is known.
+    pub fn get(&self, uid: &str) -> Option<Arc<NetIPAllocation>> {
+        self.lock().get(uid).cloned()
+    }
+
+    /// All objects that are known, in no order.
+    pub fn all(&self) -> Vec<Arc<NetIPAllocation>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Forgets objects of that name: it is gone.
+    pub fn forget(&self, name: &str) -> Vec<Uid> {
+        let mut known = self.lock();
+        let gone: Vec<Uid> = known.iter().filter(|(_, o)| o.name_any() == name).map(|(uid, _)| uid.clone()).collect();
+        for uid in &gone {
+            known.remove(uid);
+        }
+        gone
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uid, Arc<NetIPAllocation>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The resourceVersion as a number: comparable for objects of one kind (KEP-5504).
+pub fn number<K: kube::Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}

@@ -1,0 +1,512 @@
+//! Cluster + cloud → facts. The only reader; asks beside the pass and never waits for a cloud.
+
+pub mod cloud_view;
+pub mod nodes;
+pub mod pods;
+mod verdict;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use uuid::Uuid;
+
+use self::{
+    cloud_view::{Answer, CloudView, holder, is_gone},
+    nodes::{Nodes, SlimNode},
+};
+use super::{
+    claims::Claims,
+    decide::{
+        facts::{
+            Adoptable, Drain, Entry, Facts, Fresh, Holder, Life, Mode, NodeObject, NodeView, NotReady, Read, Target, User, Users,
+            Wanted, Whereabouts,
+        },
+        failover::Health,
+        leaving,
+        placement::{self, Candidate, Need, Plan, Verdict},
+        state::State,
+        users::{self, Pod, Workload},
+    },
+    memory::{self, Owed},
+    tables::{Key, Tables},
+};
+use crate::{
+    api::{self, NetIPAllocation},
+    cloud::{self, CloudError, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
+};
+
+/// An intent may be sent for so long after it was written.
+pub const SEND_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+/// An address that the survey does not list is looked for by id no more often (R2).
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// A contradiction between survey and entry is looked into at once, but not more often.
+const CONFIRM: Duration = Duration::from_secs(5);
+/// A machine about to be changed was read no longer ago; the effect reads it once more itself (F7).
+const FRESH_SEAT: Duration = Duration::from_secs(30);
+
+/// What an allocation is about, apart from its addresses' state.
+pub struct Subject {
+    pub object: Arc<NetIPAllocation>,
+    pub uid: String,
+    pub name: String,
+    pub scope: Result<Scope, String>,
+    pub mode: Mode,
+    pub deleting: bool,
+    pub wanted: BTreeSet<IpAddr>,
+    pub interval: Duration,
+}
+
+/// The nodes around an allocation, as one pass sees them.
+pub struct Surroundings {
+    pub nodes: Vec<Arc<SlimNode>>,
+    pub survey: Option<Arc<Survey>>,
+    pub survey_error: Option<CloudError>,
+    pub disruption_taints: Vec<String>,
+    pub now: Timestamp,
+}
+
+impl Surroundings {
+    pub fn node(&self, name: &str) -> Option<&Arc<SlimNode>> {
+        self.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name))
+    }
+
+    fn node_at(&self, place: &ProviderId) -> Option<&Arc<SlimNode>> {
+        self.nodes.iter().find(|node| node.place().as_ref() == Some(place))
+    }
+}
+
+/// Where the addresses of a spec are: given, or that of the nodes it selects.
+///
+/// # Errors
+/// The sentence for status.
+pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>]) -> Result<Scope, String> {
+    let provider = match spec.cloud.provider {
+        Some(api::ProviderName::Gcp) => Provider::Gcp,
+        Some(api::ProviderName::Aws) => Provider::Aws,
+        Some(api::ProviderName::Azure) => Provider::Azure,
+        None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
+    };
+    let place = nodes
+        .iter()
+        .filter(|node| node.matches(&spec.node_selector))
+        .filter_map(|node| node.place()?.place())
+        .find(|place| place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region));
+    let from_nodes = |get: fn(Place) -> String, field: &str| {
+        place.clone().map(get).ok_or_else(|| {
+            format!("no selected node has a {provider} provider ID to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
+        })
+    };
+    let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
+        (Some(account), _) | (None, Some(account)) => account.clone(),
+        (None, None) => from_nodes(|place| place.account, if provider == Provider::Gcp { "project" } else { "region" })?,
+    };
+    let region = match &spec.cloud.region {
+        Some(region) => region.clone(),
+        None => from_nodes(|place| place.region, "region")?,
+    };
+    Ok(Scope { provider, account, region, resource_group: spec.cloud.resource_group.clone() })
+}
+
+/// One pass's eyes: everything that is needed to make facts, with the tables locked by the caller.
+pub struct Eyes<'a> {
+    pub subject: &'a Subject,
+    pub around: &'a Surroundings,
+    pub view: &'a CloudView,
+    pub claims: &'a Claims,
+    pub workload: &'a Workload,
+    pub pods: &'a BTreeMap<String, Vec<Pod>>,
+    pub owed: &'a [Owed],
+    pub permits: &'a BTreeSet<IpAddr>,
+}
+
+impl Eyes<'_> {
+    /// The facts of every entry, targets and turns not yet filled in.
+    pub fn facts(&self, entries: &[Entry], tables: &mut Tables) -> Vec<Facts> {
+        let frozen = self.frozen(entries, tables);
+        entries.iter().map(|entry| self.of(entry, frozen, tables)).collect()
+    }
+
+    fn of(&self, entry: &Entry, frozen: bool, tables: &mut Tables) -> Facts {
+        let spec = &self.subject.object.spec;
+        let now = self.around.now;
+        if let (Some(operation), Ok(scope)) = (&entry.operation, &self.subject.scope) {
+            tables.intents.seen(&entry.ip, operation.id, dead_at(operation.send_before, scope.provider, now), false);
+        }
+        let place = entry.machine.as_ref().map(|machine| &machine.place);
+        let read = self.read(entry, tables);
+        let spent = entry.operation.as_ref().is_some_and(|operation| {
+            tables.is_spent(entry.ip, operation.id) || now >= operation.send_before
+        });
+        Facts {
+            now,
+            wanted: if self.subject.wanted.contains(&entry.ip) { Wanted::Yes } else { Wanted::RemovedFromSpec },
+            claim: self.claims.claim(entry.ip, &self.subject.uid),
+            deleting: self.subject.deleting,
+            mode: self.subject.mode,
+            finalizer: crate::lifecycle::finalizer::is_set(&*self.subject.object, api::FINALIZER),
+            intent_dead: tables.intents.dead(&entry.ip, Instant::now()),
+            operation_spent: spent,
+            in_flight: tables.busy(entry.ip, place),
+            holder: self.holder(entry, tables),
+            adoptable: self.adoptable(entry.ip, &read, tables),
+            read,
+            users: self.users(entry, tables),
+            target: Target::None(String::new()),
+            turn: false,
+            permit: self.permits.contains(&entry.ip),
+            frozen,
+            not_ready_grace: SignedDuration::from_secs(spec.failover.not_ready_seconds.into()),
+            drain: Drain {
+                evict: spec.drain.policy == api::DrainPolicy::Evict,
+                timeout: spec.drain.timeout_seconds.map(|seconds| SignedDuration::from_secs(seconds.into())),
+            },
+            move_requested: self.move_requested(entry),
+            failure: tables.failure(entry.ip).cloned(),
+            fresh: Fresh {
+                id: Uuid::new_v4(),
+                send_before: memory::whole_seconds(now.checked_add(SEND_WINDOW).unwrap_or(now)),
+                traceparent: Some(traceparent(entry)),
+            },
+        }
+    }
+
+    /// The newest read that counts for the entry. A survey that contradicts the entry, or says nothing, raises a
+    /// question by id; only its answer proves absence (R2).
+    fn read(&self, entry: &Entry, tables: &Tables) -> Read {
+        let unknown = |why: String| Read { place: Whereabouts::Unknown(why), live: false };
+        let scope = match &self.subject.scope {
+            Ok(scope) => scope,
+            Err(why) => return unknown(why.clone()),
+        };
+        if self.view.cloud(scope.provider).is_none() {
+            return unknown(format!("this version of the operator has no provider {}", scope.provider));
+        }
+        let keys: Vec<Key> = std::iter::once(Key::Address(entry.ip))
+            .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
+            .collect();
+        let counts = |began: Instant| tables.reads.counts(&keys, began);
+        let survey = self.around.survey.as_ref().filter(|survey| counts(survey.began) && survey.began.elapsed() < self.blind_after());
+        let listed = survey.and_then(|survey| Some((survey.began, survey.addresses.get(&entry.ip)?)));
+        let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began));
+
+        let expected = entry.machine.as_ref().filter(|_| entry.state != State::Unassigned);
+        let live = found.as_ref().filter(|answer| {
+            listed.is_none_or(|(began, _)| answer.began >= began) && answer.began.elapsed() < LOOK_AGAIN
+        });
+        if let Some(Answer { result: Ok(place), .. }) = live {
+            let read = Read { place: whereabouts(place), live: true };
+            // What is known by id to be missing is looked for again before it is believed for ever.
+            if expected.is_some_and(|machine| !read.is_on(machine)) {
+                self.view.find(scope, entry.ip, self.subject.interval);
+            }
+            return read;
+        }
+        if let Some((_, reservation)) = listed {
+            let read = Read { place: of_holder(&reservation.holder), live: false };
+            if expected.is_some_and(|machine| !read.is_on(machine)) {
+                self.view.find(scope, entry.ip, CONFIRM);
+            }
+            return read;
+        }
+        if survey.is_some() || tables.failure(entry.ip).is_some() || entry.state.is_open_intent() {
+            self.view.find(scope, entry.ip, if survey.is_some() && expected.is_none() { LOOK_AGAIN } else { CONFIRM });
+        }
+        if let Some(Answer { result: Err(error), .. }) = &found {
+            return unknown(error.to_string());
+        }
+        unknown(match &self.around.survey_error {
+            Some(error) => format!("{error}; {}", error.kind.remedy()),
+            None => "waits for the first read of the cloud".to_owned(),
+        })
+    }
+
+    /// No good survey for so long means that the cloud is not seen.
+    fn blind_after(&self) -> Duration {
+        (self.subject.interval * 10).max(Duration::from_secs(300))
+    }
+
+    fn holder(&self, entry: &Entry, tables: &mut Tables) -> Option<Holder> {
+        let name = entry.node.clone()?;
+        let machine = entry.machine.as_ref()?;
+        let now = self.around.now;
+        let node = self.around.node(&name);
+        let absent_since = tables.seen_absent(&name, node.is_none(), now);
+        let Some(node) = node else {
+            let life = self.life(machine, tables);
+            return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });
+        };
+        let not_ready_since = node.not_ready_since();
+        let seen_since = tables.seen_not_ready(&name, not_ready_since.is_some(), now);
+        let moved = node.place().is_some_and(|place| place != machine.place);
+        let renumbered = node.instance().is_some_and(|instance| instance != machine.instance);
+        let life = if moved {
+            Life::Replaced
+        } else if not_ready_since.is_some() || renumbered || node.out_of_service() || node.deleting() {
+            self.life(machine, tables)
+        } else {
+            Life::Unknown
+        };
+        let object = NodeObject::Present(NodeView {
+            selected: node.matches(&self.subject.object.spec.node_selector),
+            cordoned: node.cordoned(),
+            not_ready: not_ready_since.map(|since| NotReady { since, seen_since }),
+            disrupted: node.disrupted(&self.around.disruption_taints),
+            out_of_service: node.out_of_service(),
+            labels: node.labels_for(&self.subject.name, &entry.ip.to_string()),
+        });
+        Some(Holder { name, life, object })
+    }
+
+    /// The machine's life by a live read, asked anew every interval while it matters.
+    fn life(&self, machine: &cloud::MachineId, tables: &Tables) -> Life {
+        let Ok(scope) = &self.subject.scope else { return Life::Unknown };
+        let Some(answer) = self.view.inspect(scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
+            return Life::Unknown;
+        };
+        if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
+            return Life::Unknown;
+        }
+        if is_gone(&answer) {
+            return Life::Gone;
+        }
+        match answer.result {
+            Err(_) => Life::Unknown,
+            Ok(seat) if seat.machine != *machine => Life::Replaced,
+            Ok(Seat { power: Power::Running, .. }) => Life::Running,
+            Ok(Seat { power: Power::Stopped, .. }) => Life::Stopped,
+            Ok(Seat { power: Power::Changing, .. }) => Life::Unknown,
+        }
+    }
+
+    fn adoptable(&self, ip: IpAddr, read: &Read, tables: &Tables) -> Adoptable {
+        let (Whereabouts::On(place), Ok(scope)) = (&read.place, &self.subject.scope) else {
+            return Adoptable::No(String::new());
+        };
+        let Some(node) = self.around.node_at(place) else {
+            return Adoptable::No("its machine has no Node in this cluster".to_owned());
+        };
+        let name = node.name_any();
+        if !node.matches(&self.subject.object.spec.node_selector) {
+            return Adoptable::No(format!("node {name}, which spec.nodeSelector does not select"));
+        }
+        if tables.seats.others(place, &ip).next().is_some() {
+            return Adoptable::No(format!("node {name}, which has another address by now"));
+        }
+        let counted = self
+            .view
+            .inspect(scope, place, FRESH_SEAT)
+            .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
+        match counted.map(|answer| answer.result) {
+            None => Adoptable::Looking { node: name },
+            Some(Err(error)) => Adoptable::Unreachable { node: name, why: error.to_string() },
+            Some(Ok(seat)) if seat.interface == Interface::Reserved(ip) => Adoptable::Yes { node: name, machine: seat.machine },
+            Some(Ok(_)) => Adoptable::Looking { node: name },
+        }
+    }
+
+    fn users(&self, entry: &Entry, tables: &Tables) -> Users {
+        let Some(pods) = entry.node.as_ref().and_then(|node| self.pods.get(node)) else { return Users::Unknown };
+        let complete = |mut user: User| {
+            tables.tell_asked(&mut user);
+            user
+        };
+        Users::Known(users::users(pods, self.workload).into_iter().map(complete).collect())
+    }
+
+    fn move_requested(&self, entry: &Entry) -> bool {
+        if entry.state != State::Attached {
+            return false;
+        }
+        let Some((ip, node)) = requested_move(&self.subject.object) else { return false };
+        ip == entry.ip && node.is_none_or(|node| entry.node.as_deref() != Some(node))
+    }
+
+    /// §3.4, over the selected nodes and the gone ones that entries name.
+    fn frozen(&self, entries: &[Entry], tables: &mut Tables) -> bool {
+        let spec = &self.subject.object.spec;
+        let mut health = Health::default();
+        let mut judged = BTreeSet::new();
+        for node in self.around.nodes.iter().filter(|node| node.matches(&spec.node_selector)) {
+            judged.insert(node.name_any());
+            let bad = node.not_ready_since().is_some();
+            let dead = bad && node.place().is_some_and(|place| self.proven_dead(&place));
+            if !dead {
+                health.nodes += 1;
+                health.unhealthy += usize::from(bad);
+            }
+        }
+        for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?))) {
+            if judged.insert(name.clone()) && self.around.node(name).is_none() && !self.proven_dead(&machine.place) {
+                health.nodes += 1;
+                health.unhealthy += 1;
+            }
+        }
+        let most = spec.failover.max_unhealthy.resolve(health.nodes);
+        let quiet = SignedDuration::from_secs(spec.failover.not_ready_seconds.into());
+        let breaker = tables.breakers.entry(self.subject.uid.clone()).or_default();
+        breaker.frozen(self.around.now, health.is_mass_failure(most), quiet)
+    }
+
+    fn proven_dead(&self, place: &ProviderId) -> bool {
+        self.view.inspected(place).is_some_and(|answer| {
+            is_gone(&answer) || answer.result.is_ok_and(|seat| seat.power == Power::Stopped)
+        })
+    }
+
+    /// Chooses nodes for all addresses that need one, and reads the machines of those chosen.
+    pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> Plan {
+        let spec = &self.subject.object.spec;
+        let candidates: Vec<Candidate> = self
+            .around
+            .nodes
+            .iter()
+            .filter(|node| node.matches(&spec.node_selector) || (spec.node_selector.is_empty() && node.control_plane()))
+            .map(|node| self.judge(node, tables))
+            .collect();
+        let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
+        for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
+            *by_zone.entry(node.zone().to_owned()).or_default() += 1;
+        }
+        let mut needs: Vec<(u8, Need)> = Vec::new();
+        for (entry, facts) in entries.iter().zip(facts.iter()) {
+            if let Some(urgency) = urgency(entry, facts) {
+                let planned = match requested_move(&self.subject.object) {
+                    Some((ip, Some(node))) if ip == entry.ip => Some(node.to_owned()),
+                    _ => entry.planned_node.clone(),
+                };
+                needs.push((urgency, Need { ip: entry.ip, planned, refused: tables.refused(entry.ip, self.around.now) }));
+            }
+        }
+        needs.sort_by_key(|(urgency, need)| (*urgency, need.ip));
+        let needs: Vec<Need> = needs.into_iter().map(|(_, need)| need).collect();
+        let plan = placement::place(&needs, &candidates, &by_zone);
+        let verdicts = plan.verdicts();
+        for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
+            facts.target = match plan.targets.get(&entry.ip) {
+                None => Target::None(verdicts.clone()),
+                Some(node) => self.seat(entry, node, tables),
+            };
+        }
+        plan
+    }
+
+    fn judge(&self, node: &SlimNode, tables: &Tables) -> Candidate {
+        let verdict = match &self.subject.scope {
+            Err(_) => Verdict::NoProviderID,
+            Ok(scope) => verdict::of(node, &self.subject.object.spec, scope, self.around, |place| {
+                let seat = self.view.inspected(place).filter(|answer| answer.began.elapsed() < FRESH_SEAT);
+                verdict::Seated {
+                    taken: tables.seats.is_taken(place) || self.owed.iter().any(|owed| owed.machine.place == *place),
+                    surveyed: self.around.survey.as_ref().is_some_and(|survey| {
+                        tables.reads.counts([&Key::Machine(place.clone())], survey.began)
+                            && survey.addresses.values().any(|reservation| holder(reservation) == Some(place))
+                    }),
+                    seat: seat.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began)),
+                }
+            }),
+        };
+        Candidate {
+            name: node.name_any(),
+            zone: node.zone().to_owned(),
+            verdict,
+            last_choice: node.may_end_soon(),
+        }
+    }
+
+    fn seat(&self, entry: &Entry, node: &str, tables: &Tables) -> Target {
+        let looking = || Target::Looking { node: node.to_owned() };
+        let (Some(object), Ok(scope)) = (self.around.node(node), &self.subject.scope) else { return looking() };
+        let Some(place) = object.place() else { return looking() };
+        if !matches!(entry.state, State::Unassigned | State::Detached) {
+            // A plan only: the machine is read when the address is about to go there.
+            return looking();
+        }
+        let answer = self.view.inspect(scope, &place, FRESH_SEAT);
+        let counted = answer.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
+        match counted.map(|answer| answer.result) {
+            Some(Ok(Seat { machine, power: Power::Running, interface }))
+                if object.instance().is_none_or(|instance| instance == machine.instance) =>
+            {
+                let own = match interface {
+                    Interface::Empty => None,
+                    Interface::Ephemeral(own) => Some(own),
+                    Interface::Reserved(_) => return looking(),
+                };
+                Target::Seat { node: node.to_owned(), machine, own }
+            }
+            Some(_) | None => looking(),
+        }
+    }
+}
+
+/// Which addresses look for a node, the most urgent first.
+fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
+    if facts.wanted != Wanted::Yes || facts.deleting {
+        return None;
+    }
+    match entry.state {
+        State::Detached => Some(0),
+        State::Draining | State::Releasing => Some(1),
+        State::Attached => leaving::cause(entry, facts).map(|_| 1),
+        State::Unassigned => match facts.read.place {
+            Whereabouts::Free | Whereabouts::Unknown(_) => Some(2),
+            Whereabouts::On(_) | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => None,
+        },
+        State::Attaching => None,
+    }
+}
+
+/// `netinfra.darkbrains.com/move=IP[=NODE]`.
+pub fn requested_move(object: &NetIPAllocation) -> Option<(IpAddr, Option<&str>)> {
+    let text = object.annotations().get(api::MOVE_ANNOTATION)?;
+    let (ip, node) = match text.split_once('=') {
+        Some((ip, node)) => (ip, Some(node)),
+        None => (text.as_str(), None),
+    };
+    Some((ip.parse().ok()?, node))
+}
+
+fn whereabouts(place: &cloud::Whereabouts) -> Whereabouts {
+    match place {
+        cloud::Whereabouts::Here(reservation) => of_holder(&reservation.holder),
+        cloud::Whereabouts::OtherRegion(region) => Whereabouts::OtherRegion(region.clone()),
+        cloud::Whereabouts::NotFound => Whereabouts::NotFound,
+    }
+}
+
+fn of_holder(holder: &cloud::Holder) -> Whereabouts {
+    match holder {
+        cloud::Holder::Free => Whereabouts::Free,
+        cloud::Holder::Machine(machine) => Whereabouts::On(machine.clone()),
+        cloud::Holder::Foreign(what) => Whereabouts::Foreign(what.clone()),
+    }
+}
+
+/// When nothing of an intent can take effect any more, on this process's monotonic clock (F5).
+pub fn dead_at(send_before: Timestamp, provider: Provider, now: Timestamp) -> Instant {
+    let left = Duration::try_from(send_before.duration_since(now)).unwrap_or_default();
+    Instant::now() + left + provider.settle_time()
+}
+
+/// The journey's W3C trace context: the one under way, or a new one.
+fn traceparent(entry: &Entry) -> String {
+    if let Some(known) = entry.operation.as_ref().and_then(|operation| operation.traceparent.clone()) {
+        return known;
+    }
+    let open = entry.last_move.as_ref().filter(|journey| journey.to.is_none()).and_then(|journey| journey.trace_id.clone());
+    let trace = open.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
+    let span = Uuid::new_v4().as_u64_pair().0;
+    format!("00-{trace}-{span:016x}-01")
+}
+
+/// All nodes, for [`Surroundings`].
+pub fn surroundings(nodes: &Nodes, view: &CloudView, scope: Option<&Scope>, taints: &[String], now: Timestamp) -> Surroundings {
+    let (survey, survey_error) = scope.map_or((None, None), |scope| view.survey(scope));
+    Surroundings { nodes: nodes.all(), survey, survey_error, disruption_taints: taints.to_vec(), now }
+}

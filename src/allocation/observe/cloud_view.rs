@@ -1,0 +1,201 @@
+//! What is known of the clouds, shared by all allocations: surveys, and answers to calls by id.
+//!
+//! Nobody waits here: a question that has no fresh answer is asked beside the pass, once, and its answer wakes the
+//! allocations. An answer carries the instant at which its read began; the read filter judges it (R1).
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cloud::{
+    Cloud, CloudError, ErrorKind, Holder, Provider, ProviderId, Reservation, Scope, Seat, Survey, Verified, Whereabouts,
+    limits::{Limits, Urgency},
+};
+
+/// A read, good or not.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    pub began: Instant,
+    pub result: Result<T, CloudError>,
+}
+
+/// The clouds that this process talks to.
+pub type Clouds = HashMap<Provider, Arc<dyn Cloud>>;
+
+/// Called with nothing whenever an answer has arrived.
+pub type Arrived = Arc<dyn Fn() + Send + Sync>;
+
+/// See the module.
+#[derive(Clone)]
+pub struct CloudView {
+    clouds: Clouds,
+    limits: Limits,
+    arrived: Arrived,
+    stop: CancellationToken,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    surveys: HashMap<Scope, Answer<Arc<Survey>>>,
+    /// The last survey that succeeded.
+    good: HashMap<Scope, Arc<Survey>>,
+    finds: HashMap<(Scope, IpAddr), Answer<Whereabouts>>,
+    inspects: HashMap<ProviderId, Answer<Seat>>,
+    asked: HashSet<Question>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    Survey(Scope),
+    Find(Scope, IpAddr),
+    Inspect(ProviderId),
+}
+
+impl CloudView {
+    pub fn new(clouds: Clouds, limits: Limits, arrived: Arrived, stop: CancellationToken) -> Self {
+        Self { clouds, limits, arrived, stop, known: Arc::default() }
+    }
+
+    /// The cloud of a provider, if this build and its settings have one.
+    pub fn cloud(&self, provider: Provider) -> Option<&Arc<dyn Cloud>> {
+        self.clouds.get(&provider)
+    }
+
+    /// Keeps the survey of `scope` no older than `age`.
+    pub fn keep_surveyed(&self, scope: &Scope, age: Duration) {
+        let fresh = self.lock().surveys.get(scope).is_some_and(|known| known.began.elapsed() < age);
+        if !fresh {
+            self.ask(Question::Survey(scope.clone()), scope.clone());
+        }
+    }
+
+    /// The last survey that succeeded, and the failure since, if there is one.
+    pub fn survey(&self, scope: &Scope) -> (Option<Arc<Survey>>, Option<CloudError>) {
+        let known = self.lock();
+        let failure = known.surveys.get(scope).and_then(|answer| answer.result.as_ref().err().cloned());
+        (known.good.get(scope).cloned(), failure)
+    }
+
+    /// The last answer about one address; asked anew when it is older than `age`.
+    pub fn find(&self, scope: &Scope, ip: IpAddr, age: Duration) -> Option<Answer<Whereabouts>> {
+        let known = self.lock().finds.get(&(scope.clone(), ip)).cloned();
+        if known.as_ref().is_none_or(|answer| answer.began.elapsed() >= age) {
+            self.ask(Question::Find(scope.clone(), ip), scope.clone());
+        }
+        known
+    }
+
+    /// The last answer about one address, whatever its age.
+    pub fn found(&self, scope: &Scope, ip: IpAddr) -> Option<Answer<Whereabouts>> {
+        self.lock().finds.get(&(scope.clone(), ip)).cloned()
+    }
+
+    /// The last answer about one machine; asked anew when it is older than `age`.
+    pub fn inspect(&self, scope: &Scope, machine: &ProviderId, age: Duration) -> Option<Answer<Seat>> {
+        let known = self.inspected(machine);
+        if known.as_ref().is_none_or(|answer| answer.began.elapsed() >= age) {
+            self.ask(Question::Inspect(machine.clone()), scope.clone());
+        }
+        known
+    }
+
+    /// The last answer about one machine, whatever its age.
+    pub fn inspected(&self, machine: &ProviderId) -> Option<Answer<Seat>> {
+        self.lock().inspects.get(machine).cloned()
+    }
+
+    /// An effect's own closing read (R3).
+    pub fn verified(&self, scope: &Scope, ip: IpAddr, machine: &ProviderId, verified: &Verified) {
+        let mut known = self.lock();
+        let reservation = Reservation {
+            holder: verified.holder.clone(),
+            name: String::new(),
+            network_tier: None,
+            tags: Default::default(),
+        };
+        let answer = Answer { began: verified.began, result: Ok(Whereabouts::Here(reservation)) };
+        known.finds.insert((scope.clone(), ip), answer);
+        known.inspects.remove(machine);
+    }
+
+    /// What was known of the machine is no longer so.
+    pub fn changed(&self, machine: &ProviderId) {
+        self.lock().inspects.remove(machine);
+    }
+
+    fn ask(&self, question: Question, scope: Scope) {
+        let Some(cloud) = self.clouds.get(&scope.provider).cloned() else { return };
+        if !self.lock().asked.insert(question.clone()) {
+            return;
+        }
+        let view = self.clone();
+        tokio::spawn(async move {
+            let urgency = match question {
+                Question::Survey(_) => Urgency::Survey,
+                Question::Find(..) | Question::Inspect(_) => Urgency::Drain,
+            };
+            tokio::select! {
+                () = view.stop.cancelled() => {}
+                () = async {
+                    view.limits.acquire(&scope, urgency).await;
+                    view.answer(&question, &*cloud).await;
+                } => {}
+            }
+            view.lock().asked.remove(&question);
+            (view.arrived)();
+        });
+    }
+
+    async fn answer(&self, question: &Question, cloud: &dyn Cloud) {
+        let began = Instant::now();
+        match question {
+            Question::Survey(scope) => {
+                let result = cloud.survey(scope).await.map(Arc::new);
+                if let Err(error) = &result {
+                    tracing::warn!(%scope, %error, "survey failed");
+                }
+                let mut known = self.lock();
+                if let Ok(survey) = &result {
+                    known.good.insert(scope.clone(), survey.clone());
+                }
+                known.surveys.insert(scope.clone(), Answer { began, result });
+            }
+            Question::Find(scope, ip) => {
+                let result = cloud.find(scope, *ip).await;
+                let mut known = self.lock();
+                // An effect may have read it later than this call began.
+                let newer = known.finds.get(&(scope.clone(), *ip)).is_some_and(|answer| answer.began > began);
+                if !newer {
+                    known.finds.insert((scope.clone(), *ip), Answer { began, result });
+                }
+            }
+            Question::Inspect(machine) => {
+                let result = cloud.inspect(machine).await;
+                self.lock().inspects.insert(machine.clone(), Answer { began, result });
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the cloud says for sure that the machine does not exist.
+pub fn is_gone(answer: &Answer<Seat>) -> bool {
+    answer.result.as_ref().is_err_and(|error| error.kind == ErrorKind::NotFound)
+}
+
+/// The machine that holds a reservation.
+pub fn holder(reservation: &Reservation) -> Option<&ProviderId> {
+    match &reservation.holder {
+        Holder::Machine(machine) => Some(machine),
+        Holder::Free | Holder::Foreign(_) => None,
+    }
+}

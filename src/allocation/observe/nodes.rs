@@ -1,0 +1,194 @@
+//! What is read of Nodes: a slim type (images and the like are never parsed), and this process's own writes on top.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use kube::{ResourceExt, api::ObjectMeta};
+use kube_runtime::reflector::{ObjectRef, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    allocation::decide::facts::Labels,
+    api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL, READY_VALUE},
+    cloud::ProviderId,
+};
+
+/// A Node, as far as we read it.
+#[derive(kube::Resource, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[resource(inherit = "Node")]
+pub struct SlimNode {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: SlimSpec,
+    #[serde(default)]
+    pub status: SlimStatus,
+}
+
+/// See [`SlimNode`].
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SlimSpec {
+    #[serde(rename = "providerID", default)]
+    pub provider_id: Option<String>,
+    #[serde(default)]
+    pub unschedulable: Option<bool>,
+    #[serde(default)]
+    pub taints: Option<Vec<Taint>>,
+}
+
+/// See [`SlimNode`].
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct SlimStatus {
+    #[serde(default)]
+    pub conditions: Option<Vec<NodeCondition>>,
+}
+
+/// GKE writes the instance's own number here; a node that has it can be told from a replacement of the same name.
+const GCE_INSTANCE_ID: &str = "container.googleapis.com/instance_id";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// Guesses: the node may go, or not. They make it the last choice and nothing more.
+const GUESSES: [&str; 2] = ["DeletionCandidateOfClusterAutoscaler", "aws-node-termination-handler/rebalance-recommendation"];
+
+impl SlimNode {
+    pub fn place(&self) -> Option<ProviderId> {
+        self.spec.provider_id.as_deref().filter(|id| !id.is_empty()).map(ProviderId::new)
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    pub fn zone(&self) -> &str {
+        self.label(ZONE).unwrap_or_default()
+    }
+
+    pub fn cordoned(&self) -> bool {
+        self.spec.unschedulable.unwrap_or_default()
+    }
+
+    pub fn deleting(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    pub fn control_plane(&self) -> bool {
+        self.label(CONTROL_PLANE).is_some()
+    }
+
+    /// Every key and value of `selector` is among the labels. An empty one selects all but the control plane.
+    pub fn matches(&self, selector: &BTreeMap<String, String>) -> bool {
+        if selector.is_empty() {
+            return !self.control_plane();
+        }
+        selector.iter().all(|(key, value)| self.label(key) == Some(value))
+    }
+
+    /// The cloud's own id of the machine, where the Node says it.
+    pub fn instance(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(GCE_INSTANCE_ID).map(String::as_str)
+    }
+
+    fn taints(&self) -> impl Iterator<Item = &Taint> {
+        self.spec.taints.iter().flatten()
+    }
+
+    /// What says that it is about to go: one of `taints`, or that the object is being deleted.
+    pub fn disrupted(&self, taints: &[String]) -> Option<String> {
+        if self.deleting() {
+            return Some("the Node object is being deleted".to_owned());
+        }
+        self.taints().find(|taint| taints.contains(&taint.key)).map(|taint| format!("taint {}", taint.key))
+    }
+
+    pub fn out_of_service(&self) -> bool {
+        self.taints().any(|taint| taint.key == OUT_OF_SERVICE)
+    }
+
+    pub fn may_end_soon(&self) -> bool {
+        self.taints().any(|taint| GUESSES.contains(&taint.key.as_str()))
+    }
+
+    /// Since when its Ready condition is not True; `None` while it is. A node without one has just registered.
+    pub fn not_ready_since(&self) -> Option<Timestamp> {
+        let ready = self.status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        match ready {
+            Some(condition) if condition.status == "True" => None,
+            Some(condition) => Some(condition.last_transition_time.as_ref().map_or(self.created(), |time| time.0)),
+            None => Some(self.created()),
+        }
+    }
+
+    fn created(&self) -> Timestamp {
+        self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+    }
+
+    /// Whether the labels say that the node has this address of this allocation.
+    pub fn labels_for(&self, allocation: &str, address: &str) -> Labels {
+        let ready = self.label(READY_LABEL);
+        let (whose, which) = (self.label(ALLOCATION_LABEL), self.label(ADDRESS_LABEL));
+        match (ready, whose, which) {
+            (None, None, None) => Labels::Off,
+            (Some(READY_VALUE), Some(w), Some(a)) if w == allocation && a == address => Labels::On,
+            _ => Labels::Partly,
+        }
+    }
+
+    fn version(&self) -> u64 {
+        self.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// All Nodes: the watch cache, and what this process wrote and read back since.
+#[derive(Clone)]
+pub struct Nodes {
+    cache: Store<SlimNode>,
+    own: Arc<Mutex<HashMap<String, SlimNode>>>,
+}
+
+impl Nodes {
+    pub fn new(cache: Store<SlimNode>) -> Self {
+        Self { cache, own: Arc::default() }
+    }
+
+    /// The newest version known.
+    pub fn get(&self, name: &str) -> Option<Arc<SlimNode>> {
+        let cached = self.cache.get(&ObjectRef::new(name))?;
+        Some(self.newer(cached))
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<Arc<SlimNode>> {
+        let mut all: Vec<_> = self.cache.state().into_iter().map(|node| self.newer(node)).collect();
+        all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        all
+    }
+
+    /// What a write of ours returned.
+    pub fn wrote(&self, node: SlimNode) {
+        self.lock().insert(node.name_any(), node);
+    }
+
+    fn newer(&self, cached: Arc<SlimNode>) -> Arc<SlimNode> {
+        let mut own = self.lock();
+        let name = cached.name_any();
+        match own.get(&name) {
+            Some(written) if written.uid() == cached.uid() && written.version() > cached.version() => {
+                Arc::new(written.clone())
+            }
+            Some(_) => {
+                own.remove(&name);
+                cached
+            }
+            None => cached,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, SlimNode>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

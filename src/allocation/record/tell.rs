@@ -1,0 +1,124 @@
+//! Tells what is durable: one event, one counter, one span per transition. Never before the status write.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, Resource};
+use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+
+use crate::{
+    allocation::{
+        decide::{
+            facts::Entry,
+            state::{Reason, State},
+        },
+        memory::clip,
+    },
+    api::NetIPAllocation,
+    cloud::Provider,
+    lifecycle::{State as _, pass::Step},
+    metrics,
+};
+
+/// Who says so, in events.
+const CONTROLLER: &str = "netinfra.darkbrains.com/ip-address-controller";
+
+/// Publishes events and counts transitions.
+#[derive(Clone)]
+pub struct Teller {
+    recorder: Recorder,
+}
+
+/// A transition that is durable.
+pub struct Told<'a> {
+    pub object: &'a NetIPAllocation,
+    pub provider: Option<Provider>,
+    pub before: &'a Entry,
+    pub after: &'a Entry,
+    pub step: Step<State, Reason>,
+    pub now: Timestamp,
+}
+
+impl Teller {
+    pub fn new(client: Client, instance: String) -> Self {
+        Self { recorder: Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(instance) }) }
+    }
+
+    /// One transition.
+    pub fn moved(&self, told: &Told<'_>) {
+        let Told { object, provider, before, after, step, now } = told;
+        let crd_name = object.metadata.name.clone().unwrap_or_default();
+        let to = step.to.map_or("Forgotten", |to| to.label());
+        let spent = Duration::try_from(now.duration_since(before.since)).ok();
+        let node = after.node.as_deref().or(before.node.as_deref()).unwrap_or("none");
+        let span = tracing::info_span!("netipallocation.transition", crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str());
+        span.in_scope(|| tracing::info!(crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on"));
+        if let Some(provider) = *provider {
+            metrics::moved(metrics::Transition { crd_name: &crd_name, provider, from: step.from.label(), to, reason: step.reason.as_str(), spent });
+            if step.to == Some(State::Attached)
+                && let Some(gap) = after.last_move.as_ref().and_then(|journey| journey.gap)
+                && step.from == State::Attaching
+            {
+                metrics::gap_closed(provider, Duration::try_from(gap).unwrap_or_default());
+            }
+        }
+        if let Some((reason, note)) = sentence(before, after, step) {
+            self.say(object, EventType::Normal, reason, &after.ip.to_string(), note, Some(node));
+        }
+    }
+
+    /// Something that a person should see. `action` keeps apart what must not be folded into one.
+    pub fn warn(&self, object: &NetIPAllocation, reason: &str, action: &str, note: String) {
+        self.say(object, EventType::Warning, reason, action, note, None);
+    }
+
+    /// Something that went as it should.
+    pub fn note(&self, object: &NetIPAllocation, reason: &str, action: &str, note: String, node: Option<&str>) {
+        self.say(object, EventType::Normal, reason, action, note, node);
+    }
+
+    /// Beside the pass: an event that cannot be written holds nothing up.
+    fn say(&self, object: &NetIPAllocation, kind: EventType, reason: &str, action: &str, note: String, node: Option<&str>) {
+        let event = Event {
+            type_: kind,
+            reason: reason.to_owned(),
+            note: Some(clip(&note, 1024)),
+            action: if action.is_empty() { reason.to_owned() } else { clip(action, 128) },
+            secondary: node.filter(|node| *node != "none").map(|node| ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Node".to_owned()),
+                name: Some(node.to_owned()),
+                ..ObjectReference::default()
+            }),
+        };
+        let (recorder, about) = (self.recorder.clone(), object.object_ref(&()));
+        tokio::spawn(async move {
+            if let Err(error) = recorder.publish(&event, &about).await {
+                tracing::warn!(reason = event.reason, %error, "publishing an event failed");
+            }
+        });
+    }
+}
+
+/// The event of a transition, where people look for one.
+fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option<(&'static str, String)> {
+    let ip = after.ip;
+    let here = after.node.as_deref().unwrap_or("?");
+    let there = before.node.as_deref().unwrap_or("?");
+    match (step.from, step.to?) {
+        (State::Unassigned, State::Attached) => Some(("IPAttached", format!("{ip} was found on node {here} and is adopted; what the node had before is not known and not owed"))),
+        (_, State::Attached) if step.from == State::Draining => Some(("DrainCancelled", format!("{ip} stays on node {here}: the cause to leave is gone"))),
+        (_, State::Attached) => {
+            let from = after.last_move.as_ref().and_then(|journey| journey.from.as_deref());
+            Some(match from {
+                Some(from) => ("IPReallocated", format!("{ip} moved from node {from} to node {here}")),
+                None => ("IPAttached", format!("{ip} is on node {here}")),
+            })
+        }
+        (_, State::Draining) => Some(("IPDraining", format!("{ip} is to leave node {here}: {}", step.reason.as_str()))),
+        (State::Attached, State::Releasing) => Some(("IPDrifted", format!("{ip} is no longer on node {here}: somebody else took it off"))),
+        (_, State::Detached) => Some(("IPDetached", format!("{ip} is off node {there}"))),
+        (_, State::Unassigned | State::Attaching | State::Releasing) => None,
+    }
+}

@@ -1,0 +1,233 @@
+//! What this process knows beside status: reads, flights, intents, seats, failures. One lock, held for no await.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::decide::{
+    facts::{Failure, User},
+    failover::Breaker,
+};
+use crate::{
+    cloud::{CloudError, ErrorKind, ProviderId},
+    lifecycle::{
+        backoff::Backoff,
+        flight::{Flights, Intents, Ticket},
+        reads::ReadFilter,
+        seats::Seats,
+    },
+};
+
+/// Uid of an allocation.
+pub type Uid = String;
+
+/// What effects exclude each other on, and what reads are filtered by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    Address(IpAddr),
+    Machine(ProviderId),
+}
+
+/// A node that refused an address comes last for it for so long (S4).
+const REFUSAL: SignedDuration = SignedDuration::from_mins(10);
+
+/// All of it. Every method is a plain step; the caller holds the lock.
+#[derive(Debug)]
+pub struct Tables {
+    pub flights: Flights<Key>,
+    pub intents: Intents<IpAddr, Uuid>,
+    pub reads: ReadFilter<Key>,
+    pub seats: Seats<ProviderId, IpAddr, Uid>,
+    pub breakers: HashMap<Uid, Breaker>,
+    /// Operations of which this process has ended an effect: their next attempt needs a new id (F9).
+    spent: HashMap<IpAddr, Uuid>,
+    failures: HashMap<IpAddr, Failure>,
+    refusals: HashMap<IpAddr, HashMap<String, Timestamp>>,
+    evictions: HashMap<String, Asked>,
+    not_ready: HashMap<String, Timestamp>,
+    absent: HashMap<String, Timestamp>,
+}
+
+/// A pod that was asked to go.
+#[derive(Clone, Debug)]
+struct Asked {
+    blocked: Option<String>,
+    again: Timestamp,
+    refusals: u32,
+}
+
+impl Tables {
+    /// For a process that became responsible at `birth`.
+    pub fn new(birth: Instant) -> Self {
+        Self {
+            flights: Flights::new(),
+            intents: Intents::new(),
+            reads: ReadFilter::new(birth),
+            seats: Seats::new(),
+            breakers: HashMap::new(),
+            spent: HashMap::new(),
+            failures: HashMap::new(),
+            refusals: HashMap::new(),
+            evictions: HashMap::new(),
+            not_ready: HashMap::new(),
+            absent: HashMap::new(),
+        }
+    }
+
+    /// Takes address and machine for an effect, or neither.
+    pub fn begin(&mut self, ip: IpAddr, machine: ProviderId) -> Option<Ticket<Key>> {
+        self.flights.begin([Key::Address(ip), Key::Machine(machine)])
+    }
+
+    /// Whether an effect holds the address or the machine.
+    pub fn busy(&self, ip: IpAddr, machine: Option<&ProviderId>) -> bool {
+        self.flights.is_busy(&Key::Address(ip))
+            || machine.is_some_and(|machine| self.flights.is_busy(&Key::Machine(machine.clone())))
+    }
+
+    /// A cloud effect ended well; its closing read began at `verified`.
+    pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant) {
+        self.reads.raise(&Key::Address(ip), verified);
+        self.reads.raise(&Key::Machine(machine.clone()), verified);
+        self.intents.ended(&ip, true);
+        self.spent.insert(ip, operation);
+        self.failures.remove(&ip);
+    }
+
+    /// A cloud effect failed at `ended`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn failed(
+        &mut self,
+        ip: IpAddr,
+        node: &str,
+        machine: &ProviderId,
+        operation: Uuid,
+        error: &CloudError,
+        ended: Instant,
+        now: Timestamp,
+        jitter: f64,
+    ) {
+        self.reads.raise(&Key::Address(ip), ended);
+        self.reads.raise(&Key::Machine(machine.clone()), ended);
+        self.intents.ended(&ip, error.settled);
+        self.spent.insert(ip, operation);
+        let attempts = self.failures.get(&ip).map_or(1, |known| known.attempts.saturating_add(1));
+        let delay = backoff(error.kind).delay(attempts, jitter);
+        let retry = now.checked_add(delay).unwrap_or(now);
+        self.failures.insert(ip, Failure { kind: error.kind, message: error.to_string(), attempts, retry });
+        if refuses_node(error.kind) {
+            self.refusals.entry(ip).or_default().insert(node.to_owned(), now);
+        }
+    }
+
+    /// The deed was held back (no leadership, a pod that came late): nothing was sent, the same intent goes on.
+    pub fn held_back(&mut self, ip: IpAddr, message: String, retry: Timestamp) {
+        self.intents.ended(&ip, true);
+        let attempts = self.failures.get(&ip).map_or(0, |known| known.attempts);
+        self.failures.insert(ip, Failure { kind: ErrorKind::Unavailable, message, attempts, retry });
+    }
+
+    /// The last failure of the address, until it succeeds.
+    pub fn failure(&self, ip: IpAddr) -> Option<&Failure> {
+        self.failures.get(&ip)
+    }
+
+    /// Whether an effect of this operation has ended here.
+    pub fn is_spent(&self, ip: IpAddr, operation: Uuid) -> bool {
+        self.spent.get(&ip) == Some(&operation)
+    }
+
+    /// Nodes that refused the address a moment ago.
+    pub fn refused(&mut self, ip: IpAddr, now: Timestamp) -> BTreeSet<String> {
+        let Some(nodes) = self.refusals.get_mut(&ip) else { return BTreeSet::new() };
+        nodes.retain(|_, then| now.duration_since(*then) < REFUSAL);
+        nodes.keys().cloned().collect()
+    }
+
+    /// Since when this process has seen the node NotReady (or Ready again) without a break.
+    pub fn seen_not_ready(&mut self, node: &str, not_ready: bool, now: Timestamp) -> Timestamp {
+        if !not_ready {
+            self.not_ready.remove(node);
+            return now;
+        }
+        *self.not_ready.entry(node.to_owned()).or_insert(now)
+    }
+
+    /// Since when this process has missed the Node object (or seen it again).
+    pub fn seen_absent(&mut self, node: &str, absent: bool, now: Timestamp) -> Timestamp {
+        if !absent {
+            self.absent.remove(node);
+            return now;
+        }
+        *self.absent.entry(node.to_owned()).or_insert(now)
+    }
+
+    /// A pod was asked to go; `blocked` is why it may not yet.
+    pub fn asked(&mut self, pod: &str, blocked: Option<String>, now: Timestamp, jitter: f64) {
+        let refusals = match (&blocked, self.evictions.get(pod)) {
+            (Some(_), Some(known)) => known.refusals.saturating_add(1),
+            (Some(_), None) => 1,
+            (None, _) => 0,
+        };
+        // Accepted: its deletion shows in a moment; asked again only if that gets lost.
+        let delay =
+            if refusals == 0 { Duration::from_secs(30) } else { EVICTION_REFUSED.delay(refusals, jitter) };
+        let again = now.checked_add(delay).unwrap_or(now);
+        self.evictions.insert(pod.to_owned(), Asked { blocked, again, refusals });
+    }
+
+    /// Completes a user with what was heard when it was asked to go.
+    pub fn tell_asked(&self, user: &mut User) {
+        if let Some(asked) = self.evictions.get(&user.uid) {
+            user.eviction_blocked = asked.blocked.clone();
+            user.ask_again = Some(asked.again);
+        }
+    }
+
+    /// Forgets an address that is nobody's any more.
+    pub fn forget(&mut self, ip: IpAddr) {
+        self.failures.remove(&ip);
+        self.refusals.remove(&ip);
+        self.spent.remove(&ip);
+        self.intents.forget(&ip);
+        self.reads.forget(&Key::Address(ip));
+    }
+
+    /// Forgets pods that are gone.
+    pub fn retain_pods(&mut self, alive: impl Fn(&str) -> bool) {
+        self.evictions.retain(|pod, _| alive(pod));
+    }
+}
+
+/// A budget that allows nothing now is asked again after seconds, not at once and not after minutes.
+const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(30) };
+
+fn backoff(kind: ErrorKind) -> Backoff {
+    match kind {
+        ErrorKind::Throttled => Backoff::THROTTLED,
+        ErrorKind::Denied | ErrorKind::Unauthenticated | ErrorKind::Quota | ErrorKind::Unsupported | ErrorKind::Invalid => {
+            Backoff::PERMANENT
+        }
+        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Unknown => {
+            Backoff::TRANSIENT
+        }
+    }
+}
+
+/// The cloud says that this node cannot take this address, now or ever: try another (P11).
+fn refuses_node(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Conflict | ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Quota => true,
+        ErrorKind::Denied
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Throttled
+        | ErrorKind::Timeout
+        | ErrorKind::Unavailable
+        | ErrorKind::Unknown => false,
+    }
+}
