@@ -452,7 +452,7 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(Reason::Attaching, format!("is being attached to node {node}"), LATER);
     }
-    if facts.read.is_on(machine) && life(facts) != Life::Replaced {
+    if facts.read.is_on(machine) && life(entry, facts) != Life::Replaced {
         return go(State::Attached, Reason::Verified, Note::Plain);
     }
     if let Some(reason) = undo(entry, machine, facts) {
@@ -488,7 +488,7 @@ fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
         return Some(Reason::SeatLost);
     }
     if let Some(cause) = leaving::cause(entry, facts)
-        && leaving::permitted(cause, facts)
+        && leaving::permitted(cause, entry, facts)
     {
         return Some(cause.reason());
     }
@@ -559,7 +559,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         return go(State::Releasing, Reason::Drifted, Note::Release { operation, planned: None });
     }
     if let Some(cause) = cause {
-        if !leaving::permitted(cause, facts) {
+        if !leaving::permitted(cause, entry, facts) {
             return rest(
                 Reason::Held,
                 format!("must leave node {node} ({}), but mode Hold begins no move by choice", cause.reason().as_str()),
@@ -568,7 +568,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         if leaving::needs_target(cause, facts)
             && let Target::None(verdicts) = &facts.target
         {
-            return upkeep(node, machine, facts).unwrap_or_else(|| {
+            return upkeep(node, machine, entry, facts).unwrap_or_else(|| {
                 wait(
                     Reason::NoTarget,
                     format!("must leave node {node} ({}), but nowhere to go: {verdicts}", cause.reason().as_str()),
@@ -581,13 +581,13 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         let planned = facts.target.node().map(str::to_owned);
         return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
     }
-    upkeep(node, machine, facts).unwrap_or_else(|| quiet(entry, node, facts))
+    upkeep(node, machine, entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
 }
 
 /// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
 /// says that the address is there (P4).
-fn upkeep(node: &str, machine: &MachineId, facts: &Facts) -> Option<Decision> {
-    let holder = facts.holder.as_ref()?;
+fn upkeep(node: &str, machine: &MachineId, entry: &Entry, facts: &Facts) -> Option<Decision> {
+    let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
     if view.labels == Labels::On || !facts.read.is_on(machine) {
         return None;
@@ -608,7 +608,7 @@ fn settled(entry: &Entry) -> Reason {
 
 /// Attached, and nothing to do.
 fn quiet(entry: &Entry, node: &str, facts: &Facts) -> Decision {
-    if let Some((reason, message)) = story::trouble(node, facts) {
+    if let Some((reason, message)) = story::trouble(node, entry, facts) {
         let recheck = if reason == Reason::CloudUnavailable { LATER } else { SOON };
         return wait(reason, message, recheck);
     }
@@ -644,12 +644,12 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(cause.reason(), story::leaving(cause, node, entry, facts), LATER);
     }
-    if !leaving::permitted(cause, facts) {
+    if !leaving::permitted(cause, entry, facts) {
         return wait(cause.reason(), format!("stays on node {node}: mode Hold begins no move by choice"), LATER);
     }
     let paced_out = cause.row().paced && !facts.turn;
     let stuck = leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_));
-    if !paced_out && !stuck && leaving::labels_may_go(cause, facts) && labelled(facts) {
+    if !paced_out && !stuck && leaving::labels_may_go(cause, entry, facts) && labelled(entry, facts) {
         return Decision::Perform {
             effect: Effect::Unlabel { node: node.clone() },
             reason: cause.reason(),
@@ -657,7 +657,7 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         };
     }
     if !leaving::released(cause, entry, facts) {
-        let pods = if stuck { Vec::new() } else { leaving::to_be_asked(cause, facts) };
+        let pods = if stuck { Vec::new() } else { leaving::to_be_asked(cause, entry, facts) };
         let message = story::leaving(cause, node, entry, facts);
         if pods.is_empty() {
             return wait(cause.reason(), message, next_look(entry, facts));
@@ -700,20 +700,20 @@ fn release(entry: &Entry, facts: &Facts, reason: Reason) -> Decision {
     go(State::Releasing, reason, Note::Release { operation, planned })
 }
 
-fn labelled(facts: &Facts) -> bool {
-    match facts.holder.as_ref().map(|holder| &holder.object) {
+fn labelled(entry: &Entry, facts: &Facts) -> bool {
+    match facts.holder_of(entry).map(|holder| &holder.object) {
         Some(NodeObject::Present(view)) => view.labels != Labels::Off,
         Some(NodeObject::Absent { .. }) | None => false,
     }
 }
 
-fn life(facts: &Facts) -> Life {
-    facts.holder.as_ref().map_or(Life::Unknown, |holder| holder.life)
+fn life(entry: &Entry, facts: &Facts) -> Life {
+    facts.holder_of(entry).map_or(Life::Unknown, |holder| holder.life)
 }
 
 /// When a drain is to be looked at again: at its deadline, or when a pod may be asked again.
 fn next_look(entry: &Entry, facts: &Facts) -> Duration {
-    let again = match &facts.users {
+    let again = match facts.users_of(entry) {
         facts::Users::Known(users) => users.iter().filter_map(|user| user.ask_again).min(),
         facts::Users::Unknown => None,
     };
@@ -733,9 +733,9 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(entry.reason, format!("is being taken off node {node}"), LATER);
     }
-    let gone = matches!(life(facts), Life::Gone | Life::Replaced);
+    let gone = matches!(life(entry, facts), Life::Gone | Life::Replaced);
     let off = gone || facts.read.is_off(machine) || facts.claim != Claim::Ours;
-    if off && !labelled(facts) {
+    if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);
     }
     if let Some((_, message, recheck)) = failed(facts) {

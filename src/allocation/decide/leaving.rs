@@ -129,11 +129,14 @@ impl Cause {
 /// Proven death first, then what the person took back, then faults by judgement, then choices: an earlier one asks for
 /// less waiting, so a drained node that dies lets go at once.
 pub fn cause(entry: &Entry, facts: &Facts) -> Option<Cause> {
-    proven_dead(facts).or_else(|| taken_back(facts)).or_else(|| fault(facts)).or_else(|| choice(entry, facts))
+    proven_dead(entry, facts)
+        .or_else(|| taken_back(facts))
+        .or_else(|| fault(entry, facts))
+        .or_else(|| choice(entry, facts))
 }
 
-fn proven_dead(facts: &Facts) -> Option<Cause> {
-    let holder = facts.holder.as_ref()?;
+fn proven_dead(entry: &Entry, facts: &Facts) -> Option<Cause> {
+    let holder = facts.holder_of(entry)?;
     match holder.life {
         Life::Gone => return Some(Cause::MachineGone),
         Life::Replaced => return Some(Cause::NodeReplaced),
@@ -156,8 +159,8 @@ fn taken_back(facts: &Facts) -> Option<Cause> {
 }
 
 /// A node that has been NotReady, or gone, for long enough, with a machine that runs and a breaker that is closed.
-fn fault(facts: &Facts) -> Option<Cause> {
-    let holder = facts.holder.as_ref()?;
+fn fault(entry: &Entry, facts: &Facts) -> Option<Cause> {
+    let holder = facts.holder_of(entry)?;
     if facts.frozen || holder.life != Life::Running {
         return None;
     }
@@ -177,7 +180,7 @@ fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
     if facts.move_requested || moving {
         return Some(Cause::MoveRequested);
     }
-    match &facts.holder.as_ref()?.object {
+    match &facts.holder_of(entry)?.object {
         NodeObject::Absent { .. } => None,
         NodeObject::Present(node) if node.disrupted.is_some() => Some(Cause::Disrupted),
         NodeObject::Present(node) if !node.selected => Some(Cause::NotSelected),
@@ -188,15 +191,16 @@ fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
 
 /// Whether the node gives the address up now: the columns *waits for users*, *hold* and *deadline*.
 pub fn released(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
-    if !cause.row().waits_for_users || fault(facts).is_some() {
+    if !cause.row().waits_for_users || fault(entry, facts).is_some() {
         return true;
     }
-    entry.deadline.is_some_and(|deadline| facts.now >= deadline) || holders(cause, facts).is_some_and(|h| h.is_empty())
+    entry.deadline.is_some_and(|deadline| facts.now >= deadline)
+        || holders(cause, entry, facts).is_some_and(|h| h.is_empty())
 }
 
 /// The users that keep the address on its node; `None` while the pods are not known.
-pub fn holders(cause: Cause, facts: &Facts) -> Option<Vec<&User>> {
-    match &facts.users {
+pub fn holders<'a>(cause: Cause, entry: &Entry, facts: &'a Facts) -> Option<Vec<&'a User>> {
+    match facts.users_of(entry) {
         Users::Unknown => None,
         Users::Known(users) => Some(users.iter().filter(|user| keeps(cause, user, facts.drain.evict)).collect()),
     }
@@ -214,8 +218,8 @@ fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
 /// Where the node stays schedulable they go first. A DaemonSet's pod would be deleted with them, past its
 /// PodDisruptionBudget, so there they go last; on a cordoned node that is once none of them is in service any more: a
 /// DaemonSet replaces a pod that ends at once, and the moment between two pods would never be seen.
-pub fn labels_may_go(cause: Cause, facts: &Facts) -> bool {
-    let Users::Known(users) = &facts.users else { return false };
+pub fn labels_may_go(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
+    let Users::Known(users) = facts.users_of(entry) else { return false };
     let daemons = || users.iter().filter(|user| user.daemon);
     let none_in_service = daemons().all(|user| !user.hold && (!user.ready || user.terminating_until.is_some()));
     match cause.row().labels_go {
@@ -226,12 +230,12 @@ pub fn labels_may_go(cause: Cause, facts: &Facts) -> bool {
 }
 
 /// The users that are to be asked to go now: those that neither terminate nor were asked a moment ago.
-pub fn to_be_asked(cause: Cause, facts: &Facts) -> Vec<User> {
+pub fn to_be_asked(cause: Cause, entry: &Entry, facts: &Facts) -> Vec<User> {
     let row = cause.row();
     if !(row.always_evicts || (row.may_evict && facts.drain.evict)) {
         return Vec::new();
     }
-    match &facts.users {
+    match facts.users_of(entry) {
         Users::Unknown => Vec::new(),
         Users::Known(users) => users
             .iter()
@@ -249,11 +253,11 @@ pub fn needs_target(cause: Cause, facts: &Facts) -> bool {
 }
 
 /// Whether the mode lets this cause begin anything.
-pub fn permitted(cause: Cause, facts: &Facts) -> bool {
+pub fn permitted(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
     match facts.mode {
         Mode::Enforce => true,
         // Deletion is no move: an object in maintenance can still be deleted.
-        Mode::Hold => !cause.row().by_choice || cause == Cause::AllocationDeleted || fault(facts).is_some(),
+        Mode::Hold => !cause.row().by_choice || cause == Cause::AllocationDeleted || fault(entry, facts).is_some(),
         Mode::Observe => false,
     }
 }
