@@ -449,13 +449,16 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
             LATER,
         );
     };
+    if facts.is_fresh(operation) {
+        return perform_attach(entry, node, machine, operation);
+    }
     if facts.in_flight {
         return wait(Reason::Attaching, format!("is being attached to node {node}"), LATER);
     }
     if facts.read.is_on(machine) && life(entry, facts) != Life::Replaced {
         return go(State::Attached, Reason::Verified, Note::Plain);
     }
-    if let Some(reason) = undo(entry, machine, facts) {
+    if let Some(reason) = undo(entry, machine, operation, facts) {
         if !facts.intent_dead {
             return wait(
                 Reason::Attaching,
@@ -470,20 +473,30 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
             Operation { traceparent: operation.traceparent.clone(), ..intent(OperationKind::Detach, 0, facts) };
         return go(State::Releasing, reason, Note::Release { operation, planned: None });
     }
-    if let Some((reason, message, recheck)) = failed(facts) {
+    if spent(operation, facts)
+        && let Some((reason, message, recheck)) = failed(facts)
+    {
         return wait(reason, message, recheck);
     }
-    again(entry, operation, facts, || Effect::Attach {
-        node: node.clone(),
-        machine: machine.clone(),
-        operation: operation.id,
-        send_before: operation.send_before,
-        may_displace_own: entry.restore.is_some(),
-    })
+    again(entry, operation, facts, || perform_attach(entry, node, machine, operation))
+}
+
+fn perform_attach(entry: &Entry, node: &str, machine: &MachineId, operation: &Operation) -> Decision {
+    Decision::Perform {
+        effect: Effect::Attach {
+            node: node.to_owned(),
+            machine: machine.clone(),
+            operation: operation.id,
+            send_before: operation.send_before,
+            may_displace_own: entry.restore.is_some(),
+        },
+        reason: entry.reason,
+        message: story::under_way(entry, operation),
+    }
 }
 
 /// Why an attach is given up.
-fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
+fn undo(entry: &Entry, machine: &MachineId, operation: &Operation, facts: &Facts) -> Option<Reason> {
     if facts.claim != Claim::Ours {
         return Some(Reason::SeatLost);
     }
@@ -501,6 +514,10 @@ fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
         | Whereabouts::NotFound
         | Whereabouts::OtherRegion(_) => {}
     }
+    // Only the failure of this very intent speaks about this node: an older one was another node's.
+    if !spent(operation, facts) {
+        return None;
+    }
     match facts.failure.as_ref()?.kind {
         ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Quota | ErrorKind::Conflict | ErrorKind::NotFound => {
             Some(Reason::SeatLost)
@@ -515,11 +532,11 @@ fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
 }
 
 /// The open intent once more: at once while it may be sent, under a new id once it is spent (F5, F9).
-fn again(entry: &Entry, operation: &Operation, facts: &Facts, effect: impl FnOnce() -> Effect) -> Decision {
+fn again(entry: &Entry, operation: &Operation, facts: &Facts, perform: impl FnOnce() -> Decision) -> Decision {
     if !facts.permit {
         return wait(entry.reason, "waits for its turn at the cloud's rate limit", SOON);
     }
-    if facts.operation_spent {
+    if spent(operation, facts) || (facts.now >= operation.send_before && !facts.is_fresh(operation)) {
         let renewed = Operation {
             start: operation.start,
             traceparent: operation.traceparent.clone(),
@@ -527,7 +544,12 @@ fn again(entry: &Entry, operation: &Operation, facts: &Facts, effect: impl FnOnc
         };
         return Decision::Renew { note: Note::Again { operation: renewed } };
     }
-    Decision::Perform { effect: effect(), reason: entry.reason, message: story::under_way(entry, operation) }
+    perform()
+}
+
+/// Whether an effect of this operation has ended: the fact is about the one that stood in the entry before this pass.
+fn spent(operation: &Operation, facts: &Facts) -> bool {
+    facts.operation_spent && !facts.is_fresh(operation)
 }
 
 /// Edges 5, 8, and upkeep of the labels (L1).
@@ -738,7 +760,10 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);
     }
-    if let Some((_, message, recheck)) = failed(facts) {
+    // A new intent does not sit out the back-off of the one before it.
+    if spent(operation, facts)
+        && let Some((_, message, recheck)) = failed(facts)
+    {
         return wait(entry.reason, message, recheck);
     }
     let cut = if entry.reason == Reason::Drifted || facts.claim != Claim::Ours {
@@ -748,12 +773,16 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     } else {
         Cut::WhenUnused
     };
-    again(entry, operation, facts, || Effect::Detach {
-        node: node.clone(),
-        machine: machine.clone(),
-        operation: operation.id,
-        send_before: operation.send_before,
-        cut,
+    again(entry, operation, facts, || Decision::Perform {
+        effect: Effect::Detach {
+            node: node.clone(),
+            machine: machine.clone(),
+            operation: operation.id,
+            send_before: operation.send_before,
+            cut,
+        },
+        reason: entry.reason,
+        message: story::under_way(entry, operation),
     })
 }
 
