@@ -192,15 +192,18 @@ fn arrive(entry: &mut Entry, from: State, now: Timestamp) {
 /// Opens the ledger of a move: it is off, and has no new node yet.
 fn leave(entry: &mut Entry, cause: Reason, began: Timestamp, now: Timestamp) {
     let trace = entry.operation.as_ref().and_then(trace_id);
-    entry.last_move = Some(Journey {
-        from: entry.node.take(),
+    let node = entry.node.take();
+    // An attach on the way was undone: the journey that was open goes on, from where and for the reason it began.
+    let open = entry.last_move.take().filter(|journey| journey.to.is_none());
+    entry.last_move = open.or(Some(Journey {
+        from: node,
         to: None,
         reason: cause.as_str().to_owned(),
         start: began,
         finish: now,
         gap: None,
         trace_id: trace,
-    });
+    }));
     entry.machine = None;
     entry.operation = None;
     entry.deadline = None;
@@ -567,9 +570,8 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(settled(entry), format!("is on node {node}, whose labels are being set"), LATER);
     }
-    // Proven death and absence are one thing seen from two sides; the death explains more.
     let cause = leaving::cause(entry, facts);
-    if cause.is_none() && facts.read.is_off(machine) {
+    if facts.read.is_off(machine) && !cause.is_some_and(|cause| explains_absence(cause, facts)) {
         if !facts.permit {
             return wait(
                 Reason::Drifted,
@@ -582,10 +584,15 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
     }
     if let Some(cause) = cause {
         if !leaving::permitted(cause, entry, facts) {
-            return rest(
-                Reason::Held,
-                format!("must leave node {node} ({}), but mode Hold begins no move by choice", cause.reason().as_str()),
-            );
+            return upkeep(node, machine, entry, facts).unwrap_or_else(|| {
+                rest(
+                    Reason::Held,
+                    format!(
+                        "must leave node {node} ({}), but mode Hold begins no move by choice",
+                        cause.reason().as_str()
+                    ),
+                )
+            });
         }
         if leaving::needs_target(cause, facts)
             && let Target::None(verdicts) = &facts.target
@@ -598,12 +605,22 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
                 )
             });
         }
-        let deadline =
-            facts.drain.timeout.filter(|_| cause.row().waits_for_users).and_then(|t| facts.now.checked_add(t).ok());
+        let deadline = facts.drain.timeout.and_then(|t| facts.now.checked_add(t).ok());
         let planned = facts.target.node().map(str::to_owned);
         return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
     }
     upkeep(node, machine, entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
+}
+
+/// A fault and the absence are one thing seen from two sides, and the fault explains more. A choice explains nothing: it
+/// may be held up by mode, pace or target, while the label must not stay without the address (P4).
+fn explains_absence(cause: Cause, facts: &Facts) -> bool {
+    !cause.row().by_choice && !nowhere_to_go(cause, facts)
+}
+
+/// The column *needs a target first*, and there is none.
+fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
+    leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_))
 }
 
 /// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
@@ -651,7 +668,8 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
-        return release(entry, facts, cause.map_or(Reason::Drifted, Cause::reason));
+        let said = cause.filter(|cause| leaving::permitted(*cause, entry, facts));
+        return release(entry, facts, said.map_or(Reason::Drifted, Cause::reason));
     }
     let Some(cause) = cause else {
         if facts.read.is_on(machine) && !facts.in_flight {
@@ -670,7 +688,7 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         return wait(cause.reason(), format!("stays on node {node}: mode Hold begins no move by choice"), LATER);
     }
     let paced_out = cause.row().paced && !facts.turn;
-    let stuck = leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_));
+    let stuck = nowhere_to_go(cause, facts);
     if !paced_out && !stuck && leaving::labels_may_go(cause, entry, facts) && labelled(entry, facts) {
         return Decision::Perform {
             effect: Effect::Unlabel { node: node.clone() },
@@ -756,7 +774,9 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
         return wait(entry.reason, format!("is being taken off node {node}"), LATER);
     }
     let gone = matches!(life(entry, facts), Life::Gone | Life::Replaced);
-    let off = gone || facts.read.is_off(machine) || facts.claim != Claim::Ours;
+    // Read on our machine while it is another's: that one holds it there, and it is not ours to cut (S2).
+    let yielded = facts.claim != Claim::Ours && !matches!(facts.read.place, Whereabouts::Unknown(_));
+    let off = gone || facts.read.is_off(machine) || yielded;
     if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);
     }
@@ -766,9 +786,14 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     {
         return wait(entry.reason, message, recheck);
     }
-    let cut = if entry.reason == Reason::Drifted || facts.claim != Claim::Ours {
+    let elsewhere = facts.read.is_off(machine) || (entry.reason == Reason::Drifted && !facts.read.is_on(machine));
+    let cut = if elsewhere || facts.claim != Claim::Ours {
         Cut::Never
-    } else if entry.deadline.is_some_and(|deadline| facts.now >= deadline) || !waits(entry.reason) {
+    } else if entry.deadline.is_some_and(|deadline| facts.now >= deadline)
+        || !waits(entry.reason)
+        || never_arrived(entry)
+        || leaving::is_unattended(entry, facts)
+    {
         Cut::Now
     } else {
         Cut::WhenUnused
@@ -784,6 +809,12 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
         reason: entry.reason,
         message: story::under_way(entry, operation),
     })
+}
+
+/// An attach is being undone: the address was never verified there, so nobody has it to lose. A verified one has a
+/// complete ledger.
+fn never_arrived(entry: &Entry) -> bool {
+    entry.last_move.as_ref().is_none_or(|journey| journey.to.is_none())
 }
 
 /// Whether a release for that reason waits for pods that came after it was decided.

@@ -191,11 +191,17 @@ fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
 
 /// Whether the node gives the address up now: the columns *waits for users*, *hold* and *deadline*.
 pub fn released(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
-    if !cause.row().waits_for_users || fault(entry, facts).is_some() {
+    if !cause.row().waits_for_users || is_unattended(entry, facts) {
         return true;
     }
     entry.deadline.is_some_and(|deadline| facts.now >= deadline)
         || holders(cause, entry, facts).is_some_and(|h| h.is_empty())
+}
+
+/// The node is at fault or dead: its pods are not waited for, whatever else is the reason. A kubelet that does not
+/// answer never says that a pod has ended.
+pub fn is_unattended(entry: &Entry, facts: &Facts) -> bool {
+    proven_dead(entry, facts).or_else(|| fault(entry, facts)).is_some()
 }
 
 /// The users that keep the address on its node; `None` while the pods are not known.
