@@ -21,7 +21,7 @@ use self::{
         Adoptable, Claim, Entry, Facts, Journey, Labels, Life, Mode, NodeObject, Operation, OperationKind, Target,
         User, Wanted, Whereabouts,
     },
-    leaving::Cause,
+    leaving::{Cause, LabelsGo},
     state::{Reason, State},
 };
 use crate::{
@@ -584,7 +584,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
     }
     if let Some(cause) = cause {
         if !leaving::permitted(cause, entry, facts) {
-            return upkeep(node, machine, entry, facts).unwrap_or_else(|| {
+            return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
                 rest(
                     Reason::Held,
                     format!(
@@ -595,9 +595,10 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
             });
         }
         if leaving::needs_target(cause, facts)
+            && cause.row().labels_go != LabelsGo::AtOnce
             && let Target::None(verdicts) = &facts.target
         {
-            return upkeep(node, machine, entry, facts).unwrap_or_else(|| {
+            return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
                 wait(
                     Reason::NoTarget,
                     format!("must leave node {node} ({}), but nowhere to go: {verdicts}", cause.reason().as_str()),
@@ -609,7 +610,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         let planned = facts.target.node().map(str::to_owned);
         return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
     }
-    upkeep(node, machine, entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
+    upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
 }
 
 /// A fault and the absence are one thing seen from two sides, and the fault explains more. A choice explains nothing: it
@@ -625,17 +626,22 @@ fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
 
 /// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
 /// says that the address is there (P4).
-fn upkeep(node: &str, machine: &MachineId, entry: &Entry, facts: &Facts) -> Option<Decision> {
+fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts: &Facts) -> Option<Decision> {
     let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
     if view.labels == Labels::On || !facts.read.is_on(machine) {
         return None;
     }
-    Some(Decision::Perform {
-        effect: Effect::Label { node: node.to_owned() },
-        reason: Reason::Verified,
-        message: format!("is on node {node}, which is being labelled"),
-    })
+    let message = format!("is on node {node}, which is being labelled");
+    Some(deed(Effect::Label { node: node.to_owned() }, reason, message, facts))
+}
+
+/// A deed on the node or its pods, unless the last one failed and the next attempt is not due (P11).
+fn deed(effect: Effect, reason: Reason, message: String, facts: &Facts) -> Decision {
+    match failed(facts) {
+        Some((_, message, recheck)) => wait(reason, message, recheck),
+        None => Decision::Perform { effect, reason, message },
+    }
 }
 
 fn settled(entry: &Entry) -> Reason {
@@ -689,24 +695,31 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     }
     let paced_out = cause.row().paced && !facts.turn;
     let stuck = nowhere_to_go(cause, facts);
-    if !paced_out && !stuck && leaving::labels_may_go(cause, entry, facts) && labelled(entry, facts) {
-        return Decision::Perform {
-            effect: Effect::Unlabel { node: node.clone() },
-            reason: cause.reason(),
-            message: story::leaving(cause, node, entry, facts),
-        };
+    let delayed = paced_out || stuck;
+    let labels_go = match cause.row().labels_go {
+        // The release takes them off first; where it cannot begin, they do not wait for it.
+        LabelsGo::AtOnce => delayed || !facts.intent_dead || !facts.permit,
+        LabelsGo::First | LabelsGo::AfterUsers | LabelsGo::WithDetach => {
+            !delayed && leaving::labels_may_go(cause, entry, facts)
+        }
+    };
+    if labels_go && labelled(entry, facts) {
+        let message = story::leaving(cause, node, entry, facts);
+        return deed(Effect::Unlabel { node: node.clone() }, cause.reason(), message, facts);
+    }
+    if leaving::labels_stay(cause, entry, facts)
+        && let Some(decision) = upkeep(node, machine, cause.reason(), entry, facts)
+    {
+        return decision;
     }
     if !leaving::released(cause, entry, facts) {
-        let pods = if stuck { Vec::new() } else { leaving::to_be_asked(cause, entry, facts) };
+        // Not before its turn: with the label still on, whoever goes is replaced on the same node.
+        let pods = if delayed { Vec::new() } else { leaving::to_be_asked(cause, entry, facts) };
         let message = story::leaving(cause, node, entry, facts);
         if pods.is_empty() {
             return wait(cause.reason(), message, next_look(entry, facts));
         }
-        return Decision::Perform {
-            effect: Effect::Evict { node: node.clone(), pods },
-            reason: cause.reason(),
-            message,
-        };
+        return deed(Effect::Evict { node: node.clone(), pods }, cause.reason(), message, facts);
     }
     if stuck {
         return wait(

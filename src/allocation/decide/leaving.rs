@@ -35,8 +35,10 @@ pub enum LabelsGo {
     First,
     /// After the users are gone.
     AfterUsers,
-    /// With the detach.
+    /// Just before the detach.
     WithDetach,
+    /// At once, even while the detach must wait: nothing answers there any more.
+    AtOnce,
 }
 
 /// One row of the table.
@@ -84,8 +86,11 @@ impl Cause {
                 Row { needs_target: false, ..chosen }
             }
             Cause::MoveRequested => Row { always_evicts: true, ..chosen },
-            Cause::NodeNotReady | Cause::NodeGone | Cause::MachineStopped => fault,
-            Cause::MachineGone | Cause::NodeReplaced | Cause::OutOfService => Row { needs_target: false, ..fault },
+            Cause::NodeNotReady | Cause::NodeGone => fault,
+            Cause::MachineStopped => Row { labels_go: LabelsGo::AtOnce, ..fault },
+            Cause::MachineGone | Cause::NodeReplaced | Cause::OutOfService => {
+                Row { labels_go: LabelsGo::AtOnce, needs_target: false, ..fault }
+            }
         }
     }
 
@@ -212,27 +217,35 @@ pub fn holders<'a>(cause: Cause, entry: &Entry, facts: &'a Facts) -> Option<Vec<
     }
 }
 
-/// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned node is never told to go, so
-/// one that says of itself that it is not Ready keeps nothing, unless it holds.
+/// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned or disrupted node is never told
+/// to go, so one that says of itself that it is not Ready keeps nothing, unless it holds.
 fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
-    let resigned = cause == Cause::NodeCordoned && user.daemon && !user.ready && !evict;
+    let untold = matches!(cause, Cause::NodeCordoned | Cause::Disrupted) && !evict;
+    let resigned = untold && user.daemon && !user.ready;
     user.hold || !resigned
 }
 
 /// Whether the labels may go now, in the holding phase, before the users are gone.
 ///
 /// Where the node stays schedulable they go first. A DaemonSet's pod would be deleted with them, past its
-/// PodDisruptionBudget, so there they go last; on a cordoned node that is once none of them is in service any more: a
-/// DaemonSet replaces a pod that ends at once, and the moment between two pods would never be seen.
+/// PodDisruptionBudget, so there they go last; that is once none of them is in service any more: a DaemonSet replaces a
+/// pod that ends at once, and the moment between two pods would never be seen. One that terminates is past saving,
+/// whatever it holds: it keeps the address, not the labels that would bring its successor.
 pub fn labels_may_go(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
     let Users::Known(users) = facts.users_of(entry) else { return false };
     let daemons = || users.iter().filter(|user| user.daemon);
-    let none_in_service = daemons().all(|user| !user.hold && (!user.ready || user.terminating_until.is_some()));
+    let none_in_service = daemons().all(|user| user.terminating_until.is_some() || (!user.ready && !user.hold));
     match cause.row().labels_go {
-        LabelsGo::First => daemons().next().is_none(),
+        LabelsGo::First => none_in_service,
         LabelsGo::AfterUsers => daemons().next().is_some() && none_in_service && users.iter().all(|user| user.daemon),
-        LabelsGo::WithDetach => false,
+        LabelsGo::WithDetach | LabelsGo::AtOnce => false,
     }
+}
+
+/// Whether the labels stay while the address drains, and are set when somebody took them off (L1).
+pub fn labels_stay(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
+    let in_use = matches!(facts.users_of(entry), Users::Known(users) if !users.is_empty());
+    in_use && !released(cause, entry, facts) && !labels_may_go(cause, entry, facts)
 }
 
 /// The users that are to be asked to go now: those that neither terminate nor were asked a moment ago.
