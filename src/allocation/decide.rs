@@ -21,7 +21,7 @@ use self::{
         Adoptable, Claim, Entry, Facts, Journey, Labels, Life, Mode, NodeObject, Operation, OperationKind, Target,
         User, Wanted, Whereabouts,
     },
-    leaving::Cause,
+    leaving::{Cause, LabelsGo},
     state::{Reason, State},
 };
 use crate::{
@@ -192,15 +192,18 @@ fn arrive(entry: &mut Entry, from: State, now: Timestamp) {
 /// Opens the ledger of a move: it is off, and has no new node yet.
 fn leave(entry: &mut Entry, cause: Reason, began: Timestamp, now: Timestamp) {
     let trace = entry.operation.as_ref().and_then(trace_id);
-    entry.last_move = Some(Journey {
-        from: entry.node.take(),
+    let node = entry.node.take();
+    // An attach on the way was undone: the journey that was open goes on, from where and for the reason it began.
+    let open = entry.last_move.take().filter(|journey| journey.to.is_none());
+    entry.last_move = open.or(Some(Journey {
+        from: node,
         to: None,
         reason: cause.as_str().to_owned(),
         start: began,
         finish: now,
         gap: None,
         trace_id: trace,
-    });
+    }));
     entry.machine = None;
     entry.operation = None;
     entry.deadline = None;
@@ -449,13 +452,16 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
             LATER,
         );
     };
+    if facts.is_fresh(operation) {
+        return perform_attach(entry, node, machine, operation);
+    }
     if facts.in_flight {
         return wait(Reason::Attaching, format!("is being attached to node {node}"), LATER);
     }
-    if facts.read.is_on(machine) && life(facts) != Life::Replaced {
+    if facts.read.is_on(machine) && life(entry, facts) != Life::Replaced {
         return go(State::Attached, Reason::Verified, Note::Plain);
     }
-    if let Some(reason) = undo(entry, machine, facts) {
+    if let Some(reason) = undo(entry, machine, operation, facts) {
         if !facts.intent_dead {
             return wait(
                 Reason::Attaching,
@@ -470,25 +476,35 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
             Operation { traceparent: operation.traceparent.clone(), ..intent(OperationKind::Detach, 0, facts) };
         return go(State::Releasing, reason, Note::Release { operation, planned: None });
     }
-    if let Some((reason, message, recheck)) = failed(facts) {
+    if spent(operation, facts)
+        && let Some((reason, message, recheck)) = failed(facts)
+    {
         return wait(reason, message, recheck);
     }
-    again(entry, operation, facts, || Effect::Attach {
-        node: node.clone(),
-        machine: machine.clone(),
-        operation: operation.id,
-        send_before: operation.send_before,
-        may_displace_own: entry.restore.is_some(),
-    })
+    again(entry, operation, facts, || perform_attach(entry, node, machine, operation))
+}
+
+fn perform_attach(entry: &Entry, node: &str, machine: &MachineId, operation: &Operation) -> Decision {
+    Decision::Perform {
+        effect: Effect::Attach {
+            node: node.to_owned(),
+            machine: machine.clone(),
+            operation: operation.id,
+            send_before: operation.send_before,
+            may_displace_own: entry.restore.is_some(),
+        },
+        reason: entry.reason,
+        message: story::under_way(entry, operation),
+    }
 }
 
 /// Why an attach is given up.
-fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
+fn undo(entry: &Entry, machine: &MachineId, operation: &Operation, facts: &Facts) -> Option<Reason> {
     if facts.claim != Claim::Ours {
         return Some(Reason::SeatLost);
     }
     if let Some(cause) = leaving::cause(entry, facts)
-        && leaving::permitted(cause, facts)
+        && leaving::permitted(cause, entry, facts)
     {
         return Some(cause.reason());
     }
@@ -500,6 +516,10 @@ fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
         | Whereabouts::Free
         | Whereabouts::NotFound
         | Whereabouts::OtherRegion(_) => {}
+    }
+    // Only the failure of this very intent speaks about this node: an older one was another node's.
+    if !spent(operation, facts) {
+        return None;
     }
     match facts.failure.as_ref()?.kind {
         ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Quota | ErrorKind::Conflict | ErrorKind::NotFound => {
@@ -515,11 +535,11 @@ fn undo(entry: &Entry, machine: &MachineId, facts: &Facts) -> Option<Reason> {
 }
 
 /// The open intent once more: at once while it may be sent, under a new id once it is spent (F5, F9).
-fn again(entry: &Entry, operation: &Operation, facts: &Facts, effect: impl FnOnce() -> Effect) -> Decision {
+fn again(entry: &Entry, operation: &Operation, facts: &Facts, perform: impl FnOnce() -> Decision) -> Decision {
     if !facts.permit {
         return wait(entry.reason, "waits for its turn at the cloud's rate limit", SOON);
     }
-    if facts.operation_spent {
+    if spent(operation, facts) || (facts.now >= operation.send_before && !facts.is_fresh(operation)) {
         let renewed = Operation {
             start: operation.start,
             traceparent: operation.traceparent.clone(),
@@ -527,7 +547,12 @@ fn again(entry: &Entry, operation: &Operation, facts: &Facts, effect: impl FnOnc
         };
         return Decision::Renew { note: Note::Again { operation: renewed } };
     }
-    Decision::Perform { effect: effect(), reason: entry.reason, message: story::under_way(entry, operation) }
+    perform()
+}
+
+/// Whether an effect of this operation has ended: the fact is about the one that stood in the entry before this pass.
+fn spent(operation: &Operation, facts: &Facts) -> bool {
+    facts.operation_spent && !facts.is_fresh(operation)
 }
 
 /// Edges 5, 8, and upkeep of the labels (L1).
@@ -545,9 +570,8 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(settled(entry), format!("is on node {node}, whose labels are being set"), LATER);
     }
-    // Proven death and absence are one thing seen from two sides; the death explains more.
     let cause = leaving::cause(entry, facts);
-    if cause.is_none() && facts.read.is_off(machine) {
+    if facts.read.is_off(machine) && !cause.is_some_and(|cause| explains_absence(cause, facts)) {
         if !facts.permit {
             return wait(
                 Reason::Drifted,
@@ -559,16 +583,22 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         return go(State::Releasing, Reason::Drifted, Note::Release { operation, planned: None });
     }
     if let Some(cause) = cause {
-        if !leaving::permitted(cause, facts) {
-            return rest(
-                Reason::Held,
-                format!("must leave node {node} ({}), but mode Hold begins no move by choice", cause.reason().as_str()),
-            );
+        if !leaving::permitted(cause, entry, facts) {
+            return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
+                rest(
+                    Reason::Held,
+                    format!(
+                        "must leave node {node} ({}), but mode Hold begins no move by choice",
+                        cause.reason().as_str()
+                    ),
+                )
+            });
         }
         if leaving::needs_target(cause, facts)
+            && cause.row().labels_go != LabelsGo::AtOnce
             && let Target::None(verdicts) = &facts.target
         {
-            return upkeep(node, machine, facts).unwrap_or_else(|| {
+            return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
                 wait(
                     Reason::NoTarget,
                     format!("must leave node {node} ({}), but nowhere to go: {verdicts}", cause.reason().as_str()),
@@ -576,27 +606,42 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
                 )
             });
         }
-        let deadline =
-            facts.drain.timeout.filter(|_| cause.row().waits_for_users).and_then(|t| facts.now.checked_add(t).ok());
+        let deadline = facts.drain.timeout.and_then(|t| facts.now.checked_add(t).ok());
         let planned = facts.target.node().map(str::to_owned);
         return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
     }
-    upkeep(node, machine, facts).unwrap_or_else(|| quiet(entry, node, facts))
+    upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
+}
+
+/// A fault and the absence are one thing seen from two sides, and the fault explains more. A choice explains nothing: it
+/// may be held up by mode, pace or target, while the label must not stay without the address (P4).
+fn explains_absence(cause: Cause, facts: &Facts) -> bool {
+    !cause.row().by_choice && !nowhere_to_go(cause, facts)
+}
+
+/// The column *needs a target first*, and there is none.
+fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
+    leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_))
 }
 
 /// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
 /// says that the address is there (P4).
-fn upkeep(node: &str, machine: &MachineId, facts: &Facts) -> Option<Decision> {
-    let holder = facts.holder.as_ref()?;
+fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts: &Facts) -> Option<Decision> {
+    let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
     if view.labels == Labels::On || !facts.read.is_on(machine) {
         return None;
     }
-    Some(Decision::Perform {
-        effect: Effect::Label { node: node.to_owned() },
-        reason: Reason::Verified,
-        message: format!("is on node {node}, which is being labelled"),
-    })
+    let message = format!("is on node {node}, which is being labelled");
+    Some(deed(Effect::Label { node: node.to_owned() }, reason, message, facts))
+}
+
+/// A deed on the node or its pods, unless the last one failed and the next attempt is not due (P11).
+fn deed(effect: Effect, reason: Reason, message: String, facts: &Facts) -> Decision {
+    match failed(facts) {
+        Some((_, message, recheck)) => wait(reason, message, recheck),
+        None => Decision::Perform { effect, reason, message },
+    }
 }
 
 fn settled(entry: &Entry) -> Reason {
@@ -608,7 +653,7 @@ fn settled(entry: &Entry) -> Reason {
 
 /// Attached, and nothing to do.
 fn quiet(entry: &Entry, node: &str, facts: &Facts) -> Decision {
-    if let Some((reason, message)) = story::trouble(node, facts) {
+    if let Some((reason, message)) = story::trouble(node, entry, facts) {
         let recheck = if reason == Reason::CloudUnavailable { LATER } else { SOON };
         return wait(reason, message, recheck);
     }
@@ -629,7 +674,8 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
-        return release(entry, facts, cause.map_or(Reason::Drifted, Cause::reason));
+        let said = cause.filter(|cause| leaving::permitted(*cause, entry, facts));
+        return release(entry, facts, said.map_or(Reason::Drifted, Cause::reason));
     }
     let Some(cause) = cause else {
         if facts.read.is_on(machine) && !facts.in_flight {
@@ -644,29 +690,36 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(cause.reason(), story::leaving(cause, node, entry, facts), LATER);
     }
-    if !leaving::permitted(cause, facts) {
+    if !leaving::permitted(cause, entry, facts) {
         return wait(cause.reason(), format!("stays on node {node}: mode Hold begins no move by choice"), LATER);
     }
     let paced_out = cause.row().paced && !facts.turn;
-    let stuck = leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_));
-    if !paced_out && !stuck && leaving::labels_may_go(cause, facts) && labelled(facts) {
-        return Decision::Perform {
-            effect: Effect::Unlabel { node: node.clone() },
-            reason: cause.reason(),
-            message: story::leaving(cause, node, entry, facts),
-        };
+    let stuck = nowhere_to_go(cause, facts);
+    let delayed = paced_out || stuck;
+    let labels_go = match cause.row().labels_go {
+        // The release takes them off first; where it cannot begin, they do not wait for it.
+        LabelsGo::AtOnce => delayed || !facts.intent_dead || !facts.permit,
+        LabelsGo::First | LabelsGo::AfterUsers | LabelsGo::WithDetach => {
+            !delayed && leaving::labels_may_go(cause, entry, facts)
+        }
+    };
+    if labels_go && labelled(entry, facts) {
+        let message = story::leaving(cause, node, entry, facts);
+        return deed(Effect::Unlabel { node: node.clone() }, cause.reason(), message, facts);
+    }
+    if leaving::labels_stay(cause, entry, facts)
+        && let Some(decision) = upkeep(node, machine, cause.reason(), entry, facts)
+    {
+        return decision;
     }
     if !leaving::released(cause, entry, facts) {
-        let pods = if stuck { Vec::new() } else { leaving::to_be_asked(cause, facts) };
+        // Not before its turn: with the label still on, whoever goes is replaced on the same node.
+        let pods = if delayed { Vec::new() } else { leaving::to_be_asked(cause, entry, facts) };
         let message = story::leaving(cause, node, entry, facts);
         if pods.is_empty() {
             return wait(cause.reason(), message, next_look(entry, facts));
         }
-        return Decision::Perform {
-            effect: Effect::Evict { node: node.clone(), pods },
-            reason: cause.reason(),
-            message,
-        };
+        return deed(Effect::Evict { node: node.clone(), pods }, cause.reason(), message, facts);
     }
     if stuck {
         return wait(
@@ -700,20 +753,20 @@ fn release(entry: &Entry, facts: &Facts, reason: Reason) -> Decision {
     go(State::Releasing, reason, Note::Release { operation, planned })
 }
 
-fn labelled(facts: &Facts) -> bool {
-    match facts.holder.as_ref().map(|holder| &holder.object) {
+fn labelled(entry: &Entry, facts: &Facts) -> bool {
+    match facts.holder_of(entry).map(|holder| &holder.object) {
         Some(NodeObject::Present(view)) => view.labels != Labels::Off,
         Some(NodeObject::Absent { .. }) | None => false,
     }
 }
 
-fn life(facts: &Facts) -> Life {
-    facts.holder.as_ref().map_or(Life::Unknown, |holder| holder.life)
+fn life(entry: &Entry, facts: &Facts) -> Life {
+    facts.holder_of(entry).map_or(Life::Unknown, |holder| holder.life)
 }
 
 /// When a drain is to be looked at again: at its deadline, or when a pod may be asked again.
 fn next_look(entry: &Entry, facts: &Facts) -> Duration {
-    let again = match &facts.users {
+    let again = match facts.users_of(entry) {
         facts::Users::Known(users) => users.iter().filter_map(|user| user.ask_again).min(),
         facts::Users::Unknown => None,
     };
@@ -733,28 +786,48 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(entry.reason, format!("is being taken off node {node}"), LATER);
     }
-    let gone = matches!(life(facts), Life::Gone | Life::Replaced);
-    let off = gone || facts.read.is_off(machine) || facts.claim != Claim::Ours;
-    if off && !labelled(facts) {
+    let gone = matches!(life(entry, facts), Life::Gone | Life::Replaced);
+    // Read on our machine while it is another's: that one holds it there, and it is not ours to cut (S2).
+    let yielded = facts.claim != Claim::Ours && !matches!(facts.read.place, Whereabouts::Unknown(_));
+    let off = gone || facts.read.is_off(machine) || yielded;
+    if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);
     }
-    if let Some((_, message, recheck)) = failed(facts) {
+    // A new intent does not sit out the back-off of the one before it.
+    if spent(operation, facts)
+        && let Some((_, message, recheck)) = failed(facts)
+    {
         return wait(entry.reason, message, recheck);
     }
-    let cut = if entry.reason == Reason::Drifted || facts.claim != Claim::Ours {
+    let elsewhere = facts.read.is_off(machine) || (entry.reason == Reason::Drifted && !facts.read.is_on(machine));
+    let cut = if elsewhere || facts.claim != Claim::Ours {
         Cut::Never
-    } else if entry.deadline.is_some_and(|deadline| facts.now >= deadline) || !waits(entry.reason) {
+    } else if entry.deadline.is_some_and(|deadline| facts.now >= deadline)
+        || !waits(entry.reason)
+        || never_arrived(entry)
+        || leaving::is_unattended(entry, facts)
+    {
         Cut::Now
     } else {
         Cut::WhenUnused
     };
-    again(entry, operation, facts, || Effect::Detach {
-        node: node.clone(),
-        machine: machine.clone(),
-        operation: operation.id,
-        send_before: operation.send_before,
-        cut,
+    again(entry, operation, facts, || Decision::Perform {
+        effect: Effect::Detach {
+            node: node.clone(),
+            machine: machine.clone(),
+            operation: operation.id,
+            send_before: operation.send_before,
+            cut,
+        },
+        reason: entry.reason,
+        message: story::under_way(entry, operation),
     })
+}
+
+/// An attach is being undone: the address was never verified there, so nobody has it to lose. A verified one has a
+/// complete ledger.
+fn never_arrived(entry: &Entry) -> bool {
+    entry.last_move.as_ref().is_none_or(|journey| journey.to.is_none())
 }
 
 /// Whether a release for that reason waits for pods that came after it was decided.

@@ -34,11 +34,13 @@ pub enum ReadError {
 pub struct Ledger {
     api: Api<DeserializeGuard<NetIPAllocation>>,
     known: Arc<Mutex<HashMap<Uid, Arc<NetIPAllocation>>>>,
+    selector: Option<String>,
 }
 
 impl Ledger {
-    pub fn new(client: kube::Client) -> Self {
-        Self { api: Api::all(client), known: Arc::default() }
+    /// `selector`: only objects with these labels are ours.
+    pub fn new(client: kube::Client, selector: Option<String>) -> Self {
+        Self { api: Api::all(client), known: Arc::default(), selector }
     }
 
     /// Take-over (F6): everything, read live. The warm cache decides nothing. Objects that cannot be decoded are left
@@ -47,7 +49,9 @@ impl Ledger {
     /// # Errors
     /// The API server's; also when it does not answer in time.
     pub async fn take_over(&self) -> Result<Vec<Arc<NetIPAllocation>>, ReadError> {
-        let list = timeout(CALL, self.api.list(&ListParams::default()));
+        let mut params = ListParams::default();
+        params.label_selector = self.selector.clone();
+        let list = timeout(CALL, self.api.list(&params));
         let list = list.await.map_err(|_| ReadError::Timeout)?.map_err(Box::new)?;
         let all: Vec<_> = list.items.into_iter().filter_map(|item| item.0.ok()).map(Arc::new).collect();
         *self.lock() = all.iter().filter_map(|object| Some((object.uid()?, object.clone()))).collect();
@@ -102,6 +106,11 @@ impl Ledger {
     /// All objects that are known, in no order.
     pub fn all(&self) -> Vec<Arc<NetIPAllocation>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Whether an object of that name exists at all, ours or another release's. Unknown reads as yes.
+    pub async fn exists(&self, name: &str) -> bool {
+        !matches!(timeout(CALL, self.api.get_opt(name)).await, Ok(Ok(None)))
     }
 
     /// Forgets objects of that name: it is gone.

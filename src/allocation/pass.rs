@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     api::{self, AddressStatus, NetIPAllocation},
-    cloud::{ErrorKind, ProviderId, Restore, Restored, Scope, limits::Urgency},
+    cloud::{ErrorKind, ProviderId, Restore, Restored, limits::Urgency},
     lifecycle::{
         Outcome, Transition,
         backoff::Backoff,
@@ -127,12 +127,10 @@ impl Controller {
         let entries = read_entries(&subject, terminating);
 
         // Observe.
-        let nodes = self.nodes.all();
         let around = observe::surroundings(&self.nodes, &self.view, subject.scope.as_ref().ok(), &self.config.disruption_taints, Timestamp::now());
         if let Ok(scope) = &subject.scope {
             self.view.keep_surveyed(scope, subject.interval.mul_f32(0.9));
         }
-        drop(nodes);
         let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
         let pods = self.pods_of_leaving_nodes(&subject, &around, &claims, &workload, &entries).await;
@@ -257,7 +255,7 @@ impl Controller {
         let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
         let eyes = self.eyes(subject, around, claims, workload, pods, &entries.owed, &held);
         let mut tables = self.tables();
-        tables.seats.set(&subject.uid, seats_of(&entries.known, &entries.owed));
+        tables.seats.set(&subject.uid, seats_of(&entries.known));
         let mut facts = eyes.facts(&entries.known, &mut tables);
         let plan = eyes.plan(&entries.known, &mut facts, &mut tables);
 
@@ -367,10 +365,10 @@ impl Controller {
                 let busy = tables.flights.is_busy(&Key::Machine(place.clone()));
                 let next = owed::next(&due, now, busy, spent, Uuid::new_v4(), send_before);
                 let waits = || Some(Debt { owed: due.clone(), state: DebtState::Waits });
-                let (owed, begun) = match next {
+                let owed = match next {
                     owed::Next::Wait => return waits(),
-                    owed::Next::Repeat => (due.clone(), false),
-                    owed::Next::Begin(begun) => (begun, true),
+                    owed::Next::Repeat => due.clone(),
+                    owed::Next::Begin(begun) => begun,
                 };
                 let (Ok(scope), key) = (&subject.scope, place.to_string()) else { return waits() };
                 if subject.mode == Mode::Observe {
@@ -383,7 +381,7 @@ impl Controller {
                 let Some(ticket) = tables.flights.begin([Key::Machine(place.clone())]) else { return waits() };
                 used.insert(key.clone());
                 let permit = self.use_permit(&subject.uid, &key);
-                Some(Debt { owed, state: DebtState::Paying { ticket, permit, begun } })
+                Some(Debt { owed, state: DebtState::Paying { ticket, permit } })
             })
             .collect()
     }
@@ -612,7 +610,7 @@ impl Controller {
                 }
                 return;
             }
-            DebtState::Paying { ticket, permit, .. } => (ticket, permit),
+            DebtState::Paying { ticket, permit } => (ticket, permit),
         };
         let (Some((operation, before)), Ok(scope)) = (owed.attempt, &subject.scope) else { return };
         let Some(cloud) = self.view.cloud(scope.provider).cloned() else { return };
@@ -710,7 +708,7 @@ enum DebtState {
     Waits,
     /// Settled; the text says why if it could not be paid.
     Struck(Option<String>),
-    Paying { ticket: flight::Ticket<Key>, permit: Option<OwnedSemaphorePermit>, #[allow(dead_code)] begun: bool },
+    Paying { ticket: flight::Ticket<Key>, permit: Option<OwnedSemaphorePermit> },
 }
 
 fn read_entries(subject: &Subject, terminating: bool) -> Entries {
@@ -751,11 +749,10 @@ pub(super) fn seat(tables: &mut Tables, object: &NetIPAllocation) {
             Stored::Foreign(_) => None,
         })
         .collect();
-    let owed: Vec<Owed> = status.owed.iter().filter_map(memory::read_owed).collect();
-    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known, &owed));
+    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known));
 }
 
-fn seats_of(entries: &[Entry], _owed: &[Owed]) -> Vec<(ProviderId, IpAddr)> {
+fn seats_of(entries: &[Entry]) -> Vec<(ProviderId, IpAddr)> {
     entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip))).collect()
 }
 
@@ -828,10 +825,4 @@ fn warning(reason: Reason) -> Option<&'static str> {
 /// In [0, 1), from the operation ids' source of randomness.
 pub(super) fn rand_unit() -> f64 {
     f64::from(Uuid::new_v4().as_fields().0) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// The scope's provider, for gauges.
-#[allow(dead_code)]
-fn provider(scope: &Scope) -> &'static str {
-    scope.provider.as_str()
 }

@@ -14,7 +14,7 @@ use super::decide::{
     failover::Breaker,
 };
 use crate::{
-    cloud::{CloudError, ErrorKind, ProviderId},
+    cloud::{CloudError, ErrorKind, MachineId, ProviderId},
     lifecycle::{
         backoff::Backoff,
         flight::{Flights, Intents, Ticket},
@@ -49,6 +49,7 @@ pub struct Tables {
     failures: HashMap<IpAddr, Failure>,
     refusals: HashMap<IpAddr, HashMap<String, Timestamp>>,
     evictions: HashMap<String, Asked>,
+    debts: HashMap<MachineId, Paying>,
     not_ready: HashMap<String, Timestamp>,
     absent: HashMap<String, Timestamp>,
 }
@@ -59,6 +60,14 @@ struct Asked {
     blocked: Option<String>,
     again: Timestamp,
     refusals: u32,
+}
+
+/// What this process knows of paying a debt.
+#[derive(Clone, Debug)]
+enum Paying {
+    /// Settled, or (with a text) refused for good.
+    Ended(Option<String>),
+    Failed { attempt: Uuid, attempts: u32, retry: Timestamp },
 }
 
 impl Tables {
@@ -74,6 +83,7 @@ impl Tables {
             failures: HashMap::new(),
             refusals: HashMap::new(),
             evictions: HashMap::new(),
+            debts: HashMap::new(),
             not_ready: HashMap::new(),
             absent: HashMap::new(),
         }
@@ -187,6 +197,47 @@ impl Tables {
             user.eviction_blocked = asked.blocked.clone();
             user.ask_again = Some(asked.again);
         }
+    }
+
+    /// A debt is settled, or (with a text) refused for good.
+    pub fn restored(&mut self, machine: &MachineId, refused: Option<String>) {
+        self.debts.insert(machine.clone(), Paying::Ended(refused));
+    }
+
+    /// An attempt to pay a debt failed.
+    pub fn restore_failed(&mut self, machine: &MachineId, attempt: Uuid, error: &CloudError, now: Timestamp, jitter: f64) {
+        let attempts = match self.debts.get(machine) {
+            Some(Paying::Failed { attempts, .. }) => attempts.saturating_add(1),
+            Some(Paying::Ended(_)) | None => 1,
+        };
+        let retry = now.checked_add(backoff(error.kind).delay(attempts, jitter)).unwrap_or(now);
+        self.debts.insert(machine.clone(), Paying::Failed { attempt, attempts, retry });
+    }
+
+    /// How the debt ended, if it has.
+    pub fn paid(&self, machine: &MachineId) -> Option<Option<String>> {
+        match self.debts.get(machine)? {
+            Paying::Ended(refused) => Some(refused.clone()),
+            Paying::Failed { .. } => None,
+        }
+    }
+
+    /// Whether an effect of this attempt has ended here.
+    pub fn restore_spent(&self, machine: &MachineId, id: Uuid) -> bool {
+        matches!(self.debts.get(machine), Some(Paying::Failed { attempt, .. }) if *attempt == id)
+    }
+
+    /// Not tried again before.
+    pub fn restore_retry(&self, machine: &MachineId) -> Option<Timestamp> {
+        match self.debts.get(machine)? {
+            Paying::Failed { retry, .. } => Some(*retry),
+            Paying::Ended(_) => None,
+        }
+    }
+
+    /// A debt that is out of status.
+    pub fn forget_debt(&mut self, machine: &MachineId) {
+        self.debts.remove(machine);
     }
 
     /// Forgets an address that is nobody's any more.

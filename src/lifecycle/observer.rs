@@ -11,6 +11,8 @@ pub struct Transition<S> {
     pub object: String,
     /// What moved, for example an address.
     pub subject: String,
+    /// What sort of subject, where one process has several; a metric label.
+    pub kind: &'static str,
     pub from: S,
     /// `None`: the entry was forgotten.
     pub to: Option<S>,

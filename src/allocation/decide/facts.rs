@@ -124,6 +124,27 @@ pub struct Facts {
     pub fresh: Fresh,
 }
 
+impl Facts {
+    /// The node that `entry` names now. A pass may have moved the entry since the facts were read: then nothing is
+    /// known of its node, least of all what was true of the one it left.
+    pub fn holder_of(&self, entry: &Entry) -> Option<&Holder> {
+        self.holder.as_ref().filter(|holder| entry.node.as_deref() == Some(holder.name.as_str()))
+    }
+
+    /// The users on the node that `entry` names now.
+    pub fn users_of(&self, entry: &Entry) -> &Users {
+        match self.holder_of(entry) {
+            Some(_) => &self.users,
+            None => &Users::Unknown,
+        }
+    }
+
+    /// Whether this very pass wrote the operation: no other fact can be about it.
+    pub fn is_fresh(&self, operation: &Operation) -> bool {
+        operation.id == self.fresh.id
+    }
+}
+
 /// What a new intent gets.
 #[derive(Clone, Debug)]
 pub struct Fresh {

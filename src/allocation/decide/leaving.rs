@@ -35,8 +35,10 @@ pub enum LabelsGo {
     First,
     /// After the users are gone.
     AfterUsers,
-    /// With the detach.
+    /// Just before the detach.
     WithDetach,
+    /// At once, even while the detach must wait: nothing answers there any more.
+    AtOnce,
 }
 
 /// One row of the table.
@@ -101,8 +103,11 @@ impl Cause {
                 Row { needs_target: false, ..chosen }
             }
             Cause::MoveRequested => Row { always_evicts: true, ..chosen },
-            Cause::NodeNotReady | Cause::NodeGone | Cause::MachineStopped => fault,
-            Cause::MachineGone | Cause::NodeReplaced | Cause::OutOfService => Row { needs_target: false, ..fault },
+            Cause::NodeNotReady | Cause::NodeGone => fault,
+            Cause::MachineStopped => Row { labels_go: LabelsGo::AtOnce, ..fault },
+            Cause::MachineGone | Cause::NodeReplaced | Cause::OutOfService => {
+                Row { labels_go: LabelsGo::AtOnce, needs_target: false, ..fault }
+            }
         }
     }
 
@@ -142,11 +147,14 @@ impl Cause {
 /// Proven death first, then what the person took back, then faults by judgement, then choices: an earlier one asks for
 /// less waiting, so a drained node that dies lets go at once.
 pub fn cause(entry: &Entry, facts: &Facts) -> Option<Cause> {
-    proven_dead(facts).or_else(|| taken_back(facts)).or_else(|| fault(facts)).or_else(|| choice(entry, facts))
+    proven_dead(entry, facts)
+        .or_else(|| taken_back(facts))
+        .or_else(|| fault(entry, facts))
+        .or_else(|| choice(entry, facts))
 }
 
-fn proven_dead(facts: &Facts) -> Option<Cause> {
-    let holder = facts.holder.as_ref()?;
+fn proven_dead(entry: &Entry, facts: &Facts) -> Option<Cause> {
+    let holder = facts.holder_of(entry)?;
     match holder.life {
         Life::Gone => return Some(Cause::MachineGone),
         Life::Replaced => return Some(Cause::NodeReplaced),
@@ -169,8 +177,8 @@ fn taken_back(facts: &Facts) -> Option<Cause> {
 }
 
 /// A node that has been NotReady, or gone, for long enough, with a machine that runs and a breaker that is closed.
-fn fault(facts: &Facts) -> Option<Cause> {
-    let holder = facts.holder.as_ref()?;
+fn fault(entry: &Entry, facts: &Facts) -> Option<Cause> {
+    let holder = facts.holder_of(entry)?;
     if facts.frozen || holder.life != Life::Running {
         return None;
     }
@@ -190,7 +198,7 @@ fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
     if facts.move_requested || moving {
         return Some(Cause::MoveRequested);
     }
-    match &facts.holder.as_ref()?.object {
+    match &facts.holder_of(entry)?.object {
         NodeObject::Absent { .. } => None,
         NodeObject::Present(node) if node.disrupted.is_some() => Some(Cause::Disrupted),
         NodeObject::Present(node) if !node.selected => Some(Cause::NotSelected),
@@ -201,50 +209,65 @@ fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
 
 /// Whether the node gives the address up now: the columns *waits for users*, *hold* and *deadline*.
 pub fn released(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
-    if !cause.row().waits_for_users || fault(facts).is_some() {
+    if !cause.row().waits_for_users || is_unattended(entry, facts) {
         return true;
     }
-    entry.deadline.is_some_and(|deadline| facts.now >= deadline) || holders(cause, facts).is_some_and(|h| h.is_empty())
+    entry.deadline.is_some_and(|deadline| facts.now >= deadline)
+        || holders(cause, entry, facts).is_some_and(|h| h.is_empty())
+}
+
+/// The node is at fault or dead: its pods are not waited for, whatever else is the reason. A kubelet that does not
+/// answer never says that a pod has ended.
+pub fn is_unattended(entry: &Entry, facts: &Facts) -> bool {
+    proven_dead(entry, facts).or_else(|| fault(entry, facts)).is_some()
 }
 
 /// The users that keep the address on its node; `None` while the pods are not known.
-pub fn holders(cause: Cause, facts: &Facts) -> Option<Vec<&User>> {
-    match &facts.users {
+pub fn holders<'a>(cause: Cause, entry: &Entry, facts: &'a Facts) -> Option<Vec<&'a User>> {
+    match facts.users_of(entry) {
         Users::Unknown => None,
         Users::Known(users) => Some(users.iter().filter(|user| keeps(cause, user, facts.drain.evict)).collect()),
     }
 }
 
-/// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned node is never told to go, so
-/// one that says of itself that it is not Ready keeps nothing, unless it holds.
+/// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned or disrupted node is never told
+/// to go, so one that says of itself that it is not Ready keeps nothing, unless it holds.
 pub fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
-    let resigned = cause == Cause::NodeCordoned && user.daemon && !user.ready && !evict;
+    let untold = matches!(cause, Cause::NodeCordoned | Cause::Disrupted) && !evict;
+    let resigned = untold && user.daemon && !user.ready;
     user.hold || !resigned
 }
 
 /// Whether the labels may go now, in the holding phase, before the users are gone.
 ///
 /// Where the node stays schedulable they go first. A DaemonSet's pod would be deleted with them, past its
-/// PodDisruptionBudget, so there they go last; on a cordoned node that is once none of them is in service any more: a
-/// DaemonSet replaces a pod that ends at once, and the moment between two pods would never be seen.
-pub fn labels_may_go(cause: Cause, facts: &Facts) -> bool {
-    let Users::Known(users) = &facts.users else { return false };
+/// PodDisruptionBudget, so there they go last; that is once none of them is in service any more: a DaemonSet replaces a
+/// pod that ends at once, and the moment between two pods would never be seen. One that terminates is past saving,
+/// whatever it holds: it keeps the address, not the labels that would bring its successor.
+pub fn labels_may_go(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
+    let Users::Known(users) = facts.users_of(entry) else { return false };
     let daemons = || users.iter().filter(|user| user.daemon);
-    let none_in_service = daemons().all(|user| !user.hold && (!user.ready || user.terminating_until.is_some()));
+    let none_in_service = daemons().all(|user| user.terminating_until.is_some() || (!user.ready && !user.hold));
     match cause.row().labels_go {
-        LabelsGo::First => daemons().next().is_none(),
+        LabelsGo::First => none_in_service,
         LabelsGo::AfterUsers => daemons().next().is_some() && none_in_service && users.iter().all(|user| user.daemon),
-        LabelsGo::WithDetach => false,
+        LabelsGo::WithDetach | LabelsGo::AtOnce => false,
     }
 }
 
+/// Whether the labels stay while the address drains, and are set when somebody took them off (L1).
+pub fn labels_stay(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
+    let in_use = matches!(facts.users_of(entry), Users::Known(users) if !users.is_empty());
+    in_use && !released(cause, entry, facts) && !labels_may_go(cause, entry, facts)
+}
+
 /// The users that are to be asked to go now: those that neither terminate nor were asked a moment ago.
-pub fn to_be_asked(cause: Cause, facts: &Facts) -> Vec<User> {
+pub fn to_be_asked(cause: Cause, entry: &Entry, facts: &Facts) -> Vec<User> {
     let row = cause.row();
     if !(row.always_evicts || (row.may_evict && facts.drain.evict)) {
         return Vec::new();
     }
-    match &facts.users {
+    match facts.users_of(entry) {
         Users::Unknown => Vec::new(),
         Users::Known(users) => users
             .iter()
@@ -262,11 +285,11 @@ pub fn needs_target(cause: Cause, facts: &Facts) -> bool {
 }
 
 /// Whether the mode lets this cause begin anything.
-pub fn permitted(cause: Cause, facts: &Facts) -> bool {
+pub fn permitted(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
     match facts.mode {
         Mode::Enforce => true,
         // Deletion is no move: an object in maintenance can still be deleted.
-        Mode::Hold => !cause.row().by_choice || cause == Cause::AllocationDeleted || fault(facts).is_some(),
+        Mode::Hold => !cause.row().by_choice || cause == Cause::AllocationDeleted || fault(entry, facts).is_some(),
         Mode::Observe => false,
     }
 }

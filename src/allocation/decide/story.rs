@@ -41,7 +41,7 @@ pub fn leaving(cause: Cause, node: &str, entry: &Entry, facts: &Facts) -> String
         Target::None(_) => "goes nowhere next".to_owned(),
         Target::Looking { node } | Target::Seat { node, .. } => format!("goes to node {node} next"),
     };
-    let holders = match leaving::holders(cause, facts) {
+    let holders = match leaving::holders(cause, entry, facts) {
         None => format!("reads the pods of node {node}"),
         Some(holders) if holders.is_empty() => format!("nobody uses it on node {node}"),
         Some(holders) => waits_for(&holders, node),
@@ -79,8 +79,8 @@ fn condition(user: &User) -> String {
 }
 
 /// What is wrong around an address that stays where it is.
-pub fn trouble(node: &str, facts: &Facts) -> Option<(Reason, String)> {
-    let holder = facts.holder.as_ref()?;
+pub fn trouble(node: &str, entry: &Entry, facts: &Facts) -> Option<(Reason, String)> {
+    let holder = facts.holder_of(entry)?;
     let since = match &holder.object {
         NodeObject::Absent { since } => Some((*since, "has no Node object")),
         NodeObject::Present(view) => view.not_ready.map(|not_ready| (not_ready.since, "is NotReady")),

@@ -1,0 +1,57 @@
+//! Letting an object go: whether addresses stay, and the finalizer, last.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use tokio::time::timeout;
+
+use super::{Controller, pass::PassError};
+use crate::{
+    api::{self, DeletionPolicy, NetIPAllocation},
+    cloud::Gate,
+    lifecycle::finalizer::{self, Release},
+};
+
+/// For single calls to the API server.
+const CALL: Duration = Duration::from_secs(10);
+
+impl Controller {
+    /// Addresses and labels stay as they are: asked for, or the CRD itself is being deleted (P9). When that cannot be
+    /// told, nothing is let go on a guess: the spec's word counts.
+    pub(super) async fn retains(&self, object: &NetIPAllocation) -> bool {
+        if object.spec.deletion_policy == DeletionPolicy::Retain {
+            return true;
+        }
+        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let name = format!("netipallocations.{}", api::GROUP);
+        match timeout(CALL, api.get_opt(&name)).await {
+            Ok(Ok(Some(crd))) => crd.metadata.deletion_timestamp.is_some(),
+            Ok(Ok(None)) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "reading the CRD failed");
+                true
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Takes the finalizer off; everything that was held is let go, or stays on purpose.
+    pub(super) async fn release(&self, object: &Arc<NetIPAllocation>) -> Result<bool, PassError> {
+        let limit = self.config.mutation_timeout;
+        self.actor.gate().open_for(limit).map_err(|_| PassError::NotLeading)?;
+        match timeout(limit, finalizer::clear(&self.api, &**object, api::FINALIZER, Release::Done)).await {
+            Ok(Ok(gone)) => {
+                if gone {
+                    self.teller.note(object, "Released", "", "everything is let go, the object may go".to_owned(), None);
+                }
+                Ok(gone)
+            }
+            Ok(Err(error)) => {
+                self.ledger.forget(&object.metadata.name.clone().unwrap_or_default());
+                Err(PassError::Finalizer(Box::new(error)))
+            }
+            Err(_) => Err(PassError::NotWritten("no answer in time".to_owned())),
+        }
+    }
+}
