@@ -145,6 +145,8 @@ pub struct NetIPAllocationSpec {
     pub node_selector: BTreeMap<String, String>,
 
     /// Where the addresses are reserved.
+    // Must be given, and is read as empty where an older schema let it be left out.
+    #[serde(default)]
     pub cloud: CloudSpec,
 
     /// Seconds between full observations of the cloud. Watched changes act at once.
@@ -900,6 +902,13 @@ pub fn crd() -> CustomResourceDefinition {
                 JSONSchemaProps { type_: Some(type_.to_owned()), ..JSONSchemaProps::default() },
             );
         }
+        if let Some(spec) = properties.get_mut("spec") {
+            // Optional only for reading, see the field.
+            spec.required = Some(vec!["cloud".to_owned()]);
+            if let Some(cloud) = spec.properties.as_mut().and_then(|fields| fields.get_mut("cloud")) {
+                cloud.default = None;
+            }
+        }
         if let Some(status) = properties.get_mut("status") {
             // What Rust fills in when a field is missing must not be filled in by the API server as if we had written it.
             each_schema(status, &mut |schema| schema.default = None);
@@ -1047,6 +1056,7 @@ mod tests {
         assert_eq!(old.reserved_ips, ["not-an-ip", "1.2.3.4", "1.2.3.4"]);
         assert_eq!(old.cloud.provider, None);
         assert_eq!(old.reconcile_interval, 1);
+        assert_eq!(spec("reservedIPs: [1.2.3.4]").cloud, CloudSpec::default());
     }
 
     #[test]

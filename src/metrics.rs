@@ -1,1 +1,95 @@
-//! Every metric.
+//! Every metric that the process tells: name, help, labels, buckets, and one typed function for each way to record it.
+//!
+//! Knows no decision, and makes none: who records has already written status. No label ever comes from a `Debug` text.
+//!
+//! Counters and histograms are recorded where something happens ([`counters`]); gauges are told as snapshots of what is
+//! true now ([`gauges`]) and vanish 60 s after they stopped being true.
+
+pub mod counters;
+pub mod gauges;
+pub mod names;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use metrics_util::MetricKindMask;
+use tokio::time::interval;
+
+pub use self::{
+    counters::*,
+    gauges::{AddressGauges, AllocationGauges, ControllerGauges, Gauges, NodeGauges, TICK},
+    names::{CATALOGUE, Kind, Metric},
+};
+
+/// A gauge that nobody has set again for so long is no longer told. Four ticks: one or two may be late.
+pub const GAUGE_IDLE: Duration = Duration::from_secs(60);
+
+/// How often histograms are drained and descriptions taken over.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    #[error("metrics cannot be set up: {0}")]
+    Build(#[from] BuildError),
+    /// Set up already in this process.
+    #[error("metrics cannot be set up: {0}")]
+    Installed(String),
+}
+
+/// Makes the process's recorder, with label `cluster` on every series when a name is given, and starts its upkeep.
+/// To be called once, inside the runtime; `render()` of the answer is the text of `/metrics`.
+///
+/// # Errors
+/// [`MetricsError`] when called twice.
+pub fn install(cluster_name: Option<&str>) -> Result<PrometheusHandle, MetricsError> {
+    let recorder = recorder(cluster_name, GAUGE_IDLE)?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)
+        .map_err(|error| MetricsError::Installed(error.to_string()))?;
+    describe();
+    counters::born();
+    tokio::spawn(upkeep(handle.clone()));
+    Ok(handle)
+}
+
+fn recorder(cluster_name: Option<&str>, idle: Duration) -> Result<PrometheusRecorder, BuildError> {
+    let mut builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(idle));
+    if let Some(name) = cluster_name {
+        builder = builder.add_global_label("cluster", name);
+    }
+    for metric in CATALOGUE {
+        // Without buckets the exporter would make it a summary, which cannot be added up over pods.
+        if let Kind::Histogram(buckets) = metric.kind {
+            builder =
+                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+        }
+    }
+    Ok(builder.build_recorder())
+}
+
+fn describe() {
+    for Metric {
+        name, kind, help, ..
+    } in CATALOGUE.iter().copied()
+    {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, Unit::Count, help),
+            Kind::Gauge => metrics::describe_gauge!(name, help),
+            Kind::Histogram(_) => metrics::describe_histogram!(name, Unit::Seconds, help),
+        }
+    }
+}
+
+async fn upkeep(handle: PrometheusHandle) {
+    let mut tick = interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        handle.run_upkeep();
+    }
+}

@@ -1,0 +1,492 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use metrics::with_local_recorder;
+
+use super::{
+    names::{ATTACHED_IPS, RESERVED_IPS, UNATTACHED_IPS},
+    *,
+};
+use crate::cloud::{ErrorKind, Provider};
+
+/// Type, name and labels, as `packaging.md` §9 lists them: what dashboards and alerts are written against.
+const PROMISED: &str = "
+    gauge     netipallocation_address_state                     crd_name ip reason state
+    gauge     netipallocation_attached_ips_total                crd_name
+    histogram netipallocation_cloud_api_duration_seconds        operation provider
+    counter   netipallocation_cloud_api_errors_total            error_type operation provider
+    counter   netipallocation_cloud_api_requests_total          operation outcome provider
+    gauge     netipallocation_conflicting_ips                   crd_name
+    gauge     netipallocation_controller_healthy                pod_name
+    gauge     netipallocation_controller_info                   pod_name version
+    gauge     netipallocation_controller_is_leader              pod_name
+    gauge     netipallocation_controller_ready                  pod_name
+    gauge     netipallocation_crd_status                        crd_name
+    gauge     netipallocation_deletion_timestamp_seconds        crd_name
+    gauge     netipallocation_effects_in_flight                 provider
+    gauge     netipallocation_eligible_nodes                    crd_name
+    gauge     netipallocation_failover_frozen                   crd_name
+    histogram netipallocation_gcp_api_duration_seconds          operation
+    counter   netipallocation_gcp_api_errors_total              error_type operation
+    gauge     netipallocation_info                              crd_name mode provider region
+    gauge     netipallocation_ip_attached                       crd_name ip node
+    counter   netipallocation_ip_attach_total                   crd_name status
+    counter   netipallocation_ip_detach_total                   crd_name status
+    histogram netipallocation_ip_gap_seconds                    provider
+    histogram netipallocation_ip_state_seconds                  provider state
+    counter   netipallocation_ip_transitions_total              crd_name from provider reason to
+    gauge     netipallocation_last_success_timestamp_seconds    crd_name
+    counter   netipallocation_leader_transitions_total
+    gauge     netipallocation_node_cordoned                     node
+    gauge     netipallocation_node_ip_ready                     crd_name node
+    gauge     netipallocation_nodes                             crd_name verdict
+    counter   netipallocation_pod_evictions_total               crd_name outcome
+    histogram netipallocation_queue_wait_seconds
+    histogram netipallocation_reconcile_duration_seconds        crd_name
+    gauge     netipallocation_reconcile_interval_seconds        crd_name
+    counter   netipallocation_reconcile_total                   crd_name status
+    gauge     netipallocation_required_ips                      crd_name
+    gauge     netipallocation_reserved_ips_total                crd_name
+    gauge     netipallocation_spare_nodes                       crd_name
+    counter   netipallocation_status_write_errors_total         crd_name reason
+    gauge     netipallocation_unattached_ips_total              crd_name
+";
+
+fn promised() -> BTreeMap<&'static str, (&'static str, BTreeSet<&'static str>)> {
+    let rows = PROMISED
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    rows.map(|row| {
+        let mut words = row.split_whitespace();
+        let (kind, name) = (words.next().unwrap(), words.next().unwrap());
+        (name, (kind, words.collect()))
+    })
+    .collect()
+}
+
+fn address(ip: &str, node: Option<&str>) -> AddressGauges {
+    AddressGauges {
+        ip: ip.to_owned(),
+        node: node.map(str::to_owned),
+        state: if node.is_some() {
+            "attached"
+        } else {
+            "unassigned"
+        },
+        reason: if node.is_some() {
+            "Verified"
+        } else {
+            "NoEligibleNode"
+        },
+    }
+}
+
+fn allocation() -> AllocationGauges {
+    AllocationGauges {
+        ready: true,
+        reserved: 2,
+        attached: 1,
+        unattached: 1,
+        required: 1,
+        conflicting: 0,
+        eligible_nodes: 3,
+        spare_nodes: 2,
+        failover_frozen: false,
+        reconcile_interval: Duration::from_secs(30),
+        last_success: Some(1_700_000_000),
+        deletion: None,
+        provider: Some(Provider::Gcp),
+        region: "us-west1".to_owned(),
+        mode: "Enforce",
+        addresses: vec![
+            address("203.0.113.7", Some("node-a")),
+            address("203.0.113.8", None),
+        ],
+        verdicts: vec![("Eligible", 3), ("Cordoned", 1)],
+        labelled_nodes: vec!["node-a".to_owned()],
+    }
+}
+
+/// Records everything there is, once.
+fn everything(gauges: &Gauges) {
+    describe();
+    counters::born();
+    allocation_seen("sip");
+    cloud_operation_known(Provider::Gcp, "instances.get");
+    cloud_call(
+        Provider::Gcp,
+        "instances.get",
+        Ok(()),
+        Duration::from_secs(1),
+    );
+    reconciled("sip", Ended::Success, Duration::from_secs(1));
+    queued(Duration::from_secs(1));
+    moved(Transition {
+        crd_name: "sip",
+        provider: Provider::Gcp,
+        from: "attaching",
+        to: "attached",
+        reason: "Verified",
+        spent: Some(Duration::from_secs(8)),
+    });
+    gap_closed(Provider::Gcp, Duration::from_secs(8));
+    leader_transitions(4);
+    gauges.controller(&ControllerGauges {
+        pod_name: "pod-0".to_owned(),
+        version: "2.0.0".to_owned(),
+        leads: true,
+        ready: true,
+        healthy: true,
+    });
+    gauges.nodes(&[NodeGauges {
+        name: "node-a".to_owned(),
+        cordoned: true,
+    }]);
+    gauges.effects_in_flight(&[(Provider::Gcp, 1)]);
+    gauges.allocation("sip", &allocation());
+}
+
+fn rendered(cluster: Option<&str>, work: impl FnOnce(&Gauges)) -> String {
+    let recorder = recorder(cluster, GAUGE_IDLE).unwrap();
+    with_local_recorder(&recorder, || work(&Gauges::new()));
+    recorder.handle().run_upkeep();
+    recorder.handle().render()
+}
+
+/// The labels of a line of the exposition.
+fn labels(line: &str) -> BTreeSet<&str> {
+    let inner = line
+        .split_once('{')
+        .and_then(|(_, rest)| rest.rsplit_once('}'));
+    let pairs = inner
+        .map_or("", |(inner, _)| inner)
+        .split("\",")
+        .filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split('=').next().unwrap())
+        .filter(|label| *label != "le")
+        .collect()
+}
+
+#[track_caller]
+fn has(text: &str, line: &str) {
+    assert!(
+        text.lines().any(|known| known == line),
+        "no line {line} in\n{text}"
+    );
+}
+
+#[test]
+fn what_is_told_is_what_was_promised() {
+    let text = rendered(None, everything);
+    let mut told: BTreeMap<&str, (&str, BTreeSet<&str>)> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Some(row) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = row.split_once(' ').unwrap();
+            told.insert(name, (kind, BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let series = line.split(['{', ' ']).next().unwrap();
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| {
+                    series
+                        .strip_suffix(end)
+                        .filter(|name| told.contains_key(name))
+                })
+                .unwrap_or(series);
+            let known = told
+                .get_mut(family)
+                .unwrap_or_else(|| panic!("{line} has no TYPE"));
+            known.1.extend(labels(line));
+        }
+    }
+    assert_eq!(told, promised());
+}
+
+#[test]
+fn the_catalogue_says_the_same_and_every_metric_has_help() {
+    let rows = CATALOGUE.iter().map(|metric| {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        (metric.name, (kind, metric.labels.iter().copied().collect()))
+    });
+    assert_eq!(rows.collect::<BTreeMap<_, _>>(), promised());
+    let text = rendered(None, everything);
+    for metric in CATALOGUE {
+        has(&text, &format!("# HELP {} {}", metric.name, metric.help));
+    }
+}
+
+#[test]
+fn only_version_ones_gauges_end_in_total_and_every_counter_does() {
+    for metric in CATALOGUE {
+        let seeds = [RESERVED_IPS, ATTACHED_IPS, UNATTACHED_IPS].contains(&metric.name);
+        let is_counter = metric.kind == Kind::Counter;
+        assert_eq!(
+            metric.name.ends_with("_total"),
+            is_counter || seeds,
+            "{}",
+            metric.name
+        );
+    }
+}
+
+#[test]
+fn every_series_has_the_cluster_when_it_has_a_name_and_none_when_not() {
+    let named = rendered(Some("prod-1"), everything);
+    for line in named
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        assert!(line.contains("cluster=\"prod-1\""), "{line}");
+    }
+    assert!(!rendered(None, everything).contains("cluster="));
+}
+
+#[test]
+fn histograms_have_buckets_that_grow() {
+    for metric in CATALOGUE {
+        if let Kind::Histogram(buckets) = metric.kind {
+            assert!(buckets.is_sorted() && buckets.len() > 5, "{}", metric.name);
+        }
+    }
+    let text = rendered(None, everything);
+    assert!(!text.contains("quantile="));
+    for le in ["0.1", "60", "300", "+Inf"] {
+        let line = format!(
+            "netipallocation_reconcile_duration_seconds_bucket{{crd_name=\"sip\",le=\"{le}\"}}"
+        );
+        assert!(text.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn counters_of_an_allocation_and_of_a_call_are_born_at_zero() {
+    let text = rendered(None, |_| {
+        counters::born();
+        allocation_seen("sip");
+        cloud_operation_known(Provider::Gcp, "instances.get");
+    });
+    has(&text, "netipallocation_leader_transitions_total 0");
+    for name in ["reconcile", "ip_attach", "ip_detach"] {
+        for status in ["success", "error"] {
+            has(
+                &text,
+                &format!("netipallocation_{name}_total{{crd_name=\"sip\",status=\"{status}\"}} 0"),
+            );
+        }
+    }
+    for outcome in ["evicted", "blocked", "error"] {
+        has(
+            &text,
+            &format!(
+                "netipallocation_pod_evictions_total{{crd_name=\"sip\",outcome=\"{outcome}\"}} 0"
+            ),
+        );
+    }
+    has(
+        &text,
+        "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"conflict\"} 0",
+    );
+    for kind in ErrorKind::ALL.map(ErrorKind::label) {
+        has(
+            &text,
+            &format!(
+                "netipallocation_gcp_api_errors_total{{operation=\"instances.get\",error_type=\"{kind}\"}} 0"
+            ),
+        );
+    }
+}
+
+#[test]
+fn what_happens_is_counted_once() {
+    let text = rendered(None, |_| {
+        for _ in 0..2 {
+            allocation_seen("sip");
+            cloud_operation_known(Provider::Aws, "EC2.AssociateAddress");
+        }
+        reconciled("sip", Ended::Error, Duration::from_secs(3));
+        attached("sip", Ended::Success);
+        detached("sip", Ended::Error);
+        evicted("sip", Eviction::Blocked);
+        status_write_failed("sip", WriteFailure::TooLarge);
+        cloud_call(
+            Provider::Aws,
+            "EC2.AssociateAddress",
+            Err(ErrorKind::Denied),
+            Duration::from_secs(1),
+        );
+        leader_transitions(7);
+        leader_transitions(6);
+        leader_transitions(-1);
+    });
+    has(
+        &text,
+        "netipallocation_reconcile_total{crd_name=\"sip\",status=\"error\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_reconcile_total{crd_name=\"sip\",status=\"success\"} 0",
+    );
+    has(
+        &text,
+        "netipallocation_reconcile_duration_seconds_sum{crd_name=\"sip\"} 3",
+    );
+    has(
+        &text,
+        "netipallocation_ip_attach_total{crd_name=\"sip\",status=\"success\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_ip_detach_total{crd_name=\"sip\",status=\"error\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_pod_evictions_total{crd_name=\"sip\",outcome=\"blocked\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"too_large\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_cloud_api_errors_total{provider=\"aws\",operation=\"EC2.AssociateAddress\",error_type=\"permission_denied\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_cloud_api_requests_total{provider=\"aws\",operation=\"EC2.AssociateAddress\",outcome=\"error\"} 1",
+    );
+    has(&text, "netipallocation_leader_transitions_total 7");
+    assert!(
+        !text.contains("gcp_api"),
+        "only Google's calls go under version 1's names"
+    );
+}
+
+#[test]
+fn googles_calls_are_told_under_both_names() {
+    let text = rendered(None, |_| {
+        cloud_call(
+            Provider::Gcp,
+            "addresses.list",
+            Err(ErrorKind::Throttled),
+            Duration::from_secs(2),
+        );
+    });
+    has(
+        &text,
+        "netipallocation_gcp_api_errors_total{operation=\"addresses.list\",error_type=\"throttled\"} 1",
+    );
+    has(
+        &text,
+        "netipallocation_gcp_api_duration_seconds_sum{operation=\"addresses.list\"} 2",
+    );
+    has(
+        &text,
+        "netipallocation_cloud_api_duration_seconds_count{provider=\"gcp\",operation=\"addresses.list\"} 1",
+    );
+}
+
+#[test]
+fn an_allocation_is_told_as_it_is() {
+    let text = rendered(None, |gauges| gauges.allocation("sip", &allocation()));
+    for line in [
+        "crd_status{crd_name=\"sip\"} 1",
+        "reserved_ips_total{crd_name=\"sip\"} 2",
+        "attached_ips_total{crd_name=\"sip\"} 1",
+        "unattached_ips_total{crd_name=\"sip\"} 1",
+        "required_ips{crd_name=\"sip\"} 1",
+        "eligible_nodes{crd_name=\"sip\"} 3",
+        "spare_nodes{crd_name=\"sip\"} 2",
+        "failover_frozen{crd_name=\"sip\"} 0",
+        "reconcile_interval_seconds{crd_name=\"sip\"} 30",
+        "last_success_timestamp_seconds{crd_name=\"sip\"} 1700000000",
+        "deletion_timestamp_seconds{crd_name=\"sip\"} 0",
+        "ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 1",
+        "ip_attached{crd_name=\"sip\",ip=\"203.0.113.8\",node=\"none\"} 0",
+        "address_state{crd_name=\"sip\",ip=\"203.0.113.8\",state=\"unassigned\",reason=\"NoEligibleNode\"} 1",
+        "nodes{crd_name=\"sip\",verdict=\"Cordoned\"} 1",
+        "node_ip_ready{node=\"node-a\",crd_name=\"sip\"} 1",
+        "info{crd_name=\"sip\",provider=\"gcp\",region=\"us-west1\",mode=\"Enforce\"} 1",
+    ] {
+        has(&text, &format!("netipallocation_{line}"));
+    }
+}
+
+#[test]
+fn a_pair_that_is_no_longer_says_0_at_once() {
+    let text = rendered(None, |gauges| {
+        gauges.allocation("sip", &allocation());
+        let mut moved = allocation();
+        moved.addresses = vec![address("203.0.113.7", Some("node-b"))];
+        gauges.allocation("sip", &moved);
+        gauges.tell();
+    });
+    has(
+        &text,
+        "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 0",
+    );
+    has(
+        &text,
+        "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-b\"} 1",
+    );
+}
+
+/// The exporter judges idleness by a clock of its own, so this test shortens the limit to nothing: between two renders
+/// only what is told again lives on.
+#[test]
+fn what_is_forgotten_falls_silent_and_what_is_true_stays() {
+    let recorder = recorder(None, Duration::from_nanos(1)).unwrap();
+    let (handle, gauges) = (recorder.handle(), Gauges::new());
+    with_local_recorder(&recorder, || {
+        gauges.allocation("gone", &allocation());
+        gauges.allocation("stays", &allocation());
+        reconciled("gone", Ended::Success, Duration::ZERO);
+    });
+    let text = handle.render();
+    assert!(
+        text.contains("crd_status{crd_name=\"gone\"}")
+            && text.contains("crd_status{crd_name=\"stays\"}")
+    );
+    gauges.forget("gone");
+    with_local_recorder(&recorder, || gauges.tell());
+    let text = handle.render();
+    has(&text, "netipallocation_crd_status{crd_name=\"stays\"} 1");
+    assert!(!text.contains("crd_status{crd_name=\"gone\"}"), "{text}");
+    has(
+        &text,
+        "netipallocation_reconcile_total{crd_name=\"gone\",status=\"success\"} 1",
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ticker_tells_everything_every_tick() {
+    let recorder = recorder(None, Duration::from_nanos(1)).unwrap();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let handle = recorder.handle();
+    let gauges = Gauges::new();
+    gauges.allocation("sip", &allocation());
+    let ticking = tokio::spawn(gauges.tick());
+    for _ in 0..5 {
+        tokio::time::sleep(TICK).await;
+        has(
+            &handle.render(),
+            "netipallocation_crd_status{crd_name=\"sip\"} 1",
+        );
+    }
+    ticking.abort();
+}
+
+#[tokio::test]
+async fn installing_twice_is_an_error_and_the_first_goes_on() {
+    let handle = install(Some("prod-1")).unwrap();
+    assert!(matches!(install(None), Err(MetricsError::Installed(_))));
+    assert!(
+        handle
+            .render()
+            .contains("netipallocation_leader_transitions_total{cluster=\"prod-1\"} 0")
+    );
+}
