@@ -55,7 +55,7 @@ pub struct Words {
     pub attach_permission: &'static str,
     /// How a rate limit is said.
     pub throttled: Fault,
-    /// How a change fails after it was accepted; `None` where changes are answered when they are done.
+    /// How a change fails for a quota after it was accepted; `None` where changes are answered when they are done.
     pub fails_late: Option<Fault>,
     /// Room is made by a request of its own, so a swap can be left half done.
     pub swaps_in_two: bool,

@@ -85,7 +85,7 @@ impl Bench for GcpBench {
             survey: "addresses.list",
             attach_permission: "compute.instances.addAccessConfig",
             throttled: Fault::refuse(403, "rateLimitExceeded", "Quota exceeded for quota group 'default'"),
-            fails_late: Some(Fault::fail_late("RESOURCE_NOT_READY", "The resource is not ready")),
+            fails_late: Some(Fault::fail_late("QUOTA_EXCEEDED", "Quota 'IN_USE_ADDRESSES' exceeded")),
             swaps_in_two: true,
         }
     }

@@ -1,26 +1,22 @@
 //! A cloud that is measured and traced from outside: no provider has a metric line in its logic.
 //!
-//! Each call is one count, one duration, and one client span. A call that is dropped before its end counts as
-//! `abandoned`: an effect that was cancelled, because leadership was lost for example.
+//! Each call is one count, one duration, and one client span. A call that is dropped before its end is counted as
+//! `abandoned`, without a duration: an effect that was cancelled, because leadership was lost for example.
 
 use std::{future::Future, net::IpAddr, time::Instant};
 
 use async_trait::async_trait;
-use metrics::{counter, histogram};
+use metrics::counter;
 use tracing::{Instrument as _, Span, field, info_span};
 
 use super::{
-    Attach, Cloud, CloudError, Detach, ErrorKind, Finding, Provider, ProviderId, Restore, Restored, Scope, Seat,
-    Survey, Verified, Whereabouts,
+    Attach, Cloud, CloudError, Detach, Finding, Provider, ProviderId, Restore, Restored, Scope, Seat, Survey, Verified,
+    Whereabouts,
 };
+use crate::metrics::{cloud_call, cloud_operation_known, names::CLOUD_API_REQUESTS};
 
-const REQUESTS: &str = "netipallocation_cloud_api_requests_total";
-const ERRORS: &str = "netipallocation_cloud_api_errors_total";
-const DURATION: &str = "netipallocation_cloud_api_duration_seconds";
-
-/// Names of version 1, whose dashboards go on working.
-const GCP_ERRORS: &str = "netipallocation_gcp_api_errors_total";
-const GCP_DURATION: &str = "netipallocation_gcp_api_duration_seconds";
+/// The outcome of a call that was dropped; `success` and `error` are the others.
+const ABANDONED: &str = "abandoned";
 
 const OPERATIONS: [&str; 7] = ["survey", "find", "inspect", "attach", "detach", "restore", "check"];
 
@@ -36,9 +32,8 @@ impl<C: Cloud> Metered<C> {
     /// metrics recorder before.
     pub fn new(provider: Provider, cloud: C) -> Self {
         for operation in OPERATIONS {
-            for kind in ErrorKind::ALL {
-                count_error(provider, operation, kind, 0);
-            }
+            cloud_operation_known(provider, operation);
+            count_abandoned(provider, operation, 0);
         }
         Self { cloud, provider }
     }
@@ -84,46 +79,37 @@ struct Step {
     operation: &'static str,
     began: Instant,
     span: Span,
-    outcome: &'static str,
+    ended: bool,
 }
 
 impl Step {
     fn begin(provider: Provider, operation: &'static str, span: Span) -> Self {
-        Self { provider, operation, began: Instant::now(), span, outcome: "abandoned" }
+        Self { provider, operation, began: Instant::now(), span, ended: false }
     }
 
     fn end(mut self, error: Option<&CloudError>) {
-        match error {
-            None => self.outcome = "ok",
-            Some(error) => {
-                self.outcome = "error";
-                count_error(self.provider, self.operation, error.kind, 1);
-                self.span.record("otel.status_code", "ERROR");
-                self.span.record("error.type", error.kind.label());
-                tracing::debug!(parent: &self.span, %error, settled = error.settled, "cloud call failed");
-            }
+        self.ended = true;
+        if let Some(error) = error {
+            self.span.record("otel.status_code", "ERROR");
+            self.span.record("error.type", error.kind.label());
+            tracing::debug!(parent: &self.span, %error, settled = error.settled, "cloud call failed");
         }
+        let result = error.map_or(Ok(()), |error| Err(error.kind));
+        cloud_call(self.provider, self.operation, result, self.began.elapsed());
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
-        let (provider, operation) = (self.provider.as_str(), self.operation);
-        let took = self.began.elapsed();
-        counter!(REQUESTS, "provider" => provider, "operation" => operation, "outcome" => self.outcome).increment(1);
-        histogram!(DURATION, "provider" => provider, "operation" => operation).record(took);
-        if self.provider == Provider::Gcp {
-            histogram!(GCP_DURATION, "operation" => operation).record(took);
+        if !self.ended {
+            count_abandoned(self.provider, self.operation, 1);
         }
     }
 }
 
-fn count_error(provider: Provider, operation: &'static str, kind: ErrorKind, by: u64) {
-    let kind = kind.label();
-    counter!(ERRORS, "provider" => provider.as_str(), "operation" => operation, "error_type" => kind).increment(by);
-    if provider == Provider::Gcp {
-        counter!(GCP_ERRORS, "operation" => operation, "error_type" => kind).increment(by);
-    }
+fn count_abandoned(provider: Provider, operation: &'static str, by: u64) {
+    counter!(CLOUD_API_REQUESTS, "provider" => provider.as_str(), "operation" => operation, "outcome" => ABANDONED)
+        .increment(by);
 }
 
 #[async_trait]
@@ -177,6 +163,7 @@ mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     use super::*;
+    use crate::cloud::ErrorKind;
 
     /// Answers `survey`, refuses `find`, never ends `inspect`; nothing else is asked here.
     struct Moody;
@@ -249,7 +236,7 @@ mod tests {
             cloud.survey(&scope()).now_or_never().unwrap().unwrap();
         });
         for line in [
-            "netipallocation_cloud_api_requests_total{provider=gcp,operation=survey,outcome=ok} 1",
+            "netipallocation_cloud_api_requests_total{provider=gcp,operation=survey,outcome=success} 1",
             "netipallocation_cloud_api_duration_seconds{provider=gcp,operation=survey} 1",
             "netipallocation_gcp_api_duration_seconds{operation=survey} 1",
         ] {
@@ -284,10 +271,13 @@ mod tests {
 
     #[test]
     fn every_error_is_born_at_zero_and_the_old_names_are_googles_alone() {
-        let of = |provider| measured(provider, |_| {});
+        let errors = |provider| -> Vec<String> {
+            let lines = measured(provider, |_| {}).into_iter();
+            lines.filter(|line| line.contains("_errors_total{")).collect()
+        };
         let born = OPERATIONS.len() * ErrorKind::ALL.len();
-        assert_eq!(of(Provider::Gcp).len(), 2 * born);
-        let aws = of(Provider::Aws);
+        assert_eq!(errors(Provider::Gcp).len(), 2 * born);
+        let aws = errors(Provider::Aws);
         assert_eq!(aws.len(), born);
         assert!(aws.iter().all(|line| line.ends_with(" 0") && !line.contains("_gcp_")), "{aws:#?}");
     }

@@ -68,7 +68,7 @@ catalogue! {
     RECONCILE_DURATION = "netipallocation_reconcile_duration_seconds", Histogram(PASS), ["crd_name"], "Time that a pass over the allocation took";
     GCP_API_DURATION = "netipallocation_gcp_api_duration_seconds", Histogram(CALL), ["operation"], "Time that a call to Google Cloud took";
     CLOUD_API_ERRORS = "netipallocation_cloud_api_errors_total", Counter, ["provider" "operation" "error_type"], "Failed calls to a cloud";
-    CLOUD_API_REQUESTS = "netipallocation_cloud_api_requests_total", Counter, ["provider" "operation" "outcome"], "Calls to a cloud by outcome: success or error";
+    CLOUD_API_REQUESTS = "netipallocation_cloud_api_requests_total", Counter, ["provider" "operation" "outcome"], "Calls to a cloud by outcome: success, error or abandoned (dropped before its end)";
     CLOUD_API_DURATION = "netipallocation_cloud_api_duration_seconds", Histogram(CALL), ["provider" "operation"], "Time that a call to a cloud took";
     ELIGIBLE_NODES = "netipallocation_eligible_nodes", Gauge, ["crd_name"], "Nodes that could hold an address of the allocation";
     CONFLICTING_IPS = "netipallocation_conflicting_ips", Gauge, ["crd_name"], "Addresses that another allocation or another holder has";

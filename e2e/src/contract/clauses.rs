@@ -248,12 +248,17 @@ pub async fn a_change_that_fails_late_is_over<B: Bench>(bench: &B) -> Kept {
     let Some(fault) = words.fails_late else {
         return Ok(());
     };
-    bench.world().fail_next(words.attach, fault);
+    bench.world().fail_next(words.attach, fault.clone());
     let error = failed(bench.cloud().attach(&attach(bench, ONE, PRIVATE)?).await)?;
-    ensure!(error.settled, "it has ended: {error:?}");
+    ensure!(error.kind == ErrorKind::Quota && error.settled, "it has ended, and said why: {error:?}");
     ensure!(bench.world().machine_of(ip(ONE)?).is_none(), "it is there all the same");
     let verified = bench.cloud().attach(&attach(bench, ONE, PRIVATE)?).await?;
-    is_on(bench, &verified, ONE, PRIVATE)
+    is_on(bench, &verified, ONE, PRIVATE)?;
+    bench.world().fail_next(words.detach, fault);
+    let error = failed(bench.cloud().detach(&detach(bench, ONE, PRIVATE)?).await)?;
+    ensure!(error.kind == ErrorKind::Quota && error.settled, "it has ended, and said why: {error:?}");
+    let verified = bench.cloud().detach(&detach(bench, ONE, PRIVATE)?).await?;
+    is_free(bench, &verified, ONE)
 }
 
 pub async fn an_effect_that_shows_late_is_waited_for<B: Bench>(bench: &B) -> Kept {
