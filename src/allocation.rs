@@ -170,7 +170,14 @@ impl Controller {
     }
 
     /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
-    fn ask_permit(self: &Arc<Self>, uid: &Uid, name: &str, subject: &str, scope: &crate::cloud::Scope, urgency: Urgency) {
+    fn ask_permit(
+        self: &Arc<Self>,
+        uid: &Uid,
+        name: &str,
+        subject: &str,
+        scope: &crate::cloud::Scope,
+        urgency: Urgency,
+    ) {
         let key = (uid.clone(), subject.to_owned());
         if !self.permits().asked.insert(key.clone()) {
             return;

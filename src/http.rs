@@ -49,11 +49,7 @@ pub struct BindError {
 ///
 /// # Errors
 /// [`BindError`], for the person who chose the port.
-pub async fn bind(
-    address: Option<IpAddr>,
-    port: u16,
-    variable: &'static str,
-) -> Result<TcpListener, BindError> {
+pub async fn bind(address: Option<IpAddr>, port: u16, variable: &'static str) -> Result<TcpListener, BindError> {
     let bound = match address {
         Some(ip) => TcpListener::bind(SocketAddr::from((ip, port))).await,
         None => match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
@@ -77,19 +73,11 @@ pub async fn serve_health(listener: TcpListener, health: Health, stop: Cancellat
     serve(listener, stop, move |path| match path {
         "/healthz" | "/livez" => Some(match health.stale_for() {
             None => (StatusCode::OK, TEXT, "ok".to_owned()),
-            Some(age) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                TEXT,
-                format!("no heartbeat for {} s", age.as_secs()),
-            ),
+            Some(age) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("no heartbeat for {} s", age.as_secs())),
         }),
         "/readyz" => Some(match health.why_not_ready() {
             None => (StatusCode::OK, TEXT, "ready".to_owned()),
-            Some(reason) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                TEXT,
-                format!("not-ready: {reason}"),
-            ),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not-ready: {reason}")),
         }),
         _ => None,
     })
@@ -102,10 +90,7 @@ pub async fn serve_metrics(
     render: impl Fn() -> String + Clone + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    serve(listener, stop, move |path| {
-        (path == "/metrics").then(|| (StatusCode::OK, METRICS_TEXT, render()))
-    })
-    .await;
+    serve(listener, stop, move |path| (path == "/metrics").then(|| (StatusCode::OK, METRICS_TEXT, render()))).await;
 }
 
 type Answer = (StatusCode, &'static str, String);
@@ -116,18 +101,12 @@ async fn serve(
     route: impl Fn(&str) -> Option<Answer> + Clone + Send + Sync + 'static,
 ) {
     let answer = warp::path::full().and_then(move |path: FullPath| {
-        let (status, kind, body) = route(path.as_str())
-            .unwrap_or_else(|| (StatusCode::NOT_FOUND, TEXT, "not found".to_owned()));
+        let (status, kind, body) =
+            route(path.as_str()).unwrap_or_else(|| (StatusCode::NOT_FOUND, TEXT, "not found".to_owned()));
         let mut response = Response::new(body);
         *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, warp::http::HeaderValue::from_static(kind));
+        response.headers_mut().insert(CONTENT_TYPE, warp::http::HeaderValue::from_static(kind));
         std::future::ready(Ok::<_, Infallible>(response))
     });
-    warp::serve(answer)
-        .incoming(listener)
-        .graceful(stop.cancelled_owned())
-        .run()
-        .await;
+    warp::serve(answer).incoming(listener).graceful(stop.cancelled_owned()).run().await;
 }

@@ -109,11 +109,7 @@ impl Candidate {
     /// The client's own retries must be off (`default_retry = false`): the election does its own, and counts on a call
     /// being one request.
     pub fn new(client: Client, config: LeaseConfig) -> Self {
-        Self {
-            calls: Calls::new(client, &config),
-            config,
-            heard: Arc::default(),
-        }
+        Self { calls: Calls::new(client, &config), config, heard: Arc::default() }
     }
 
     /// Waits until this process leads. Never fails: it retries, and logs each distinct error once.
@@ -155,9 +151,7 @@ impl Candidate {
     /// Whether the server has answered within the last two lease durations: the election is alive, as leader or as
     /// standby. A replica for which this is false is not ready.
     pub fn alive(&self) -> bool {
-        self.heard()
-            .at
-            .is_some_and(|at| at.elapsed() < self.config.duration.saturating_mul(2))
+        self.heard().at.is_some_and(|at| at.elapsed() < self.config.duration.saturating_mul(2))
     }
 
     /// How often the Lease has changed hands, as it said when last heard of; 0 before that.
@@ -179,11 +173,7 @@ impl Candidate {
             (Claim::Take | Claim::Create, _) => rules::created(&self.config, Timestamp::now()),
         };
         let sent = Instant::now();
-        let answer = if lease.is_some() {
-            self.calls.replace(&wanted).await
-        } else {
-            self.calls.create(&wanted).await
-        };
+        let answer = if lease.is_some() { self.calls.replace(&wanted).await } else { self.calls.create(&wanted).await };
         match answer {
             Ok(lease) => {
                 self.hear(Some(&lease));

@@ -14,9 +14,7 @@ mod tests;
 use std::time::Duration;
 
 use metrics::Unit;
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 use tokio::time::interval;
 
@@ -50,8 +48,7 @@ pub enum MetricsError {
 pub fn install(cluster_name: Option<&str>) -> Result<PrometheusHandle, MetricsError> {
     let recorder = recorder(cluster_name, GAUGE_IDLE)?;
     let handle = recorder.handle();
-    metrics::set_global_recorder(recorder)
-        .map_err(|error| MetricsError::Installed(error.to_string()))?;
+    metrics::set_global_recorder(recorder).map_err(|error| MetricsError::Installed(error.to_string()))?;
     describe();
     counters::born();
     tokio::spawn(upkeep(handle.clone()));
@@ -66,18 +63,14 @@ fn recorder(cluster_name: Option<&str>, idle: Duration) -> Result<PrometheusReco
     for metric in CATALOGUE {
         // Without buckets the exporter would make it a summary, which cannot be added up over pods.
         if let Kind::Histogram(buckets) = metric.kind {
-            builder =
-                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
         }
     }
     Ok(builder.build_recorder())
 }
 
 fn describe() {
-    for Metric {
-        name, kind, help, ..
-    } in CATALOGUE.iter().copied()
-    {
+    for Metric { name, kind, help, .. } in CATALOGUE.iter().copied() {
         match kind {
             Kind::Counter => metrics::describe_counter!(name, Unit::Count, help),
             Kind::Gauge => metrics::describe_gauge!(name, help),

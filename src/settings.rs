@@ -218,11 +218,7 @@ pub enum ControllerMode {
 pub enum SettingsError {
     /// A variable or its flag has a value that cannot be used.
     #[error("{variable}={value:?} cannot be used: expected {accepted}")]
-    Value {
-        variable: &'static str,
-        value: String,
-        accepted: String,
-    },
+    Value { variable: &'static str, value: String, accepted: String },
     /// The command line cannot be understood.
     #[error("{0}; see --help")]
     Usage(String),
@@ -250,10 +246,8 @@ impl Command {
         args: impl IntoIterator<Item = OsString>,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, SettingsError> {
-        let Cli { verb, mut flags } =
-            Cli::try_parse_from(args).map_err(|error| complaint(&error))?;
-        let settings =
-            |flags: &mut Flags| Settings::read(&mut Source::new(|name| flags.take(name), env));
+        let Cli { verb, mut flags } = Cli::try_parse_from(args).map_err(|error| complaint(&error))?;
+        let settings = |flags: &mut Flags| Settings::read(&mut Source::new(|name| flags.take(name), env));
         match verb.unwrap_or(Verb::Run) {
             Verb::Run => settings(&mut flags).map(Self::Run),
             Verb::Crd => Ok(Self::Crd),
@@ -279,10 +273,7 @@ fn complaint(error: &clap::Error) -> SettingsError {
     if !error.use_stderr() {
         return SettingsError::Asked(text.trim_end().to_owned());
     }
-    let lines = text
-        .lines()
-        .take_while(|line| !line.trim().is_empty())
-        .map(str::trim);
+    let lines = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
     let line = lines.collect::<Vec<_>>().join(" ");
     SettingsError::Usage(line.strip_prefix("error: ").unwrap_or(&line).to_owned())
 }
@@ -301,9 +292,7 @@ impl Settings {
             });
         }
         Ok(Self {
-            lease_name: from
-                .name("LEASE_NAME")?
-                .unwrap_or_else(|| "ip-address-controller-leader".to_owned()),
+            lease_name: from.name("LEASE_NAME")?.unwrap_or_else(|| "ip-address-controller-leader".to_owned()),
             lease_duration,
             lease_skew: skew(from, lease_duration)?,
             metrics_port,
@@ -313,14 +302,9 @@ impl Settings {
                 .text("CONTROLLER_VERSION")?
                 .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
             cluster_name: from.text("CLUSTER_NAME")?,
-            log_level: from
-                .log_level("LOG_LEVEL")?
-                .unwrap_or_else(|| "info".to_owned()),
+            log_level: from.log_level("LOG_LEVEL")?.unwrap_or_else(|| "info".to_owned()),
             log_format: from
-                .word(
-                    "LOG_FORMAT",
-                    &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)],
-                )?
+                .word("LOG_FORMAT", &[("json", LogFormat::Json), ("logfmt", LogFormat::Logfmt)])?
                 .unwrap_or(LogFormat::Json),
             pod_name: from.name("POD_NAME")?,
             pod_namespace: from.name("POD_NAMESPACE")?,
@@ -331,8 +315,7 @@ impl Settings {
             cloud_qps: from.rate("CLOUD_QPS", 5.0)?,
             cloud_burst: from.number("CLOUD_BURST", 10, 1..=100_000)?,
             cloud_timeout: from.duration("CLOUD_TIMEOUT", Duration::from_secs(30))?,
-            cloud_operation_timeout: from
-                .duration("CLOUD_OPERATION_TIMEOUT", Duration::from_secs(120))?,
+            cloud_operation_timeout: from.duration("CLOUD_OPERATION_TIMEOUT", Duration::from_secs(120))?,
             disruption_taints: from
                 .taint_keys("DISRUPTION_TAINTS")?
                 .unwrap_or_else(|| DISRUPTION_TAINTS.map(str::to_owned).to_vec()),
@@ -341,8 +324,7 @@ impl Settings {
                 .word("CONTROLLER_MODE", &[("Observe", ControllerMode::Observe)])?
                 .unwrap_or(ControllerMode::AsWritten),
             allow_insecure_endpoint,
-            google_compute_custom_endpoint: from
-                .endpoint("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", allow_insecure_endpoint)?,
+            google_compute_custom_endpoint: from.endpoint("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", allow_insecure_endpoint)?,
         })
     }
 
@@ -356,10 +338,7 @@ impl Settings {
     /// one host must not pass for one.
     pub fn identity(&self) -> String {
         static DRAWN: OnceLock<Uuid> = OnceLock::new();
-        let uid = self
-            .pod_uid
-            .clone()
-            .unwrap_or_else(|| DRAWN.get_or_init(Uuid::new_v4).to_string());
+        let uid = self.pod_uid.clone().unwrap_or_else(|| DRAWN.get_or_init(Uuid::new_v4).to_string());
         format!("{}_{uid}", self.instance())
     }
 
@@ -371,10 +350,7 @@ impl Settings {
                 .map(|name| name.trim().to_owned())
                 .filter(|name| !name.is_empty())
         };
-        self.pod_name
-            .clone()
-            .or_else(host)
-            .unwrap_or_else(|| "localhost".to_owned())
+        self.pod_name.clone().or_else(host).unwrap_or_else(|| "localhost".to_owned())
     }
 }
 
@@ -384,11 +360,6 @@ fn skew(from: &mut Source<'_>, duration: Duration) -> Result<Duration, SettingsE
     const NAME: &str = "LEASE_SKEW_GRACE_SEC";
     // The largest number of whole seconds below half of the duration.
     let most = (duration.as_secs() - 1) / 2;
-    from.number_in_words(
-        NAME,
-        2.min(most),
-        0..=most,
-        "whole seconds, less than half of LEASE_DURATION",
-    )
-    .map(Duration::from_secs)
+    from.number_in_words(NAME, 2.min(most), 0..=most, "whole seconds, less than half of LEASE_DURATION")
+        .map(Duration::from_secs)
 }

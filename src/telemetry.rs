@@ -28,17 +28,8 @@ use self::line::Fields;
 use crate::settings::{LogFormat, Settings};
 
 /// Libraries that tell every request at debug, and some more than that.
-const NOISY: [&str; 9] = [
-    "kube",
-    "kube_client",
-    "kube_runtime",
-    "hyper",
-    "hyper_util",
-    "h2",
-    "tower",
-    "rustls",
-    "warp",
-];
+const NOISY: [&str; 9] =
+    ["kube", "kube_client", "kube_runtime", "hyper", "hyper_util", "h2", "tower", "rustls", "warp"];
 
 static LEADER: AtomicBool = AtomicBool::new(false);
 
@@ -61,27 +52,15 @@ pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-fn subscriber(
-    level: &str,
-    format: LogFormat,
-    to: impl Write + Send + 'static,
-) -> impl Subscriber + Send + Sync {
-    let lines = Lines {
-        format,
-        to: Mutex::new(to),
-    };
+fn subscriber(level: &str, format: LogFormat, to: impl Write + Send + 'static) -> impl Subscriber + Send + Sync {
+    let lines = Lines { format, to: Mutex::new(to) };
     Registry::default().with(lines.with_filter(filter(level)))
 }
 
 /// `level` with the noisy libraries at warn, unless it names them itself: of two directives for one target the later wins.
 fn filter(level: &str) -> EnvFilter {
-    let quiet = level
-        .split(',')
-        .any(|part| matches!(part.trim(), "error" | "off"));
-    let noisy = NOISY
-        .iter()
-        .filter(|_| !quiet)
-        .map(|target| format!("{target}=warn,"));
+    let quiet = level.split(',').any(|part| matches!(part.trim(), "error" | "off"));
+    let noisy = NOISY.iter().filter(|_| !quiet).map(|target| format!("{target}=warn,"));
     EnvFilter::new(noisy.chain([level.to_owned()]).collect::<String>())
 }
 
@@ -96,12 +75,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: Write + Send + 'static,
 {
-    fn on_new_span(
-        &self,
-        attributes: &span::Attributes<'_>,
-        id: &span::Id,
-        context: Context<'_, S>,
-    ) {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
             let mut fields = Fields::default();
             attributes.record(&mut fields);
@@ -119,23 +93,14 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(outer) = span.extensions().get::<Fields>() {
                 fields.extend(outer);
             }
         }
         event.record(&mut fields);
-        let line = line::write(
-            self.format,
-            jiff::Timestamp::now(),
-            event.metadata(),
-            fields,
-            LEADER.load(Ordering::Relaxed),
-        );
+        let line =
+            line::write(self.format, jiff::Timestamp::now(), event.metadata(), fields, LEADER.load(Ordering::Relaxed));
         let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written can be told nowhere.
         let _ = to.write_all(line.as_bytes());

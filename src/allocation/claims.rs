@@ -50,11 +50,11 @@ impl Claims {
                     }
                 }
             }
-            let wanted = if allocation.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(allocation).0 };
+            let wanted =
+                if allocation.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(allocation).0 };
             for ip in wanted.iter().chain(held.keys()).copied().collect::<BTreeSet<_>>() {
                 let state = held.get(&ip).copied();
-                let incumbent =
-                    state.is_some_and(|state| !matches!(state, State::Unassigned | State::Detached));
+                let incumbent = state.is_some_and(|state| !matches!(state, State::Unassigned | State::Detached));
                 if !incumbent && !wanted.contains(&ip) {
                     continue;
                 }
@@ -73,7 +73,9 @@ impl Claims {
     /// Whether the address is that allocation's. Nobody else's is ours.
     pub fn claim(&self, ip: IpAddr, uid: &str) -> Claim {
         let best = self.0.get(&ip).and_then(|all| {
-            all.iter().min_by_key(|standing| (!standing.verified, !standing.incumbent, standing.created, standing.uid.clone()))
+            all.iter().min_by_key(|standing| {
+                (!standing.verified, !standing.incumbent, standing.created, standing.uid.clone())
+            })
         });
         match best {
             Some(standing) if standing.uid != uid => Claim::Other(standing.name.clone()),
@@ -139,7 +141,10 @@ mod tests {
     fn owner(all: &[NetIPAllocation]) -> Vec<&str> {
         let claims = Claims::of(all);
         let ip = IP.parse().unwrap();
-        all.iter().map(|a| a.metadata.uid.as_deref().unwrap()).filter(|uid| claims.claim(ip, uid) == Claim::Ours).collect()
+        all.iter()
+            .map(|a| a.metadata.uid.as_deref().unwrap())
+            .filter(|uid| claims.claim(ip, uid) == Claim::Ours)
+            .collect()
     }
 
     #[test]
@@ -151,7 +156,10 @@ mod tests {
     #[test]
     fn an_incumbent_keeps_it_whatever_the_age_of_the_challenger() {
         assert_eq!(owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, None)]), ["young"]);
-        assert_eq!(owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, Some("Unassigned"))]), ["young"]);
+        assert_eq!(
+            owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, Some("Unassigned"))]),
+            ["young"]
+        );
     }
 
     #[test]

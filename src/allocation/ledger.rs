@@ -63,7 +63,11 @@ impl Ledger {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn newest(&self, name: &str, cached: Option<(&str, u64)>) -> Result<Option<Arc<NetIPAllocation>>, ReadError> {
+    pub async fn newest(
+        &self,
+        name: &str,
+        cached: Option<(&str, u64)>,
+    ) -> Result<Option<Arc<NetIPAllocation>>, ReadError> {
         if let Some((uid, version)) = cached
             && let Some(known) = self.get(uid)
             && number(&known) >= version

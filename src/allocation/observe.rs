@@ -24,8 +24,8 @@ use super::{
     claims::Claims,
     decide::{
         facts::{
-            Adoptable, Drain, Entry, Facts, Fresh, Holder, Life, Mode, NodeObject, NodeView, NotReady, Read, Target, User, Users,
-            Wanted, Whereabouts,
+            Adoptable, Drain, Entry, Facts, Fresh, Holder, Life, Mode, NodeObject, NodeView, NotReady, Read, Target,
+            User, Users, Wanted, Whereabouts,
         },
         failover::Health,
         leaving,
@@ -92,11 +92,12 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>]) -> Result
         Some(api::ProviderName::Azure) => Provider::Azure,
         None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
     };
-    let place = nodes
-        .iter()
-        .filter(|node| node.matches(&spec.node_selector))
-        .filter_map(|node| node.place()?.place())
-        .find(|place| place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region));
+    let place =
+        nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.place()?.place()).find(
+            |place| {
+                place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region)
+            },
+        );
     let from_nodes = |get: fn(Place) -> String, field: &str| {
         place.clone().map(get).ok_or_else(|| {
             format!("no selected node has a {provider} provider ID to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
@@ -104,7 +105,9 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>]) -> Result
     };
     let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
         (Some(account), _) | (None, Some(account)) => account.clone(),
-        (None, None) => from_nodes(|place| place.account, if provider == Provider::Gcp { "project" } else { "region" })?,
+        (None, None) => {
+            from_nodes(|place| place.account, if provider == Provider::Gcp { "project" } else { "region" })?
+        }
     };
     let region = match &spec.cloud.region {
         Some(region) => region.clone(),
@@ -140,9 +143,10 @@ impl Eyes<'_> {
         }
         let place = entry.machine.as_ref().map(|machine| &machine.place);
         let read = self.read(entry, tables);
-        let spent = entry.operation.as_ref().is_some_and(|operation| {
-            tables.is_spent(entry.ip, operation.id) || now >= operation.send_before
-        });
+        let spent = entry
+            .operation
+            .as_ref()
+            .is_some_and(|operation| tables.is_spent(entry.ip, operation.id) || now >= operation.send_before);
         Facts {
             now,
             wanted: if self.subject.wanted.contains(&entry.ip) { Wanted::Yes } else { Wanted::RemovedFromSpec },
@@ -191,7 +195,11 @@ impl Eyes<'_> {
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
             .collect();
         let counts = |began: Instant| tables.reads.counts(&keys, began);
-        let survey = self.around.survey.as_ref().filter(|survey| counts(survey.began) && survey.began.elapsed() < self.blind_after());
+        let survey = self
+            .around
+            .survey
+            .as_ref()
+            .filter(|survey| counts(survey.began) && survey.began.elapsed() < self.blind_after());
         let listed = survey.and_then(|survey| Some((survey.began, survey.addresses.get(&entry.ip)?)));
         let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began));
 
@@ -305,7 +313,9 @@ impl Eyes<'_> {
         match counted.map(|answer| answer.result) {
             None => Adoptable::Looking { node: name },
             Some(Err(error)) => Adoptable::Unreachable { node: name, why: error.to_string() },
-            Some(Ok(seat)) if seat.interface == Interface::Reserved(ip) => Adoptable::Yes { node: name, machine: seat.machine },
+            Some(Ok(seat)) if seat.interface == Interface::Reserved(ip) => {
+                Adoptable::Yes { node: name, machine: seat.machine }
+            }
             Some(Ok(_)) => Adoptable::Looking { node: name },
         }
     }
@@ -341,7 +351,8 @@ impl Eyes<'_> {
                 health.unhealthy += usize::from(bad);
             }
         }
-        for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?))) {
+        for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)))
+        {
             if judged.insert(name.clone()) && self.around.node(name).is_none() && !self.proven_dead(&machine.place) {
                 health.nodes += 1;
                 health.unhealthy += 1;
@@ -354,9 +365,9 @@ impl Eyes<'_> {
     }
 
     fn proven_dead(&self, place: &ProviderId) -> bool {
-        self.view.inspected(place).is_some_and(|answer| {
-            is_gone(&answer) || answer.result.is_ok_and(|seat| seat.power == Power::Stopped)
-        })
+        self.view
+            .inspected(place)
+            .is_some_and(|answer| is_gone(&answer) || answer.result.is_ok_and(|seat| seat.power == Power::Stopped))
     }
 
     /// Chooses nodes for all addresses that need one, and reads the machines of those chosen.
@@ -380,7 +391,10 @@ impl Eyes<'_> {
                     Some((ip, Some(node))) if ip == entry.ip => Some(node.to_owned()),
                     _ => entry.planned_node.clone(),
                 };
-                needs.push((urgency, Need { ip: entry.ip, planned, refused: tables.refused(entry.ip, self.around.now) }));
+                needs.push((
+                    urgency,
+                    Need { ip: entry.ip, planned, refused: tables.refused(entry.ip, self.around.now) },
+                ));
             }
         }
         needs.sort_by_key(|(urgency, need)| (*urgency, need.ip));
@@ -411,12 +425,7 @@ impl Eyes<'_> {
                 }
             }),
         };
-        Candidate {
-            name: node.name_any(),
-            zone: node.zone().to_owned(),
-            verdict,
-            last_choice: node.may_end_soon(),
-        }
+        Candidate { name: node.name_any(), zone: node.zone().to_owned(), verdict, last_choice: node.may_end_soon() }
     }
 
     fn seat(&self, entry: &Entry, node: &str, tables: &Tables) -> Target {
@@ -499,14 +508,21 @@ fn traceparent(entry: &Entry) -> String {
     if let Some(known) = entry.operation.as_ref().and_then(|operation| operation.traceparent.clone()) {
         return known;
     }
-    let open = entry.last_move.as_ref().filter(|journey| journey.to.is_none()).and_then(|journey| journey.trace_id.clone());
+    let open =
+        entry.last_move.as_ref().filter(|journey| journey.to.is_none()).and_then(|journey| journey.trace_id.clone());
     let trace = open.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
     let span = Uuid::new_v4().as_u64_pair().0;
     format!("00-{trace}-{span:016x}-01")
 }
 
 /// All nodes, for [`Surroundings`].
-pub fn surroundings(nodes: &Nodes, view: &CloudView, scope: Option<&Scope>, taints: &[String], now: Timestamp) -> Surroundings {
+pub fn surroundings(
+    nodes: &Nodes,
+    view: &CloudView,
+    scope: Option<&Scope>,
+    taints: &[String],
+    now: Timestamp,
+) -> Surroundings {
     let (survey, survey_error) = scope.map_or((None, None), |scope| view.survey(scope));
     Surroundings { nodes: nodes.all(), survey, survey_error, disruption_taints: taints.to_vec(), now }
 }

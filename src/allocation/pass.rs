@@ -79,7 +79,10 @@ struct Entries {
 
 impl Controller {
     /// For kube's applier: one pass, its outcome told, and when to look again.
-    pub async fn reconcile(self: Arc<Self>, object: Arc<DeserializeGuard<NetIPAllocation>>) -> Result<Action, PassError> {
+    pub async fn reconcile(
+        self: Arc<Self>,
+        object: Arc<DeserializeGuard<NetIPAllocation>>,
+    ) -> Result<Action, PassError> {
         let name = object.name_any();
         let began = Instant::now();
         let result = match &object.0 {
@@ -127,7 +130,13 @@ impl Controller {
         let entries = read_entries(&subject, terminating);
 
         // Observe.
-        let around = observe::surroundings(&self.nodes, &self.view, subject.scope.as_ref().ok(), &self.config.disruption_taints, Timestamp::now());
+        let around = observe::surroundings(
+            &self.nodes,
+            &self.view,
+            subject.scope.as_ref().ok(),
+            &self.config.disruption_taints,
+            Timestamp::now(),
+        );
         if let Ok(scope) = &subject.scope {
             self.view.keep_surveyed(scope, subject.interval.mul_f32(0.9));
         }
@@ -164,7 +173,11 @@ impl Controller {
     }
 
     /// Set before the first deed, while anything may be begun.
-    async fn with_finalizer(&self, object: Arc<NetIPAllocation>, terminating: bool) -> Result<Arc<NetIPAllocation>, PassError> {
+    async fn with_finalizer(
+        &self,
+        object: Arc<NetIPAllocation>,
+        terminating: bool,
+    ) -> Result<Arc<NetIPAllocation>, PassError> {
         let observing = self.config.observe_only || object.spec.mode == api::Mode::Observe;
         if terminating || observing || finalizer::is_set(&*object, api::FINALIZER) {
             return Ok(object);
@@ -289,7 +302,14 @@ impl Controller {
     }
 
     /// One address.
-    fn turn(self: &Arc<Self>, subject: &Subject, entry: &Entry, facts: &mut Facts, workload: &Workload, tables: &mut Tables) -> Turn {
+    fn turn(
+        self: &Arc<Self>,
+        subject: &Subject,
+        entry: &Entry,
+        facts: &mut Facts,
+        workload: &Workload,
+        tables: &mut Tables,
+    ) -> Turn {
         let has_permit = facts.permit;
         facts.permit = true;
         let mut made = pass::run::<Address>(entry.clone(), facts);
@@ -313,7 +333,8 @@ impl Controller {
         let mut turn = Turn {
             before: entry.clone(),
             forgotten: matches!(made.end, End::Forgotten),
-            new_intent: made.entry.operation.as_ref().map(|o| o.id) != entry.operation.as_ref().map(|o| o.id) && made.entry.operation.is_some(),
+            new_intent: made.entry.operation.as_ref().map(|o| o.id) != entry.operation.as_ref().map(|o| o.id)
+                && made.entry.operation.is_some(),
             after: made.entry,
             steps: made.steps,
             deed: None,
@@ -334,7 +355,9 @@ impl Controller {
                         cloud,
                         workload: workload.clone(),
                         cause,
-                        evict: cause.is_some_and(|cause| cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)),
+                        evict: cause.is_some_and(|cause| {
+                            cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)
+                        }),
                     };
                     turn.deed = Some((deed, ticket, None));
                 } else if turn.new_intent {
@@ -342,13 +365,22 @@ impl Controller {
                     turn = Turn { after: entry.clone(), steps: Vec::new(), new_intent: false, ..turn };
                 }
             }
-            End::Refused(why) => tracing::error!(crd = subject.name, ip = %entry.ip, error = why, "the machine asked for what it may not"),
+            End::Refused(why) => {
+                tracing::error!(crd = subject.name, ip = %entry.ip, error = why, "the machine asked for what it may not")
+            }
             End::Rest | End::Wait(_) | End::Forgotten => {}
         }
         turn
     }
 
-    fn debts(self: &Arc<Self>, subject: &Subject, entries: &Entries, permits: &BTreeSet<String>, tables: &mut Tables, used: &mut BTreeSet<String>) -> Vec<Debt> {
+    fn debts(
+        self: &Arc<Self>,
+        subject: &Subject,
+        entries: &Entries,
+        permits: &BTreeSet<String>,
+        tables: &mut Tables,
+        used: &mut BTreeSet<String>,
+    ) -> Vec<Debt> {
         let now = Timestamp::now();
         let send_before = memory::whole_seconds(now.checked_add(SEND_WINDOW).unwrap_or(now));
         entries
@@ -400,7 +432,11 @@ impl Controller {
         terminating: bool,
         retain: bool,
     ) -> Result<(Duration, Outcome), PassError> {
-        let mut owed: Vec<Owed> = debts.iter().filter(|debt| !matches!(debt.state, DebtState::Struck(_))).map(|debt| debt.owed.clone()).collect();
+        let mut owed: Vec<Owed> = debts
+            .iter()
+            .filter(|debt| !matches!(debt.state, DebtState::Struck(_)))
+            .map(|debt| debt.owed.clone())
+            .collect();
         owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| new_debt(turn, facts)));
         let (kept, kept_facts): (Vec<Entry>, Vec<Facts>) = turns
             .iter()
@@ -426,7 +462,15 @@ impl Controller {
         });
         let changed = subject.object.status.as_ref() != Some(&status);
         let stored = if changed {
-            let written = record::write(&self.api, &self.ledger, &self.actor.gate(), self.config.mutation_timeout, &subject.object, status).await;
+            let written = record::write(
+                &self.api,
+                &self.ledger,
+                &self.actor.gate(),
+                self.config.mutation_timeout,
+                &subject.object,
+                status,
+            )
+            .await;
             match written {
                 Written::Yes(stored) => stored,
                 Written::No(why) => {
@@ -468,7 +512,9 @@ impl Controller {
             (false, false) if kept.iter().all(|entry| entry.state == State::Attached) => Outcome::Rested,
             (false, false) => Outcome::Waiting,
         };
-        let settled = outcome == Outcome::Rested && !owes && kept.iter().all(|entry| matches!(entry.reason, Reason::Verified | Reason::Adopted));
+        let settled = outcome == Outcome::Rested
+            && !owes
+            && kept.iter().all(|entry| matches!(entry.reason, Reason::Verified | Reason::Adopted));
         let recheck = if settled { subject.interval } else { subject.interval.min(RECHECK) };
         Ok((if moved { Duration::from_millis(100) } else { recheck }, outcome))
     }
@@ -490,7 +536,8 @@ impl Controller {
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
         for turn in turns {
             for step in &turn.steps {
-                let told = Told { object: stored, provider, before: &turn.before, after: &turn.after, step: *step, now };
+                let told =
+                    Told { object: stored, provider, before: &turn.before, after: &turn.after, step: *step, now };
                 self.teller.moved(&told);
                 let transition = Transition {
                     object: subject.name.clone(),
@@ -506,8 +553,15 @@ impl Controller {
                 }
             }
             let (old, new) = (turn.before.reason, turn.after.reason);
-            if old != new && let Some(reason) = warning(new) {
-                self.teller.warn(stored, reason, &turn.after.ip.to_string(), format!("{} {}", turn.after.ip, turn.after.message));
+            if old != new
+                && let Some(reason) = warning(new)
+            {
+                self.teller.warn(
+                    stored,
+                    reason,
+                    &turn.after.ip.to_string(),
+                    format!("{} {}", turn.after.ip, turn.after.message),
+                );
             }
         }
     }
@@ -521,7 +575,12 @@ impl Controller {
                 && is_of_cloud(&deed.effect)
             {
                 if turn.new_intent {
-                    tables.intents.seen(&turn.after.ip, operation.id, dead_at(operation.send_before, deed.scope.provider, now), true);
+                    tables.intents.seen(
+                        &turn.after.ip,
+                        operation.id,
+                        dead_at(operation.send_before, deed.scope.provider, now),
+                        true,
+                    );
                 }
                 tables.intents.sending(&turn.after.ip);
             }
@@ -551,7 +610,14 @@ impl Controller {
             (Done::Node(None), _) => {}
             (Done::Asked(asked), _) => {
                 for (user, answer) in asked {
-                    self.asked(object, &mut tables, &user.uid, &format!("{}/{}", user.namespace, user.name), answer, now);
+                    self.asked(
+                        object,
+                        &mut tables,
+                        &user.uid,
+                        &format!("{}/{}", user.namespace, user.name),
+                        answer,
+                        now,
+                    );
                 }
             }
             (Done::Verified(verified), Some((_, machine, operation, attach))) => {
@@ -565,7 +631,12 @@ impl Controller {
                 self.view.changed(&machine.place);
                 count(attach, &object.name_any(), Ended::Error);
                 let reason = if attach { "IPAttachFailed" } else { "IPDetachFailed" };
-                self.teller.warn(object, reason, &deed.ip.to_string(), format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy()));
+                self.teller.warn(
+                    object,
+                    reason,
+                    &deed.ip.to_string(),
+                    format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy()),
+                );
             }
             (Done::HeldBack(why), _) => {
                 tracing::info!(crd = object.name_any(), ip = %deed.ip, why, "effect held back");
@@ -579,7 +650,15 @@ impl Controller {
         }
     }
 
-    fn asked(&self, object: &NetIPAllocation, tables: &mut Tables, uid: &str, pod: &str, answer: Asked, now: Timestamp) {
+    fn asked(
+        &self,
+        object: &NetIPAllocation,
+        tables: &mut Tables,
+        uid: &str,
+        pod: &str,
+        answer: Asked,
+        now: Timestamp,
+    ) {
         let name = object.name_any();
         let (outcome, blocked) = match answer {
             Asked::Accepted => {
@@ -606,7 +685,12 @@ impl Controller {
             DebtState::Struck(why) => {
                 self.tables().forget_debt(&owed.machine);
                 if let Some(why) = why {
-                    self.teller.warn(stored, "RestoreFailed", &owed.node, format!("node {} does not get an external address of its own back: {why}", owed.node));
+                    self.teller.warn(
+                        stored,
+                        "RestoreFailed",
+                        &owed.node,
+                        format!("node {} does not get an external address of its own back: {why}", owed.node),
+                    );
                 }
                 return;
             }
@@ -614,7 +698,13 @@ impl Controller {
         };
         let (Some((operation, before)), Ok(scope)) = (owed.attempt, &subject.scope) else { return };
         let Some(cloud) = self.view.cloud(scope.provider).cloned() else { return };
-        let order = Restore { scope: scope.clone(), machine: owed.machine.clone(), operation, own: owed.own.clone(), gate: self.actor.gate_until(before) };
+        let order = Restore {
+            scope: scope.clone(),
+            machine: owed.machine.clone(),
+            operation,
+            own: owed.own.clone(),
+            gate: self.actor.gate_until(before),
+        };
         let (me, name) = (self.clone(), subject.name.clone());
         self.effects.spawn(async move {
             let result = cloud.restore(&order).await;
@@ -639,18 +729,30 @@ impl Controller {
         });
     }
 
-    fn gauge(&self, subject: &Subject, stored: &NetIPAllocation, entries: &[Entry], facts: &[Facts], plan: &Plan, around: &Surroundings) {
+    fn gauge(
+        &self,
+        subject: &Subject,
+        stored: &NetIPAllocation,
+        entries: &[Entry],
+        facts: &[Facts],
+        plan: &Plan,
+        around: &Surroundings,
+    ) {
         let status = stored.status.clone().unwrap_or_default();
         let ready = status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
         let addresses = entries.iter().map(|entry| metrics::AddressGauges {
             ip: entry.ip.to_string(),
-            node: entry.node.clone().filter(|_| matches!(entry.state, State::Attached | State::Draining | State::Releasing)),
+            node: entry
+                .node
+                .clone()
+                .filter(|_| matches!(entry.state, State::Attached | State::Draining | State::Releasing)),
             state: entry.state.shown(),
             reason: entry.reason.as_str(),
         });
         let labelled = around.nodes.iter().filter(|node| {
-            node.label(api::READY_LABEL) == Some(api::READY_VALUE) && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)
+            node.label(api::READY_LABEL) == Some(api::READY_VALUE)
+                && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)
         });
         self.gauges.allocation(
             &subject.name,
@@ -661,11 +763,17 @@ impl Controller {
                 unattached: size(status.unattached_count),
                 required: size(status.required_count),
                 conflicting: entries.iter().filter(|entry| entry.reason == Reason::DuplicateClaim).count(),
-                eligible_nodes: plan.counts.get(&super::decide::placement::Verdict::Eligible).copied().unwrap_or_default(),
+                eligible_nodes: plan
+                    .counts
+                    .get(&super::decide::placement::Verdict::Eligible)
+                    .copied()
+                    .unwrap_or_default(),
                 spare_nodes: plan.spare,
                 failover_frozen: facts.iter().any(|facts| facts.frozen),
                 reconcile_interval: subject.interval,
-                last_success: around.survey.as_ref().map(|survey| around.now.as_second() - i64::try_from(survey.began.elapsed().as_secs()).unwrap_or_default()),
+                last_success: around.survey.as_ref().map(|survey| {
+                    around.now.as_second() - i64::try_from(survey.began.elapsed().as_secs()).unwrap_or_default()
+                }),
                 deletion: stored.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
                 provider: subject.scope.as_ref().ok().map(|scope| scope.provider),
                 region: subject.scope.as_ref().map(|scope| scope.region.clone()).unwrap_or_default(),
@@ -708,7 +816,10 @@ enum DebtState {
     Waits,
     /// Settled; the text says why if it could not be paid.
     Struck(Option<String>),
-    Paying { ticket: flight::Ticket<Key>, permit: Option<OwnedSemaphorePermit> },
+    Paying {
+        ticket: flight::Ticket<Key>,
+        permit: Option<OwnedSemaphorePermit>,
+    },
 }
 
 fn read_entries(subject: &Subject, terminating: bool) -> Entries {
@@ -735,7 +846,12 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
         }
     }
     known.sort_by_key(|entry| entry.ip);
-    Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect(), unusable: if terminating { Vec::new() } else { unusable } }
+    Entries {
+        known,
+        foreign,
+        owed: status.owed.iter().filter_map(memory::read_owed).collect(),
+        unusable: if terminating { Vec::new() } else { unusable },
+    }
 }
 
 /// Takes the seats of everything that status says is held or owed.

@@ -68,7 +68,9 @@ fn kind(error: &kube::Error) -> WriteFailure {
         kube::Error::Api(status) if status.is_conflict() => WriteFailure::Conflict,
         kube::Error::Api(status) if status.is_forbidden() => WriteFailure::Forbidden,
         kube::Error::Api(status) if status.is_invalid() => WriteFailure::Invalid,
-        kube::Error::Api(status) if status.code == 413 || status.message.contains("too large") => WriteFailure::TooLarge,
+        kube::Error::Api(status) if status.code == 413 || status.message.contains("too large") => {
+            WriteFailure::TooLarge
+        }
         _ => WriteFailure::Unavailable,
     }
 }

@@ -43,7 +43,13 @@ impl Controller {
         match timeout(limit, finalizer::clear(&self.api, &**object, api::FINALIZER, Release::Done)).await {
             Ok(Ok(gone)) => {
                 if gone {
-                    self.teller.note(object, "Released", "", "everything is let go, the object may go".to_owned(), None);
+                    self.teller.note(
+                        object,
+                        "Released",
+                        "",
+                        "everything is let go, the object may go".to_owned(),
+                        None,
+                    );
                 }
                 Ok(gone)
             }

@@ -52,12 +52,16 @@ impl Controller {
         }
         let Some(place) = node.place() else { return false };
         let Some(parsed) = place.place() else { return false };
-        let scope = Scope { provider: parsed.provider, account: parsed.account, region: parsed.region, resource_group: None };
+        let scope =
+            Scope { provider: parsed.provider, account: parsed.account, region: parsed.region, resource_group: None };
         let (Some(survey), None) = self.view.survey(&scope) else { return false };
         {
             let tables = self.tables();
             let key = Key::Machine(place.clone());
-            if tables.flights.is_busy(&key) || tables.seats.is_taken(&place) || !tables.reads.counts([&key], survey.began) {
+            if tables.flights.is_busy(&key)
+                || tables.seats.is_taken(&place)
+                || !tables.reads.counts([&key], survey.began)
+            {
                 return false;
             }
         }
@@ -66,7 +70,9 @@ impl Controller {
         }
         // A label that names an allocation of another release is that one's business.
         match node.label(ALLOCATION_LABEL) {
-            Some(whose) if !self.ledger.all().iter().any(|object| object.name_any() == whose) => !self.ledger.exists(whose).await,
+            Some(whose) if !self.ledger.all().iter().any(|object| object.name_any() == whose) => {
+                !self.ledger.exists(whose).await
+            }
             Some(_) | None => true,
         }
     }

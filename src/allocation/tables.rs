@@ -67,7 +67,11 @@ struct Asked {
 enum Paying {
     /// Settled, or (with a text) refused for good.
     Ended(Option<String>),
-    Failed { attempt: Uuid, attempts: u32, retry: Timestamp },
+    Failed {
+        attempt: Uuid,
+        attempts: u32,
+        retry: Timestamp,
+    },
 }
 
 impl Tables {
@@ -185,8 +189,7 @@ impl Tables {
             (None, _) => 0,
         };
         // Accepted: its deletion shows in a moment; asked again only if that gets lost.
-        let delay =
-            if refusals == 0 { Duration::from_secs(30) } else { EVICTION_REFUSED.delay(refusals, jitter) };
+        let delay = if refusals == 0 { Duration::from_secs(30) } else { EVICTION_REFUSED.delay(refusals, jitter) };
         let again = now.checked_add(delay).unwrap_or(now);
         self.evictions.insert(pod.to_owned(), Asked { blocked, again, refusals });
     }
@@ -205,7 +208,14 @@ impl Tables {
     }
 
     /// An attempt to pay a debt failed.
-    pub fn restore_failed(&mut self, machine: &MachineId, attempt: Uuid, error: &CloudError, now: Timestamp, jitter: f64) {
+    pub fn restore_failed(
+        &mut self,
+        machine: &MachineId,
+        attempt: Uuid,
+        error: &CloudError,
+        now: Timestamp,
+        jitter: f64,
+    ) {
         let attempts = match self.debts.get(machine) {
             Some(Paying::Failed { attempts, .. }) => attempts.saturating_add(1),
             Some(Paying::Ended(_)) | None => 1,
@@ -261,19 +271,25 @@ const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most:
 fn backoff(kind: ErrorKind) -> Backoff {
     match kind {
         ErrorKind::Throttled => Backoff::THROTTLED,
-        ErrorKind::Denied | ErrorKind::Unauthenticated | ErrorKind::Quota | ErrorKind::Unsupported | ErrorKind::Invalid => {
-            Backoff::PERMANENT
-        }
-        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Unknown => {
-            Backoff::TRANSIENT
-        }
+        ErrorKind::Denied
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Quota
+        | ErrorKind::Unsupported
+        | ErrorKind::Invalid => Backoff::PERMANENT,
+        ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::Timeout
+        | ErrorKind::Unavailable
+        | ErrorKind::Unknown => Backoff::TRANSIENT,
     }
 }
 
 /// The cloud says that this node cannot take this address, now or ever: try another (P11).
 fn refuses_node(kind: ErrorKind) -> bool {
     match kind {
-        ErrorKind::Conflict | ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Quota => true,
+        ErrorKind::Conflict | ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Quota => {
+            true
+        }
         ErrorKind::Denied
         | ErrorKind::Unauthenticated
         | ErrorKind::Throttled

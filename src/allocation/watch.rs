@@ -92,9 +92,9 @@ pub fn allocations(
         .reflect(writer)
         .filter_map(move |event| {
             let woken = match complaints.heard(event, &synced) {
-                Some(watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object)) => {
-                    Some(ObjectRef::from_obj(&object))
-                }
+                Some(
+                    watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object),
+                ) => Some(ObjectRef::from_obj(&object)),
                 Some(watcher::Event::Init | watcher::Event::InitDone) | None => None,
             };
             std::future::ready(woken)

@@ -17,16 +17,12 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
     stream.read_to_string(&mut text).await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let kind = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-type: "));
+    let kind = head.lines().find_map(|line| line.strip_prefix("content-type: "));
     (status, kind.unwrap_or_default().to_owned(), body.to_owned())
 }
 
 async fn health_server(health: &Health) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
-    let listener = bind(Some(Ipv4Addr::LOCALHOST.into()), 0, "HEALTH_PORT")
-        .await
-        .unwrap();
+    let listener = bind(Some(Ipv4Addr::LOCALHOST.into()), 0, "HEALTH_PORT").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let task = tokio::spawn(serve_health(listener, health.clone(), stop.clone()));
     (address, stop, task)
@@ -40,17 +36,11 @@ fn answer(status: u16, body: &str) -> (u16, String, String) {
 async fn the_probes_say_what_they_were_told() {
     let health = Health::new();
     let (address, _stop, _task) = health_server(&health).await;
-    assert_eq!(
-        get(address, "/readyz").await,
-        answer(503, "not-ready: starting")
-    );
+    assert_eq!(get(address, "/readyz").await, answer(503, "not-ready: starting"));
     health.ready();
     assert_eq!(get(address, "/readyz").await, answer(200, "ready"));
     health.not_ready("CRD is missing");
-    assert_eq!(
-        get(address, "/readyz").await,
-        answer(503, "not-ready: CRD is missing")
-    );
+    assert_eq!(get(address, "/readyz").await, answer(503, "not-ready: CRD is missing"));
     for path in ["/healthz", "/livez", "/livez?verbose"] {
         assert_eq!(get(address, path).await, answer(200, "ok"));
     }
@@ -61,24 +51,14 @@ async fn the_probes_say_what_they_were_told() {
 
 #[tokio::test]
 async fn metrics_are_rendered_anew_for_each_scrape() {
-    let listener = bind(Some(Ipv4Addr::LOCALHOST.into()), 0, "METRICS_PORT")
-        .await
-        .unwrap();
+    let listener = bind(Some(Ipv4Addr::LOCALHOST.into()), 0, "METRICS_PORT").await.unwrap();
     let address = listener.local_addr().unwrap();
     let scrapes = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let render = move || {
-        format!(
-            "scrapes {}\n",
-            scrapes.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-        )
-    };
+    let render = move || format!("scrapes {}\n", scrapes.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     tokio::spawn(serve_metrics(listener, render, CancellationToken::new()));
     for n in 0..2 {
         let (status, kind, body) = get(address, "/metrics").await;
-        assert_eq!(
-            (status, kind.as_str(), body),
-            (200, METRICS_TEXT, format!("scrapes {n}\n"))
-        );
+        assert_eq!((status, kind.as_str(), body), (200, METRICS_TEXT, format!("scrapes {n}\n")));
     }
     assert_eq!(get(address, "/healthz").await.0, 404);
 }
@@ -98,14 +78,8 @@ async fn a_port_in_use_is_one_line_that_names_the_variable() {
     for address in [Some(Ipv4Addr::LOCALHOST.into()), None] {
         let taken = bind(address, 0, "METRICS_PORT").await.unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = bind(address, port, "METRICS_PORT")
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(&format!("METRICS_PORT={port}: ")),
-            "{error}"
-        );
+        let error = bind(address, port, "METRICS_PORT").await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("METRICS_PORT={port}: ")), "{error}");
         assert_eq!(error.lines().count(), 1);
     }
 }
@@ -114,15 +88,8 @@ async fn a_port_in_use_is_one_line_that_names_the_variable() {
 async fn no_bind_address_means_ipv4_too() {
     let listener = bind(None, 0, "HEALTH_PORT").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(serve_health(
-        listener,
-        Health::new(),
-        CancellationToken::new(),
-    ));
-    assert_eq!(
-        get((Ipv4Addr::LOCALHOST, port).into(), "/livez").await.0,
-        200
-    );
+    tokio::spawn(serve_health(listener, Health::new(), CancellationToken::new()));
+    assert_eq!(get((Ipv4Addr::LOCALHOST, port).into(), "/livez").await.0, 200);
 }
 
 #[tokio::test(start_paused = true)]

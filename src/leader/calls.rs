@@ -33,9 +33,7 @@ pub(super) enum CallError {
 impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
         match &error {
-            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => {
-                Self::Conflict
-            }
+            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict,
             kube::Error::Api(status) if status.is_not_found() => Self::Missing,
             _ => Self::Failed(error.to_string()),
         }
@@ -68,22 +66,18 @@ impl Calls {
     }
 
     pub(super) async fn create(&self, lease: &Lease) -> Result<Lease, CallError> {
-        self.bounded(self.api.create(&PostParams::default(), lease))
-            .await
+        self.bounded(self.api.create(&PostParams::default(), lease)).await
     }
 
     /// Compare-and-swap on the resourceVersion that `lease` carries.
     pub(super) async fn replace(&self, lease: &Lease) -> Result<Lease, CallError> {
-        self.bounded(self.api.replace(&self.name, &PostParams::default(), lease))
-            .await
+        self.bounded(self.api.replace(&self.name, &PostParams::default(), lease)).await
     }
 
     /// Every change after `version`, until the server ends the stream. Deliberately not kube's `watcher`, which begins
     /// with a list.
     pub(super) async fn changes(&self, version: &str) -> Result<Changes, CallError> {
-        let one = WatchParams::default()
-            .fields(&format!("metadata.name={}", self.name))
-            .disable_bookmarks();
+        let one = WatchParams::default().fields(&format!("metadata.name={}", self.name)).disable_bookmarks();
         let events = self.bounded(self.api.watch(&one, version)).await?;
         Ok(events
             // A failed stream is an ended one: the tick goes on reading, and a new stream is opened from there.
@@ -93,16 +87,10 @@ impl Calls {
             .boxed())
     }
 
-    async fn bounded<T>(
-        &self,
-        call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, CallError> {
+    async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
         match timeout(self.limit, call).await {
             Ok(answer) => answer.map_err(CallError::from),
-            Err(_) => Err(CallError::Failed(format!(
-                "no answer within {:?}",
-                self.limit
-            ))),
+            Err(_) => Err(CallError::Failed(format!("no answer within {:?}", self.limit))),
         }
     }
 }

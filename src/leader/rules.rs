@@ -26,21 +26,12 @@ pub(super) fn proven_until(sent: Instant, config: &LeaseConfig) -> Instant {
 
 /// Who a Lease says holds it; an empty name is nobody.
 pub(super) fn holder(lease: &Lease) -> Option<&str> {
-    lease
-        .spec
-        .as_ref()?
-        .holder_identity
-        .as_deref()
-        .filter(|name| !name.is_empty())
+    lease.spec.as_ref()?.holder_identity.as_deref().filter(|name| !name.is_empty())
 }
 
 /// How often the Lease has changed hands, as it says itself.
 pub(super) fn transitions(lease: &Lease) -> i32 {
-    lease
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.lease_transitions)
-        .unwrap_or(0)
+    lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0)
 }
 
 /// What a candidate may do now.
@@ -76,27 +67,15 @@ impl Memory {
     pub(super) fn saw(&mut self, lease: Option<&Lease>, now: Instant, config: &LeaseConfig) {
         let Some(lease) = lease else { return };
         let version = lease.metadata.resource_version.clone();
-        if self
-            .seen
-            .as_ref()
-            .is_some_and(|seen| seen.version == version)
-        {
+        if self.seen.as_ref().is_some_and(|seen| seen.version == version) {
             return;
         }
-        self.seen = Some(Sighting {
-            version,
-            held: holder(lease).is_some(),
-            dead_at: now + patience(lease, config),
-        });
+        self.seen = Some(Sighting { version, held: holder(lease).is_some(), dead_at: now + patience(lease, config) });
     }
 
     /// What `config.identity` may do at `now`, having just [seen](Self::saw) this Lease.
     pub(super) fn claim(&self, lease: Option<&Lease>, now: Instant, config: &LeaseConfig) -> Claim {
-        let dead_at = self
-            .seen
-            .as_ref()
-            .filter(|seen| seen.held)
-            .map(|seen| seen.dead_at);
+        let dead_at = self.seen.as_ref().filter(|seen| seen.held).map(|seen| seen.dead_at);
         let other_may_lead = dead_at.filter(|at| now < *at);
         match (lease, other_may_lead) {
             (None, Some(at)) => Claim::NotBefore(at),
@@ -147,11 +126,7 @@ pub(super) fn taken(lease: &Lease, config: &LeaseConfig, at: Timestamp) -> Lease
         if !ours_already {
             spec.acquire_time = Some(MicroTime(at));
             let before = spec.lease_transitions.unwrap_or(0);
-            spec.lease_transitions = Some(if first {
-                before
-            } else {
-                before.saturating_add(1)
-            });
+            spec.lease_transitions = Some(if first { before } else { before.saturating_add(1) });
         }
         spec.holder_identity = Some(config.identity.clone());
         spec.lease_duration_seconds = Some(whole_seconds(config.duration));
@@ -251,10 +226,7 @@ mod tests {
         memory.saw(Some(&held), t, &c);
         memory.saw(Some(&held), t + seconds(50), &c);
         let almost = t + seconds(62) - Duration::from_nanos(1);
-        assert_eq!(
-            memory.claim(Some(&held), almost, &c),
-            Claim::NotBefore(t + seconds(62))
-        );
+        assert_eq!(memory.claim(Some(&held), almost, &c), Claim::NotBefore(t + seconds(62)));
         assert_eq!(memory.claim(Some(&held), t + seconds(62), &c), Claim::Take);
     }
 
@@ -265,10 +237,7 @@ mod tests {
         memory.saw(Some(&lease("1", Some("b"))), t, &c);
         let renewed = lease("2", Some("b"));
         memory.saw(Some(&renewed), t + seconds(30), &c);
-        assert_eq!(
-            memory.claim(Some(&renewed), t + seconds(70), &c),
-            Claim::NotBefore(t + seconds(92))
-        );
+        assert_eq!(memory.claim(Some(&renewed), t + seconds(70), &c), Claim::NotBefore(t + seconds(92)));
     }
 
     #[test]
@@ -278,10 +247,7 @@ mod tests {
         held.spec.as_mut().unwrap().lease_duration_seconds = Some(100);
         let mut memory = Memory::default();
         memory.saw(Some(&held), t, &c);
-        assert_eq!(
-            memory.claim(Some(&held), t, &c),
-            Claim::NotBefore(t + seconds(102))
-        );
+        assert_eq!(memory.claim(Some(&held), t, &c), Claim::NotBefore(t + seconds(102)));
     }
 
     #[test]
@@ -292,10 +258,7 @@ mod tests {
             held.spec.as_mut().unwrap().lease_duration_seconds = Some(said);
             let mut memory = Memory::default();
             memory.saw(Some(&held), t, &c);
-            assert_eq!(
-                memory.claim(Some(&held), t, &c),
-                Claim::NotBefore(t + seconds(62))
-            );
+            assert_eq!(memory.claim(Some(&held), t, &c), Claim::NotBefore(t + seconds(62)));
         }
     }
 
@@ -305,10 +268,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.saw(Some(&lease("1", Some("b"))), t, &c);
         memory.saw(None, t + seconds(10), &c);
-        assert_eq!(
-            memory.claim(None, t + seconds(10), &c),
-            Claim::NotBefore(t + seconds(62))
-        );
+        assert_eq!(memory.claim(None, t + seconds(10), &c), Claim::NotBefore(t + seconds(62)));
         assert_eq!(memory.claim(None, t + seconds(62), &c), Claim::Create);
     }
 
@@ -358,24 +318,14 @@ mod tests {
         let held = taken(&lease("7", None), &config(), Timestamp::UNIX_EPOCH);
         let free = released(&held);
         assert_eq!(free.metadata, held.metadata);
-        assert_eq!(
-            free.spec.unwrap(),
-            LeaseSpec {
-                lease_transitions: Some(5),
-                ..LeaseSpec::default()
-            }
-        );
+        assert_eq!(free.spec.unwrap(), LeaseSpec { lease_transitions: Some(5), ..LeaseSpec::default() });
     }
 
     #[test]
     fn a_duration_is_written_in_whole_seconds_rounded_up() {
         let cases = [(0, 1), (1, 1), (1000, 1), (1001, 2), (60_000, 60)];
         for (millis, written) in cases {
-            assert_eq!(
-                whole_seconds(Duration::from_millis(millis)),
-                written,
-                "{millis} ms"
-            );
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), written, "{millis} ms");
         }
     }
 }

@@ -37,11 +37,8 @@ impl Term {
     pub(super) fn begin(candidate: Candidate, lease: Lease, standing: Standing) -> Self {
         let stop = CancellationToken::new();
         let proof = standing.proof();
-        let renewal = Renewal {
-            candidate: candidate.clone(),
-            standing: Revoked(standing),
-            complaint: Complaint::default(),
-        };
+        let renewal =
+            Renewal { candidate: candidate.clone(), standing: Revoked(standing), complaint: Complaint::default() };
         Self {
             transitions: rules::transitions(&lease),
             renewal: tokio::spawn(renewal.run(lease, stop.clone())),
@@ -72,13 +69,7 @@ impl Term {
     /// Tries for 2 s, then gives up; the Lease then dies of age. Nothing may be in flight any more (F6): what is sent
     /// after this is not proven.
     pub async fn release(self) {
-        let Self {
-            candidate,
-            proof,
-            renewal,
-            stop,
-            ..
-        } = self;
+        let Self { candidate, proof, renewal, stop, .. } = self;
         drop(stop);
         let handed_over = timeout(RELEASE_LIMIT, async {
             // The task revokes the proof as it ends; only then may another lead.
@@ -178,10 +169,7 @@ impl Renewal {
     async fn renew(&self, lease: &Lease) -> Renewed {
         let Candidate { calls, config, .. } = &self.candidate;
         let sent = Instant::now();
-        match calls
-            .replace(&rules::taken(lease, config, Timestamp::now()))
-            .await
-        {
+        match calls.replace(&rules::taken(lease, config, Timestamp::now())).await {
             Ok(now) => {
                 self.candidate.hear(Some(&now));
                 if self.standing.0.extend(rules::proven_until(sent, config)) {

@@ -56,9 +56,7 @@ async fn until(condition: impl Fn() -> bool) {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(10 * DURATION, wait)
-        .await
-        .expect("the condition came to hold");
+    timeout(10 * DURATION, wait).await.expect("the condition came to hold");
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,14 +66,8 @@ async fn a_single_candidate_leads_at_once_and_goes_on_leading() {
     let start = Instant::now();
     let term = a.lead().await;
     assert!(start.elapsed() <= AT_ONCE);
-    assert_eq!(
-        (server.holder().as_deref(), term.transitions()),
-        (Some("a"), 0)
-    );
-    assert!(
-        timeout(20 * DURATION, term.lost()).await.is_err(),
-        "lost without a cause"
-    );
+    assert_eq!((server.holder().as_deref(), term.transitions()), (Some("a"), 0));
+    assert!(timeout(20 * DURATION, term.lost()).await.is_err(), "lost without a cause");
     assert!(term.proof().outlasts(DURATION / 3));
 }
 
@@ -126,10 +118,7 @@ async fn releasing_clears_the_lease_on_the_server() {
     let server = Server::new();
     let (a, _link) = candidate(&server, "a");
     a.lead().await.release().await;
-    assert_eq!(
-        server.lease().unwrap()["spec"],
-        json!({"leaseTransitions": 0})
-    );
+    assert_eq!(server.lease().unwrap()["spec"], json!({"leaseTransitions": 0}));
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,22 +134,14 @@ async fn a_leader_that_is_cut_off_stops_before_the_standby_begins() {
         link.send_replace(cut);
         term.lost().await;
         let lost_at = Instant::now();
-        assert!(
-            lost_at - cut_at <= DURATION - SKEW,
-            "{cut:?}: lost after {:?}",
-            lost_at - cut_at
-        );
+        assert!(lost_at - cut_at <= DURATION - SKEW, "{cut:?}: lost after {:?}", lost_at - cut_at);
         assert!(!proven(&term));
 
         let (_next, began) = waiting.await.unwrap();
         let gap = began - lost_at;
         assert!(gap >= 2 * SKEW, "{cut:?}: led {gap:?} after the loss");
         let slack = config("b").retry_period() * 2;
-        assert!(
-            began - cut_at <= DURATION + SKEW + slack,
-            "{cut:?}: {:?}",
-            began - cut_at
-        );
+        assert!(began - cut_at <= DURATION + SKEW + slack, "{cut:?}: {:?}", began - cut_at);
     }
 }
 
@@ -176,12 +157,7 @@ async fn renewals_that_arrive_late_do_not_take_the_lease_back() {
 
     link.send_replace(Link::Open);
     until(|| server.refused().len() >= 5).await;
-    assert!(
-        server
-            .refused()
-            .iter()
-            .all(|holder| holder.as_deref() == Some("a"))
-    );
+    assert!(server.refused().iter().all(|holder| holder.as_deref() == Some("a")));
     assert!(!proven(&term));
     assert!(timeout(5 * DURATION, next.lost()).await.is_err());
     assert_eq!(server.holder().as_deref(), Some("b"));
@@ -212,14 +188,8 @@ async fn somebody_elses_edit_of_our_lease_costs_nothing() {
         server.edit(|lease| lease["metadata"]["annotations"] = json!({"note": "x"}));
         assert!(timeout(DURATION / 10, term.lost()).await.is_err());
     }
-    assert!(
-        !server.refused().is_empty(),
-        "no edit came between read and write"
-    );
-    assert_eq!(
-        server.lease().unwrap()["metadata"]["annotations"]["note"],
-        "x"
-    );
+    assert!(!server.refused().is_empty(), "no edit came between read and write");
+    assert_eq!(server.lease().unwrap()["metadata"]["annotations"]["note"], "x");
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,17 +201,10 @@ async fn leadership_is_lost_at_the_next_renewal_when_another_holds_the_lease() {
         server.edit(|lease| lease["spec"]["holderIdentity"] = taken.clone());
         let edited = Instant::now();
         term.lost().await;
-        assert!(
-            edited.elapsed() <= config("a").retry_period() + AT_ONCE,
-            "{taken}"
-        );
+        assert!(edited.elapsed() <= config("a").retry_period() + AT_ONCE, "{taken}");
         assert!(!proven(&term));
         term.release().await;
-        assert_eq!(
-            server.lease().unwrap()["spec"]["holderIdentity"],
-            taken,
-            "not ours to clear"
-        );
+        assert_eq!(server.lease().unwrap()["spec"]["holderIdentity"], taken, "not ours to clear");
     }
 }
 
@@ -314,11 +277,7 @@ async fn a_release_beside_a_renewal_that_was_cut_short_still_clears_the_lease() 
     link.send_replace(Link::Open);
     term.release().await;
     assert_eq!(server.holder(), None);
-    assert_eq!(
-        server.refused(),
-        [None],
-        "the release met the version of the lost answer"
-    );
+    assert_eq!(server.refused(), [None], "the release met the version of the lost answer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,11 +292,7 @@ async fn dropping_a_term_ends_its_proof_and_its_renewals() {
     proof.ended().await;
     assert!(dropped.elapsed() <= AT_ONCE);
     let (_next, began) = waiting.await.unwrap();
-    assert!(
-        began - dropped >= DURATION - config("a").retry_period(),
-        "{:?}",
-        began - dropped
-    );
+    assert!(began - dropped >= DURATION - config("a").retry_period(), "{:?}", began - dropped);
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,11 +302,7 @@ async fn a_candidate_is_alive_while_the_server_answers_it() {
     let _term = a.lead().await;
     assert!(!b.alive(), "has not asked yet");
     let waiting = standby(&b).await;
-    assert!(
-        timeout(5 * DURATION, until(|| !a.alive() || !b.alive()))
-            .await
-            .is_err()
-    );
+    assert!(timeout(5 * DURATION, until(|| !a.alive() || !b.alive())).await.is_err());
     link.send_replace(Link::Refused);
     let cut = Instant::now();
     until(|| !b.alive()).await;
@@ -387,11 +338,7 @@ async fn never_two_proofs_at_once_whatever_the_links_do() {
                     {
                         let mut proofs = proofs.lock().unwrap();
                         let rivals = proofs.iter().filter(|proof| proof.outlasts(Duration::ZERO));
-                        assert_eq!(
-                            rivals.count(),
-                            0,
-                            "seed {seed}: {name} leads beside another"
-                        );
+                        assert_eq!(rivals.count(), 0, "seed {seed}: {name} leads beside another");
                         proofs.push(term.proof());
                     }
                     term.lost().await;
@@ -400,35 +347,20 @@ async fn never_two_proofs_at_once_whatever_the_links_do() {
         }
         let mut dice = seed;
         let mut roll = |sides: u64| {
-            dice = dice
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (dice >> 33) % sides
         };
         for _ in 0..400 {
             let link = &links[usize::try_from(roll(3)).unwrap()];
-            let weather = [
-                Link::Open,
-                Link::Open,
-                Link::Refused,
-                Link::BlackHole,
-                Link::Deaf,
-                Link::NoWatch,
-            ];
+            let weather = [Link::Open, Link::Open, Link::Refused, Link::BlackHole, Link::Deaf, Link::NoWatch];
             link.send_replace(weather[usize::try_from(roll(6)).unwrap()]);
             sleep(Duration::from_millis(roll(90_000))).await;
         }
         let terms = proofs.lock().unwrap().len();
-        assert!(
-            terms > 20,
-            "seed {seed}: only {terms} terms, the test shows little"
-        );
+        assert!(terms > 20, "seed {seed}: only {terms} terms, the test shows little");
         lives.iter().for_each(|life| life.abort());
         for life in join_all(lives).await {
-            assert!(
-                life.unwrap_err().is_cancelled(),
-                "seed {seed}: a life ended by itself"
-            );
+            assert!(life.unwrap_err().is_cancelled(), "seed {seed}: a life ended by itself");
         }
     }
 }

@@ -30,11 +30,7 @@ impl Ended {
 
 impl<T, E> From<&Result<T, E>> for Ended {
     fn from(result: &Result<T, E>) -> Self {
-        if result.is_ok() {
-            Self::Success
-        } else {
-            Self::Error
-        }
+        if result.is_ok() { Self::Success } else { Self::Error }
     }
 }
 
@@ -75,14 +71,8 @@ pub enum WriteFailure {
 }
 
 impl WriteFailure {
-    const ALL: [Self; 6] = [
-        Self::Conflict,
-        Self::Forbidden,
-        Self::Invalid,
-        Self::TooLarge,
-        Self::Timeout,
-        Self::Unavailable,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Conflict, Self::Forbidden, Self::Invalid, Self::TooLarge, Self::Timeout, Self::Unavailable];
 
     fn label(self) -> &'static str {
         match self {
@@ -128,8 +118,7 @@ pub fn allocation_seen(crd_name: &str) {
         counter!(POD_EVICTIONS, "crd_name" => crd_name.clone(), "outcome" => outcome).increment(0);
     }
     for reason in WriteFailure::ALL.map(WriteFailure::label) {
-        counter!(STATUS_WRITE_ERRORS, "crd_name" => crd_name.clone(), "reason" => reason)
-            .increment(0);
+        counter!(STATUS_WRITE_ERRORS, "crd_name" => crd_name.clone(), "reason" => reason).increment(0);
     }
     let _ = histogram!(RECONCILE_DURATION, "crd_name" => crd_name);
 }
@@ -150,12 +139,7 @@ pub fn cloud_operation_known(provider: Provider, operation: &'static str) {
 }
 
 /// A call to a cloud was answered, or given up, after `spent`. Google's are told under version 1's names as well.
-pub fn cloud_call(
-    provider: Provider,
-    operation: &'static str,
-    result: Result<(), ErrorKind>,
-    spent: Duration,
-) {
+pub fn cloud_call(provider: Provider, operation: &'static str, result: Result<(), ErrorKind>, spent: Duration) {
     let cloud = provider.as_str();
     let outcome = Ended::from(&result).label();
     counter!(CLOUD_API_REQUESTS, "provider" => cloud, "operation" => operation, "outcome" => outcome).increment(1);
@@ -170,8 +154,7 @@ pub fn cloud_call(
 
 fn count_cloud_error(provider: Provider, operation: &'static str, kind: ErrorKind, by: u64) {
     let (cloud, kind) = (provider.as_str(), kind.label());
-    counter!(CLOUD_API_ERRORS, "provider" => cloud, "operation" => operation, "error_type" => kind)
-        .increment(by);
+    counter!(CLOUD_API_ERRORS, "provider" => cloud, "operation" => operation, "error_type" => kind).increment(by);
     if provider == Provider::Gcp {
         counter!(GCP_API_ERRORS, "operation" => operation, "error_type" => kind).increment(by);
     }
@@ -191,14 +174,7 @@ pub fn queued(waited: Duration) {
 
 /// An address changed its state, and status says so.
 pub fn moved(transition: Transition<'_>) {
-    let Transition {
-        crd_name,
-        provider,
-        from,
-        to,
-        reason,
-        spent,
-    } = transition;
+    let Transition { crd_name, provider, from, to, reason, spent } = transition;
     let provider = provider.as_str();
     counter!(
         IP_TRANSITIONS,
@@ -227,14 +203,12 @@ pub fn detached(crd_name: &str, ended: Ended) {
 
 /// An eviction was asked for and answered.
 pub fn evicted(crd_name: &str, outcome: Eviction) {
-    counter!(POD_EVICTIONS, "crd_name" => crd_name.to_owned(), "outcome" => outcome.label())
-        .increment(1);
+    counter!(POD_EVICTIONS, "crd_name" => crd_name.to_owned(), "outcome" => outcome.label()).increment(1);
 }
 
 /// A status write failed.
 pub fn status_write_failed(crd_name: &str, reason: WriteFailure) {
-    counter!(STATUS_WRITE_ERRORS, "crd_name" => crd_name.to_owned(), "reason" => reason.label())
-        .increment(1);
+    counter!(STATUS_WRITE_ERRORS, "crd_name" => crd_name.to_owned(), "reason" => reason.label()).increment(1);
 }
 
 /// The Lease says that it has changed hands so often. A smaller number than before changes nothing.

@@ -47,34 +47,21 @@ impl Gauges {
 
     /// The nodes that some allocation selects, and whether each is cordoned, from now on.
     pub fn nodes(&self, cordoned: &[NodeGauges]) {
-        let of = |node: &NodeGauges| {
-            one(
-                NODE_CORDONED,
-                [("node", node.name.clone())],
-                flag(node.cordoned),
-            )
-        };
+        let of = |node: &NodeGauges| one(NODE_CORDONED, [("node", node.name.clone())], flag(node.cordoned));
         self.set(Subject::Nodes, cordoned.iter().map(of).collect());
     }
 
     /// Cloud operations under way, from now on; a provider that is not named has none.
     pub fn effects_in_flight(&self, counts: &[(Provider, usize)]) {
         let of = |(provider, count): &(Provider, usize)| {
-            one(
-                EFFECTS_IN_FLIGHT,
-                [("provider", provider.as_str().to_owned())],
-                float(*count),
-            )
+            one(EFFECTS_IN_FLIGHT, [("provider", provider.as_str().to_owned())], float(*count))
         };
         self.set(Subject::Effects, counts.iter().map(of).collect());
     }
 
     /// An allocation, from now on.
     pub fn allocation(&self, crd_name: &str, now: &AllocationGauges) {
-        self.set(
-            Subject::Allocation(crd_name.to_owned()),
-            now.snapshot(crd_name),
-        );
+        self.set(Subject::Allocation(crd_name.to_owned()), now.snapshot(crd_name));
     }
 
     /// The allocation is gone: its gauges fall silent within [`GAUGE_IDLE`](super::GAUGE_IDLE).
@@ -100,9 +87,7 @@ impl Gauges {
     fn set(&self, subject: Subject, now: Snapshot) {
         self.with(|all| {
             let before = all.insert(subject, now.clone()).unwrap_or_default();
-            let left = before
-                .into_keys()
-                .filter(|series| !now.contains_key(series));
+            let left = before.into_keys().filter(|series| !now.contains_key(series));
             tell(&left.map(|series| (series, 0.0)).collect());
             tell(&now);
         });
@@ -115,10 +100,7 @@ impl Gauges {
 
 fn tell(snapshot: &Snapshot) {
     for ((name, labels), value) in snapshot {
-        let labels: Vec<Label> = labels
-            .iter()
-            .map(|(key, text)| Label::new(*key, text.clone()))
-            .collect();
+        let labels: Vec<Label> = labels.iter().map(|(key, text)| Label::new(*key, text.clone())).collect();
         gauge!(*name, labels).set(*value);
     }
 }
@@ -135,24 +117,14 @@ pub struct ControllerGauges {
 
 impl ControllerGauges {
     fn snapshot(&self) -> Snapshot {
-        let Self {
-            pod_name,
-            version,
-            leads,
-            ready,
-            healthy,
-        } = self;
+        let Self { pod_name, version, leads, ready, healthy } = self;
         let pod = || [("pod_name", pod_name.clone())];
         let [pod_label] = pod();
         Snapshot::from([
             one(CONTROLLER_IS_LEADER, pod(), flag(*leads)),
             one(CONTROLLER_READY, pod(), flag(*ready)),
             one(CONTROLLER_HEALTHY, pod(), flag(*healthy)),
-            one(
-                CONTROLLER_INFO,
-                [("version", version.clone()), pod_label],
-                1.0,
-            ),
+            one(CONTROLLER_INFO, [("version", version.clone()), pod_label], 1.0),
         ])
     }
 }
@@ -238,11 +210,7 @@ impl AllocationGauges {
             one(ELIGIBLE_NODES, [crd()], float(*eligible_nodes)),
             one(SPARE_NODES, [crd()], float(*spare_nodes)),
             one(FAILOVER_FROZEN, [crd()], flag(*failover_frozen)),
-            one(
-                RECONCILE_INTERVAL,
-                [crd()],
-                reconcile_interval.as_secs_f64(),
-            ),
+            one(RECONCILE_INTERVAL, [crd()], reconcile_interval.as_secs_f64()),
             one(DELETION, [crd()], seconds(deletion.unwrap_or(0))),
             one(
                 INFO,
@@ -256,54 +224,29 @@ impl AllocationGauges {
             ),
         ]);
         all.extend(last_success.map(|at| one(LAST_SUCCESS, [crd()], seconds(at))));
-        for AddressGauges {
-            ip,
-            node,
-            state,
-            reason,
-        } in addresses
-        {
+        for AddressGauges { ip, node, state, reason } in addresses {
             let ip = || ("ip", ip.clone());
             let on = node.as_deref().unwrap_or("none").to_owned();
             all.extend([
-                one(
-                    IP_ATTACHED,
-                    [crd(), ip(), ("node", on)],
-                    flag(node.is_some()),
-                ),
+                one(IP_ATTACHED, [crd(), ip(), ("node", on)], flag(node.is_some())),
                 one(
                     ADDRESS_STATE,
-                    [
-                        crd(),
-                        ip(),
-                        ("state", (*state).to_owned()),
-                        ("reason", (*reason).to_owned()),
-                    ],
+                    [crd(), ip(), ("state", (*state).to_owned()), ("reason", (*reason).to_owned())],
                     1.0,
                 ),
             ]);
         }
-        all.extend(verdicts.iter().map(|(verdict, count)| {
-            one(
-                NODES,
-                [crd(), ("verdict", (*verdict).to_owned())],
-                float(*count),
-            )
-        }));
         all.extend(
-            labelled_nodes
+            verdicts
                 .iter()
-                .map(|node| one(NODE_IP_READY, [("node", node.clone()), crd()], 1.0)),
+                .map(|(verdict, count)| one(NODES, [crd(), ("verdict", (*verdict).to_owned())], float(*count))),
         );
+        all.extend(labelled_nodes.iter().map(|node| one(NODE_IP_READY, [("node", node.clone()), crd()], 1.0)));
         all
     }
 }
 
-fn one<const N: usize>(
-    name: &'static str,
-    labels: [(&'static str, String); N],
-    value: f64,
-) -> (Series, f64) {
+fn one<const N: usize>(name: &'static str, labels: [(&'static str, String); N], value: f64) -> (Series, f64) {
     ((name, labels.to_vec()), value)
 }
 

@@ -52,10 +52,7 @@ const PROMISED: &str = "
 ";
 
 fn promised() -> BTreeMap<&'static str, (&'static str, BTreeSet<&'static str>)> {
-    let rows = PROMISED
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty());
+    let rows = PROMISED.lines().map(str::trim).filter(|line| !line.is_empty());
     rows.map(|row| {
         let mut words = row.split_whitespace();
         let (kind, name) = (words.next().unwrap(), words.next().unwrap());
@@ -68,16 +65,8 @@ fn address(ip: &str, node: Option<&str>) -> AddressGauges {
     AddressGauges {
         ip: ip.to_owned(),
         node: node.map(str::to_owned),
-        state: if node.is_some() {
-            "attached"
-        } else {
-            "unassigned"
-        },
-        reason: if node.is_some() {
-            "Verified"
-        } else {
-            "NoEligibleNode"
-        },
+        state: if node.is_some() { "attached" } else { "unassigned" },
+        reason: if node.is_some() { "Verified" } else { "NoEligibleNode" },
     }
 }
 
@@ -98,10 +87,7 @@ fn allocation() -> AllocationGauges {
         provider: Some(Provider::Gcp),
         region: "us-west1".to_owned(),
         mode: "Enforce",
-        addresses: vec![
-            address("203.0.113.7", Some("node-a")),
-            address("203.0.113.8", None),
-        ],
+        addresses: vec![address("203.0.113.7", Some("node-a")), address("203.0.113.8", None)],
         verdicts: vec![("Eligible", 3), ("Cordoned", 1)],
         labelled_nodes: vec!["node-a".to_owned()],
     }
@@ -113,12 +99,7 @@ fn everything(gauges: &Gauges) {
     counters::born();
     allocation_seen("sip");
     cloud_operation_known(Provider::Gcp, "instances.get");
-    cloud_call(
-        Provider::Gcp,
-        "instances.get",
-        Ok(()),
-        Duration::from_secs(1),
-    );
+    cloud_call(Provider::Gcp, "instances.get", Ok(()), Duration::from_secs(1));
     reconciled("sip", Ended::Success, Duration::from_secs(1));
     queued(Duration::from_secs(1));
     moved(Transition {
@@ -138,10 +119,7 @@ fn everything(gauges: &Gauges) {
         ready: true,
         healthy: true,
     });
-    gauges.nodes(&[NodeGauges {
-        name: "node-a".to_owned(),
-        cordoned: true,
-    }]);
+    gauges.nodes(&[NodeGauges { name: "node-a".to_owned(), cordoned: true }]);
     gauges.effects_in_flight(&[(Provider::Gcp, 1)]);
     gauges.allocation("sip", &allocation());
 }
@@ -155,25 +133,14 @@ fn rendered(cluster: Option<&str>, work: impl FnOnce(&Gauges)) -> String {
 
 /// The labels of a line of the exposition.
 fn labels(line: &str) -> BTreeSet<&str> {
-    let inner = line
-        .split_once('{')
-        .and_then(|(_, rest)| rest.rsplit_once('}'));
-    let pairs = inner
-        .map_or("", |(inner, _)| inner)
-        .split("\",")
-        .filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split('=').next().unwrap())
-        .filter(|label| *label != "le")
-        .collect()
+    let inner = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+    let pairs = inner.map_or("", |(inner, _)| inner).split("\",").filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split('=').next().unwrap()).filter(|label| *label != "le").collect()
 }
 
 #[track_caller]
 fn has(text: &str, line: &str) {
-    assert!(
-        text.lines().any(|known| known == line),
-        "no line {line} in\n{text}"
-    );
+    assert!(text.lines().any(|known| known == line), "no line {line} in\n{text}");
 }
 
 #[test]
@@ -188,15 +155,9 @@ fn what_is_told_is_what_was_promised() {
             let series = line.split(['{', ' ']).next().unwrap();
             let family = ["_bucket", "_sum", "_count"]
                 .iter()
-                .find_map(|end| {
-                    series
-                        .strip_suffix(end)
-                        .filter(|name| told.contains_key(name))
-                })
+                .find_map(|end| series.strip_suffix(end).filter(|name| told.contains_key(name)))
                 .unwrap_or(series);
-            let known = told
-                .get_mut(family)
-                .unwrap_or_else(|| panic!("{line} has no TYPE"));
+            let known = told.get_mut(family).unwrap_or_else(|| panic!("{line} has no TYPE"));
             known.1.extend(labels(line));
         }
     }
@@ -225,22 +186,14 @@ fn only_version_ones_gauges_end_in_total_and_every_counter_does() {
     for metric in CATALOGUE {
         let seeds = [RESERVED_IPS, ATTACHED_IPS, UNATTACHED_IPS].contains(&metric.name);
         let is_counter = metric.kind == Kind::Counter;
-        assert_eq!(
-            metric.name.ends_with("_total"),
-            is_counter || seeds,
-            "{}",
-            metric.name
-        );
+        assert_eq!(metric.name.ends_with("_total"), is_counter || seeds, "{}", metric.name);
     }
 }
 
 #[test]
 fn every_series_has_the_cluster_when_it_has_a_name_and_none_when_not() {
     let named = rendered(Some("prod-1"), everything);
-    for line in named
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in named.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         assert!(line.contains("cluster=\"prod-1\""), "{line}");
     }
     assert!(!rendered(None, everything).contains("cluster="));
@@ -256,9 +209,7 @@ fn histograms_have_buckets_that_grow() {
     let text = rendered(None, everything);
     assert!(!text.contains("quantile="));
     for le in ["0.1", "60", "300", "+Inf"] {
-        let line = format!(
-            "netipallocation_reconcile_duration_seconds_bucket{{crd_name=\"sip\",le=\"{le}\"}}"
-        );
+        let line = format!("netipallocation_reconcile_duration_seconds_bucket{{crd_name=\"sip\",le=\"{le}\"}}");
         assert!(text.contains(&line), "{line}");
     }
 }
@@ -273,30 +224,17 @@ fn counters_of_an_allocation_and_of_a_call_are_born_at_zero() {
     has(&text, "netipallocation_leader_transitions_total 0");
     for name in ["reconcile", "ip_attach", "ip_detach"] {
         for status in ["success", "error"] {
-            has(
-                &text,
-                &format!("netipallocation_{name}_total{{crd_name=\"sip\",status=\"{status}\"}} 0"),
-            );
+            has(&text, &format!("netipallocation_{name}_total{{crd_name=\"sip\",status=\"{status}\"}} 0"));
         }
     }
     for outcome in ["evicted", "blocked", "error"] {
-        has(
-            &text,
-            &format!(
-                "netipallocation_pod_evictions_total{{crd_name=\"sip\",outcome=\"{outcome}\"}} 0"
-            ),
-        );
+        has(&text, &format!("netipallocation_pod_evictions_total{{crd_name=\"sip\",outcome=\"{outcome}\"}} 0"));
     }
-    has(
-        &text,
-        "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"conflict\"} 0",
-    );
+    has(&text, "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"conflict\"} 0");
     for kind in ErrorKind::ALL.map(ErrorKind::label) {
         has(
             &text,
-            &format!(
-                "netipallocation_gcp_api_errors_total{{operation=\"instances.get\",error_type=\"{kind}\"}} 0"
-            ),
+            &format!("netipallocation_gcp_api_errors_total{{operation=\"instances.get\",error_type=\"{kind}\"}} 0"),
         );
     }
 }
@@ -313,44 +251,18 @@ fn what_happens_is_counted_once() {
         detached("sip", Ended::Error);
         evicted("sip", Eviction::Blocked);
         status_write_failed("sip", WriteFailure::TooLarge);
-        cloud_call(
-            Provider::Aws,
-            "EC2.AssociateAddress",
-            Err(ErrorKind::Denied),
-            Duration::from_secs(1),
-        );
+        cloud_call(Provider::Aws, "EC2.AssociateAddress", Err(ErrorKind::Denied), Duration::from_secs(1));
         leader_transitions(7);
         leader_transitions(6);
         leader_transitions(-1);
     });
-    has(
-        &text,
-        "netipallocation_reconcile_total{crd_name=\"sip\",status=\"error\"} 1",
-    );
-    has(
-        &text,
-        "netipallocation_reconcile_total{crd_name=\"sip\",status=\"success\"} 0",
-    );
-    has(
-        &text,
-        "netipallocation_reconcile_duration_seconds_sum{crd_name=\"sip\"} 3",
-    );
-    has(
-        &text,
-        "netipallocation_ip_attach_total{crd_name=\"sip\",status=\"success\"} 1",
-    );
-    has(
-        &text,
-        "netipallocation_ip_detach_total{crd_name=\"sip\",status=\"error\"} 1",
-    );
-    has(
-        &text,
-        "netipallocation_pod_evictions_total{crd_name=\"sip\",outcome=\"blocked\"} 1",
-    );
-    has(
-        &text,
-        "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"too_large\"} 1",
-    );
+    has(&text, "netipallocation_reconcile_total{crd_name=\"sip\",status=\"error\"} 1");
+    has(&text, "netipallocation_reconcile_total{crd_name=\"sip\",status=\"success\"} 0");
+    has(&text, "netipallocation_reconcile_duration_seconds_sum{crd_name=\"sip\"} 3");
+    has(&text, "netipallocation_ip_attach_total{crd_name=\"sip\",status=\"success\"} 1");
+    has(&text, "netipallocation_ip_detach_total{crd_name=\"sip\",status=\"error\"} 1");
+    has(&text, "netipallocation_pod_evictions_total{crd_name=\"sip\",outcome=\"blocked\"} 1");
+    has(&text, "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"too_large\"} 1");
     has(
         &text,
         "netipallocation_cloud_api_errors_total{provider=\"aws\",operation=\"EC2.AssociateAddress\",error_type=\"permission_denied\"} 1",
@@ -360,34 +272,17 @@ fn what_happens_is_counted_once() {
         "netipallocation_cloud_api_requests_total{provider=\"aws\",operation=\"EC2.AssociateAddress\",outcome=\"error\"} 1",
     );
     has(&text, "netipallocation_leader_transitions_total 7");
-    assert!(
-        !text.contains("gcp_api"),
-        "only Google's calls go under version 1's names"
-    );
+    assert!(!text.contains("gcp_api"), "only Google's calls go under version 1's names");
 }
 
 #[test]
 fn googles_calls_are_told_under_both_names() {
     let text = rendered(None, |_| {
-        cloud_call(
-            Provider::Gcp,
-            "addresses.list",
-            Err(ErrorKind::Throttled),
-            Duration::from_secs(2),
-        );
+        cloud_call(Provider::Gcp, "addresses.list", Err(ErrorKind::Throttled), Duration::from_secs(2));
     });
-    has(
-        &text,
-        "netipallocation_gcp_api_errors_total{operation=\"addresses.list\",error_type=\"throttled\"} 1",
-    );
-    has(
-        &text,
-        "netipallocation_gcp_api_duration_seconds_sum{operation=\"addresses.list\"} 2",
-    );
-    has(
-        &text,
-        "netipallocation_cloud_api_duration_seconds_count{provider=\"gcp\",operation=\"addresses.list\"} 1",
-    );
+    has(&text, "netipallocation_gcp_api_errors_total{operation=\"addresses.list\",error_type=\"throttled\"} 1");
+    has(&text, "netipallocation_gcp_api_duration_seconds_sum{operation=\"addresses.list\"} 2");
+    has(&text, "netipallocation_cloud_api_duration_seconds_count{provider=\"gcp\",operation=\"addresses.list\"} 1");
 }
 
 #[test]
@@ -425,14 +320,8 @@ fn a_pair_that_is_no_longer_says_0_at_once() {
         gauges.allocation("sip", &moved);
         gauges.tell();
     });
-    has(
-        &text,
-        "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 0",
-    );
-    has(
-        &text,
-        "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-b\"} 1",
-    );
+    has(&text, "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 0");
+    has(&text, "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-b\"} 1");
 }
 
 /// The exporter judges idleness by a clock of its own, so this test shortens the limit to nothing: between two renders
@@ -447,19 +336,13 @@ fn what_is_forgotten_falls_silent_and_what_is_true_stays() {
         reconciled("gone", Ended::Success, Duration::ZERO);
     });
     let text = handle.render();
-    assert!(
-        text.contains("crd_status{crd_name=\"gone\"}")
-            && text.contains("crd_status{crd_name=\"stays\"}")
-    );
+    assert!(text.contains("crd_status{crd_name=\"gone\"}") && text.contains("crd_status{crd_name=\"stays\"}"));
     gauges.forget("gone");
     with_local_recorder(&recorder, || gauges.tell());
     let text = handle.render();
     has(&text, "netipallocation_crd_status{crd_name=\"stays\"} 1");
     assert!(!text.contains("crd_status{crd_name=\"gone\"}"), "{text}");
-    has(
-        &text,
-        "netipallocation_reconcile_total{crd_name=\"gone\",status=\"success\"} 1",
-    );
+    has(&text, "netipallocation_reconcile_total{crd_name=\"gone\",status=\"success\"} 1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,10 +355,7 @@ async fn the_ticker_tells_everything_every_tick() {
     let ticking = tokio::spawn(gauges.tick());
     for _ in 0..5 {
         tokio::time::sleep(TICK).await;
-        has(
-            &handle.render(),
-            "netipallocation_crd_status{crd_name=\"sip\"} 1",
-        );
+        has(&handle.render(), "netipallocation_crd_status{crd_name=\"sip\"} 1");
     }
     ticking.abort();
 }
@@ -484,9 +364,5 @@ async fn the_ticker_tells_everything_every_tick() {
 async fn installing_twice_is_an_error_and_the_first_goes_on() {
     let handle = install(Some("prod-1")).unwrap();
     assert!(matches!(install(None), Err(MetricsError::Installed(_))));
-    assert!(
-        handle
-            .render()
-            .contains("netipallocation_leader_transitions_total{cluster=\"prod-1\"} 0")
-    );
+    assert!(handle.render().contains("netipallocation_leader_transitions_total{cluster=\"prod-1\"} 0"));
 }

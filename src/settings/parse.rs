@@ -2,9 +2,7 @@
 //!
 //! Knows names only as far as it repeats them in the complaint.
 
-use std::{
-    ffi::OsString, fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration,
-};
+use std::{ffi::OsString, fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -23,10 +21,7 @@ impl<'a> Source<'a> {
         flag: impl FnMut(&str) -> Option<OsString> + 'a,
         env: impl FnMut(&str) -> Option<OsString> + 'a,
     ) -> Self {
-        Self {
-            flag: Box::new(flag),
-            env: Box::new(env),
-        }
+        Self { flag: Box::new(flag), env: Box::new(env) }
     }
 
     /// Any text; without the blanks around it, and `None` when nothing is left.
@@ -34,9 +29,7 @@ impl<'a> Source<'a> {
         let Some(raw) = (self.flag)(variable).or_else(|| (self.env)(variable)) else {
             return Ok(None);
         };
-        let text = raw
-            .into_string()
-            .map_err(|raw| wrong(variable, raw.to_string_lossy(), "text in UTF-8"))?;
+        let text = raw.into_string().map_err(|raw| wrong(variable, raw.to_string_lossy(), "text in UTF-8"))?;
         let text = text.trim();
         if text.contains(char::is_control) {
             return Err(wrong(variable, text, "text without control characters"));
@@ -70,9 +63,7 @@ impl<'a> Source<'a> {
     {
         let accepted = format!("a whole number from {} to {}", range.start(), range.end());
         let parse = |text: &str| {
-            let number = u32::from_str(text)
-                .ok()
-                .filter(|number| range.contains(number))?;
+            let number = u32::from_str(text).ok().filter(|number| range.contains(number))?;
             T::try_from(number).ok()
         };
         Ok(self.parsed(variable, &accepted, parse)?.unwrap_or(default))
@@ -86,11 +77,7 @@ impl<'a> Source<'a> {
         range: RangeInclusive<u64>,
         accepted: &str,
     ) -> Result<u64, SettingsError> {
-        let parse = |text: &str| {
-            u64::from_str(text)
-                .ok()
-                .filter(|number| range.contains(number))
-        };
+        let parse = |text: &str| u64::from_str(text).ok().filter(|number| range.contains(number));
         Ok(self.parsed(variable, accepted, parse)?.unwrap_or(default))
     }
 
@@ -101,43 +88,22 @@ impl<'a> Source<'a> {
         range: RangeInclusive<u64>,
     ) -> Result<Duration, SettingsError> {
         let accepted = format!("whole seconds from {} to {}", range.start(), range.end());
-        self.number_in_words(variable, default, range, &accepted)
-            .map(Duration::from_secs)
+        self.number_in_words(variable, default, range, &accepted).map(Duration::from_secs)
     }
 
-    pub(super) fn rate(
-        &mut self,
-        variable: &'static str,
-        default: f64,
-    ) -> Result<f64, SettingsError> {
-        let parse = |text: &str| {
-            f64::from_str(text)
-                .ok()
-                .filter(|rate| (0.001..=10_000.0).contains(rate))
-        };
+    pub(super) fn rate(&mut self, variable: &'static str, default: f64) -> Result<f64, SettingsError> {
+        let parse = |text: &str| f64::from_str(text).ok().filter(|rate| (0.001..=10_000.0).contains(rate));
         let accepted = "a number from 0.001 to 10000, for example 5 or 0.5";
         Ok(self.parsed(variable, accepted, parse)?.unwrap_or(default))
     }
 
-    pub(super) fn duration(
-        &mut self,
-        variable: &'static str,
-        default: Duration,
-    ) -> Result<Duration, SettingsError> {
+    pub(super) fn duration(&mut self, variable: &'static str, default: Duration) -> Result<Duration, SettingsError> {
         let accepted = "a duration from 1ms to 24h with its unit (ms, s, m or h), for example 500ms, 30s or 2m";
-        Ok(self
-            .parsed(variable, accepted, duration)?
-            .unwrap_or(default))
+        Ok(self.parsed(variable, accepted, duration)?.unwrap_or(default))
     }
 
-    pub(super) fn boolean(
-        &mut self,
-        variable: &'static str,
-        default: bool,
-    ) -> Result<bool, SettingsError> {
-        Ok(self
-            .word(variable, &[("true", true), ("false", false)])?
-            .unwrap_or(default))
+    pub(super) fn boolean(&mut self, variable: &'static str, default: bool) -> Result<bool, SettingsError> {
+        Ok(self.word(variable, &[("true", true), ("false", false)])?.unwrap_or(default))
     }
 
     pub(super) fn word<T: Copy>(
@@ -150,72 +116,44 @@ impl<'a> Source<'a> {
             [only] => format!("{only}, or nothing"),
             several => several.join(" or "),
         };
-        self.parsed(variable, &accepted, |text| {
-            words
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, value)| *value)
-        })
+        self.parsed(variable, &accepted, |text| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value))
     }
 
     pub(super) fn ip(&mut self, variable: &'static str) -> Result<Option<IpAddr>, SettingsError> {
-        self.parsed(variable, "an IP address, or nothing for all", |text| {
-            text.parse().ok()
-        })
+        self.parsed(variable, "an IP address, or nothing for all", |text| text.parse().ok())
     }
 
     /// A name as Kubernetes takes it for most objects.
     pub(super) fn name(&mut self, variable: &'static str) -> Result<Option<String>, SettingsError> {
         let accepted = "a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253";
-        self.parsed(variable, accepted, |text| {
-            is_dns_subdomain(text).then(|| text.to_owned())
-        })
+        self.parsed(variable, accepted, |text| is_dns_subdomain(text).then(|| text.to_owned()))
     }
 
     /// Directives as `EnvFilter` takes them, but stricter: it takes a misspelt level for the name of a module, and then
     /// logs nothing.
-    pub(super) fn log_level(
-        &mut self,
-        variable: &'static str,
-    ) -> Result<Option<String>, SettingsError> {
-        let accepted =
-            "error, warn, info, debug, trace or off, or such directives as info,kube=debug";
+    pub(super) fn log_level(&mut self, variable: &'static str) -> Result<Option<String>, SettingsError> {
+        let accepted = "error, warn, info, debug, trace or off, or such directives as info,kube=debug";
         self.parsed(variable, accepted, |text| {
             let known = |part: &str| part.contains('=') || LevelFilter::from_str(part).is_ok();
-            (text.split(',').map(str::trim).all(known) && EnvFilter::try_new(text).is_ok())
-                .then(|| text.to_owned())
+            (text.split(',').map(str::trim).all(known) && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned())
         })
     }
 
-    pub(super) fn taint_keys(
-        &mut self,
-        variable: &'static str,
-    ) -> Result<Option<Vec<String>>, SettingsError> {
+    pub(super) fn taint_keys(&mut self, variable: &'static str) -> Result<Option<Vec<String>>, SettingsError> {
         let accepted = "taint keys with commas between them, for example karpenter.sh/disrupted,example.com/leaving";
         self.parsed(variable, accepted, |text| {
             let keys = text.split(',').map(str::trim).filter(|key| !key.is_empty());
-            let keys = keys
-                .map(|key| is_label_key(key).then(|| key.to_owned()))
-                .collect::<Option<Vec<_>>>()?;
+            let keys = keys.map(|key| is_label_key(key).then(|| key.to_owned())).collect::<Option<Vec<_>>>()?;
             (!keys.is_empty()).then_some(keys)
         })
     }
 
-    pub(super) fn label_selector(
-        &mut self,
-        variable: &'static str,
-    ) -> Result<Option<String>, SettingsError> {
+    pub(super) fn label_selector(&mut self, variable: &'static str) -> Result<Option<String>, SettingsError> {
         let accepted = "a label selector, for example team=voice or tier in (a,b)";
-        self.parsed(variable, accepted, |text| {
-            is_label_selector(text).then(|| text.to_owned())
-        })
+        self.parsed(variable, accepted, |text| is_label_selector(text).then(|| text.to_owned()))
     }
 
-    pub(super) fn endpoint(
-        &mut self,
-        variable: &'static str,
-        insecure: bool,
-    ) -> Result<Option<String>, SettingsError> {
+    pub(super) fn endpoint(&mut self, variable: &'static str, insecure: bool) -> Result<Option<String>, SettingsError> {
         let Some(text) = self.text(variable)? else {
             return Ok(None);
         };
@@ -226,16 +164,8 @@ impl<'a> Source<'a> {
     }
 }
 
-fn wrong(
-    variable: &'static str,
-    value: impl Display,
-    accepted: impl Into<String>,
-) -> SettingsError {
-    SettingsError::Value {
-        variable,
-        value: value.to_string(),
-        accepted: accepted.into(),
-    }
+fn wrong(variable: &'static str, value: impl Display, accepted: impl Into<String>) -> SettingsError {
+    SettingsError::Value { variable, value: value.to_string(), accepted: accepted.into() }
 }
 
 /// `500ms`, `30s`, `2m`, `1h`: one whole number and its unit.
@@ -250,18 +180,13 @@ fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let total = number.parse::<u64>().ok()?.checked_mul(millis)?;
-    (1..=86_400_000)
-        .contains(&total)
-        .then(|| Duration::from_millis(total))
+    (1..=86_400_000).contains(&total).then(|| Duration::from_millis(total))
 }
 
 fn is_dns_subdomain(text: &str) -> bool {
     let label = |label: &str| {
         let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        !label.is_empty()
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     text.len() <= 253 && text.split('.').all(label)
 }
@@ -309,10 +234,7 @@ fn is_requirement(text: &str) -> bool {
     }
     for operator in [" in ", " notin "] {
         if let Some((key, set)) = text.split_once(operator) {
-            let set = set
-                .trim()
-                .strip_prefix('(')
-                .and_then(|set| set.strip_suffix(')'));
+            let set = set.trim().strip_prefix('(').and_then(|set| set.strip_suffix(')'));
             return is_label_key(key.trim())
                 && set.is_some_and(|set| set.split(',').map(str::trim).all(is_label_value));
         }

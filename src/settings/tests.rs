@@ -5,9 +5,7 @@ use super::*;
 fn parse(args: &[&str], env: &[(&str, &str)]) -> Result<Command, SettingsError> {
     let env: BTreeMap<&str, &str> = env.iter().copied().collect();
     let args = std::iter::once("ip-address-controller").chain(args.iter().copied());
-    Command::parse_from(args.map(OsString::from), |name| {
-        env.get(name).map(OsString::from)
-    })
+    Command::parse_from(args.map(OsString::from), |name| env.get(name).map(OsString::from))
 }
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Settings {
@@ -95,8 +93,7 @@ fn every_variable_is_read_and_every_flag_is_its_equal() {
     ];
     assert_eq!(values.map(|(name, _)| name), VARIABLES);
     let by_env = run(&[], &values);
-    let flags =
-        values.map(|(name, value)| format!("--{}={value}", name.to_lowercase().replace('_', "-")));
+    let flags = values.map(|(name, value)| format!("--{}={value}", name.to_lowercase().replace('_', "-")));
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     assert_eq!(run(&flags, &[]), by_env);
 
@@ -104,10 +101,7 @@ fn every_variable_is_read_and_every_flag_is_its_equal() {
     let set = format!("{by_env:?}");
     let fields = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();
     for field in fields(&plain) {
-        assert!(
-            !set.contains(&format!("{field},")),
-            "{field} kept its default"
-        );
+        assert!(!set.contains(&format!("{field},")), "{field} kept its default");
     }
 }
 
@@ -115,134 +109,54 @@ fn every_variable_is_read_and_every_flag_is_its_equal() {
 fn a_flag_wins_over_the_environment_wherever_it_stands() {
     let env = [("LEASE_NAME", "env")];
     assert_eq!(run(&["--lease-name", "flag"], &env).lease_name, "flag");
-    assert_eq!(
-        run(&["--lease-name", "flag", "run"], &env).lease_name,
-        "flag"
-    );
-    assert_eq!(
-        run(&["run", "--lease-name", "flag"], &env).lease_name,
-        "flag"
-    );
+    assert_eq!(run(&["--lease-name", "flag", "run"], &env).lease_name, "flag");
+    assert_eq!(run(&["run", "--lease-name", "flag"], &env).lease_name, "flag");
 }
 
 #[test]
 fn a_wrong_value_is_one_line_with_the_variable_and_the_accepted_form() {
     let cases: &[(&str, &[&str], &str)] = &[
-        (
-            "LEASE_NAME",
-            &["Upper", "a_b", "-a", "a..b"],
-            "a Kubernetes name",
-        ),
-        (
-            "LEASE_DURATION",
-            &["2", "60s", "1.5", "-3", "86401"],
-            "whole seconds from 3 to 86400",
-        ),
-        (
-            "LEASE_SKEW_GRACE_SEC",
-            &["30", "-1", "1s"],
-            "less than half of LEASE_DURATION",
-        ),
-        (
-            "METRICS_PORT",
-            &["0", "65536", "tcp://10.0.0.1:9999"],
-            "from 1 to 65535",
-        ),
+        ("LEASE_NAME", &["Upper", "a_b", "-a", "a..b"], "a Kubernetes name"),
+        ("LEASE_DURATION", &["2", "60s", "1.5", "-3", "86401"], "whole seconds from 3 to 86400"),
+        ("LEASE_SKEW_GRACE_SEC", &["30", "-1", "1s"], "less than half of LEASE_DURATION"),
+        ("METRICS_PORT", &["0", "65536", "tcp://10.0.0.1:9999"], "from 1 to 65535"),
         ("HEALTH_PORT", &["http", "9999"], "port|from 1 to 65535"),
-        (
-            "BIND_ADDRESS",
-            &["localhost", "1.2.3.4:80", "1.2.3"],
-            "an IP address",
-        ),
-        (
-            "LOG_LEVEL",
-            &["inof", "info,debgu", "kube=loud"],
-            "error, warn, info",
-        ),
+        ("BIND_ADDRESS", &["localhost", "1.2.3.4:80", "1.2.3"], "an IP address"),
+        ("LOG_LEVEL", &["inof", "info,debgu", "kube=loud"], "error, warn, info"),
         ("LOG_FORMAT", &["text", "JSON"], "json or logfmt"),
         ("MAX_CONCURRENT_RECONCILES", &["0", "1e3"], "from 1 to 1000"),
         ("MAX_CONCURRENT_EFFECTS", &["0"], "from 1 to 10000"),
-        (
-            "CLOUD_QPS",
-            &["0", "-1", "NaN", "inf", "five"],
-            "a number from 0.001",
-        ),
+        ("CLOUD_QPS", &["0", "-1", "NaN", "inf", "five"], "a number from 0.001"),
         ("CLOUD_BURST", &["0", "2.5"], "from 1 to 100000"),
-        (
-            "CLOUD_TIMEOUT",
-            &[
-                "30",
-                "0s",
-                "1d",
-                "s",
-                "-1s",
-                "25h",
-                "99999999999999999999s",
-                "1.5s",
-            ],
-            "500ms, 30s or 2m",
-        ),
+        ("CLOUD_TIMEOUT", &["30", "0s", "1d", "s", "-1s", "25h", "99999999999999999999s", "1.5s"], "500ms, 30s or 2m"),
         ("CLOUD_OPERATION_TIMEOUT", &["soon"], "500ms, 30s or 2m"),
-        (
-            "DISRUPTION_TAINTS",
-            &["a b", ",", "a/b/c", "_a"],
-            "taint keys",
-        ),
-        (
-            "WATCH_LABEL_SELECTOR",
-            &["a=b=c", "in (a)", "a in b", "a,,b", "a in (b"],
-            "a label selector",
-        ),
-        (
-            "CONTROLLER_MODE",
-            &["observe", "Enforce"],
-            "Observe, or nothing",
-        ),
+        ("DISRUPTION_TAINTS", &["a b", ",", "a/b/c", "_a"], "taint keys"),
+        ("WATCH_LABEL_SELECTOR", &["a=b=c", "in (a)", "a in b", "a,,b", "a in (b"], "a label selector"),
+        ("CONTROLLER_MODE", &["observe", "Enforce"], "Observe, or nothing"),
         ("ALLOW_INSECURE_ENDPOINT", &["yes", "1"], "true or false"),
         (
             "GOOGLE_COMPUTE_CUSTOM_ENDPOINT",
-            &[
-                "sim.test",
-                "ftp://x",
-                "https://",
-                "https://h:0",
-                "https://h:x",
-                "https://u@h",
-                "https://h/?q",
-            ],
+            &["sim.test", "ftp://x", "https://", "https://h:0", "https://h:x", "https://u@h", "https://h/?q"],
             "a URL such as",
         ),
         (
             "GOOGLE_COMPUTE_CUSTOM_ENDPOINT",
-            &[
-                "http://10.0.0.1",
-                "http://localhost.evil.test",
-                "http://127.0.0.1.evil.test:80",
-            ],
+            &["http://10.0.0.1", "http://localhost.evil.test", "http://127.0.0.1.evil.test:80"],
             "ALLOW_INSECURE_ENDPOINT=true",
         ),
     ];
     for (variable, values, accepted) in cases {
         for value in *values {
             let text = refusal(&[], &[(variable, value)]);
-            assert!(
-                text.starts_with(&format!("{variable}={value:?} ")),
-                "{text}"
-            );
-            assert!(
-                accepted.split('|').any(|form| text.contains(form)),
-                "{text}"
-            );
+            assert!(text.starts_with(&format!("{variable}={value:?} ")), "{text}");
+            assert!(accepted.split('|').any(|form| text.contains(form)), "{text}");
         }
     }
 }
 
 #[test]
 fn a_wrong_flag_is_told_like_the_variable() {
-    assert_eq!(
-        refusal(&["--lease-duration=1"], &[]),
-        refusal(&[], &[("LEASE_DURATION", "1")])
-    );
+    assert_eq!(refusal(&["--lease-duration=1"], &[]), refusal(&[], &[("LEASE_DURATION", "1")]));
 }
 
 #[test]
@@ -257,24 +171,13 @@ fn a_value_of_many_lines_is_still_told_in_one() {
 fn bytes_that_are_no_text_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let env = |name: &str| (name == "CLUSTER_NAME").then(|| OsString::from_vec(vec![0xff]));
-    let text = Command::parse_from([OsString::from("x")], env)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.starts_with("CLUSTER_NAME=") && text.contains("UTF-8"),
-        "{text}"
-    );
+    let text = Command::parse_from([OsString::from("x")], env).unwrap_err().to_string();
+    assert!(text.starts_with("CLUSTER_NAME=") && text.contains("UTF-8"), "{text}");
 }
 
 #[test]
 fn a_command_line_that_is_not_understood_is_one_line() {
-    for args in [
-        &["--nonsense"][..],
-        &["walk"],
-        &["--lease-name"],
-        &["release"],
-        &["release", "--all", "x"],
-    ] {
+    for args in [&["--nonsense"][..], &["walk"], &["--lease-name"], &["release"], &["release", "--all", "x"]] {
         let text = refusal(args, &[]);
         assert!(text.ends_with("; see --help"), "{text}");
     }
@@ -304,10 +207,7 @@ fn each_subcommand_is_known() {
 
 #[test]
 fn the_crd_is_printed_whatever_the_environment_says() {
-    assert_eq!(
-        parse(&["crd"], &[("LEASE_DURATION", "rubbish")]),
-        Ok(Command::Crd)
-    );
+    assert_eq!(parse(&["crd"], &[("LEASE_DURATION", "rubbish")]), Ok(Command::Crd));
 }
 
 #[test]
@@ -317,10 +217,7 @@ fn a_short_lease_gets_a_skew_that_leaves_room_to_act() {
         assert_eq!(settings.lease_skew.as_secs(), skew, "{duration}");
         let left = settings.lease_duration - settings.lease_skew;
         let between_renewals = settings.lease_duration / 6;
-        assert!(
-            left - between_renewals > settings.mutation_timeout(),
-            "{duration}"
-        );
+        assert!(left - between_renewals > settings.mutation_timeout(), "{duration}");
     }
 }
 
@@ -334,33 +231,15 @@ fn a_mutation_takes_at_most_a_third_of_the_lease() {
 #[test]
 fn plain_http_stays_on_this_machine_unless_allowed() {
     const NAME: &str = "GOOGLE_COMPUTE_CUSTOM_ENDPOINT";
-    for fine in [
-        "http://127.0.0.1:80",
-        "http://[::1]:80/x",
-        "http://localhost",
-        "https://h.test",
-    ] {
+    for fine in ["http://127.0.0.1:80", "http://[::1]:80/x", "http://localhost", "https://h.test"] {
         let settings = run(&[], &[(NAME, fine)]);
-        assert_eq!(
-            settings.google_compute_custom_endpoint.as_deref(),
-            Some(fine)
-        );
+        assert_eq!(settings.google_compute_custom_endpoint.as_deref(), Some(fine));
     }
 }
 
 #[test]
 fn the_forms_of_kubectl_selectors_are_taken() {
-    for fine in [
-        "a",
-        "!a",
-        "a=b",
-        "a==b",
-        "a!=b",
-        "a=",
-        "x.io/a in (b, c)",
-        "a notin (b)",
-        "a,b=c",
-    ] {
+    for fine in ["a", "!a", "a=b", "a==b", "a!=b", "a=", "x.io/a in (b, c)", "a notin (b)", "a,b=c"] {
         let settings = run(&[], &[("WATCH_LABEL_SELECTOR", fine)]);
         assert_eq!(settings.watch_label_selector.as_deref(), Some(fine));
     }

@@ -91,9 +91,7 @@ pub(super) fn write(
 ) -> String {
     let message = fields.take("message").unwrap_or_else(|| "".into());
     // Records of the `log` crate come with their origin as fields.
-    let target = fields
-        .take("log.target")
-        .unwrap_or_else(|| metadata.target().into());
+    let target = fields.take("log.target").unwrap_or_else(|| metadata.target().into());
     fields.0.retain(|(key, _)| !key.starts_with("log."));
     for (key, _) in &mut fields.0 {
         if OURS.contains(&key.as_str()) {
@@ -104,10 +102,7 @@ pub(super) fn write(
 
     let mut all = vec![
         ("ts".to_owned(), Value::String(format!("{at:.3}"))),
-        (
-            "level".to_owned(),
-            metadata.level().as_str().to_lowercase().into(),
-        ),
+        ("level".to_owned(), metadata.level().as_str().to_lowercase().into()),
         ("msg".to_owned(), message),
     ];
     match format {
@@ -115,11 +110,7 @@ pub(super) fn write(
         // Version 1 had no target; its readers match on the order of what follows msg.
         LogFormat::Logfmt => fields.0.push(("target".to_owned(), target)),
     }
-    all.extend(
-        FIRST
-            .into_iter()
-            .filter_map(|key| Some((key.to_owned(), fields.take(key)?))),
-    );
+    all.extend(FIRST.into_iter().filter_map(|key| Some((key.to_owned(), fields.take(key)?))));
     all.append(&mut fields.0);
     match format {
         LogFormat::Json => json(&all),
@@ -128,9 +119,7 @@ pub(super) fn write(
 }
 
 fn json(fields: &[(String, Value)]) -> String {
-    let pairs = fields
-        .iter()
-        .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())));
+    let pairs = fields.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())));
     format!("{{{}}}\n", pairs.collect::<Vec<_>>().join(","))
 }
 

@@ -13,7 +13,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, Holder, Provider, ProviderId, Reservation, Scope, Seat, Survey, Verified, Whereabouts,
+    Cloud, CloudError, ErrorKind, Holder, Provider, ProviderId, Reservation, Scope, Seat, Survey, Verified,
+    Whereabouts,
     limits::{Limits, Urgency},
 };
 

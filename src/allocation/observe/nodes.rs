@@ -53,7 +53,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Guesses: the node may go, or not. They make it the last choice and nothing more.
-const GUESSES: [&str; 2] = ["DeletionCandidateOfClusterAutoscaler", "aws-node-termination-handler/rebalance-recommendation"];
+const GUESSES: [&str; 2] =
+    ["DeletionCandidateOfClusterAutoscaler", "aws-node-termination-handler/rebalance-recommendation"];
 
 impl SlimNode {
     pub fn place(&self) -> Option<ProviderId> {

@@ -276,7 +276,8 @@ fn controller(references: &[OwnerReference]) -> Option<&OwnerReference> {
 /// Its nodeSelector or required node affinity names `ip.ready` or one of our labels.
 fn is_gated(spec: &v1::PodSpec) -> bool {
     let ours = |key: &str| [READY_LABEL, ALLOCATION_LABEL, ADDRESS_LABEL].contains(&key);
-    let selected = spec.node_selector.as_ref().is_some_and(|selector: &BTreeMap<_, _>| selector.keys().any(|key| ours(key)));
+    let selected =
+        spec.node_selector.as_ref().is_some_and(|selector: &BTreeMap<_, _>| selector.keys().any(|key| ours(key)));
     let names = |term: &NodeSelectorTerm| term.match_expressions.iter().flatten().any(|wanted| ours(&wanted.key));
     let required = spec
         .affinity
@@ -286,4 +287,3 @@ fn is_gated(spec: &v1::PodSpec) -> bool {
         .is_some_and(|required| required.node_selector_terms.iter().any(names));
     selected || required
 }
-

@@ -43,11 +43,8 @@ pub fn status(picture: &Picture<'_>) -> NetIPAllocationStatus {
     let reserved = wanted + picture.unusable.len();
     let required = picture.object.spec.min_attached.resolve(reserved);
     let attached = picture.entries.iter().filter(|entry| holds(entry)).count();
-    let moving = picture
-        .entries
-        .iter()
-        .filter(|entry| !matches!(entry.state, State::Unassigned | State::Attached))
-        .count();
+    let moving =
+        picture.entries.iter().filter(|entry| !matches!(entry.state, State::Unassigned | State::Attached)).count();
     let selected: usize = picture.plan.counts.values().sum();
     let mut addresses: Vec<AddressStatus> = picture.entries.iter().map(memory::write).collect();
     addresses.extend(picture.foreign.iter().cloned());
@@ -137,7 +134,8 @@ impl Said {
             type_: self.kind.to_owned(),
             status: self.status.to_owned(),
             observed_generation: picture.object.metadata.generation,
-            last_transition_time: same.map_or(Time(memory::whole_seconds(picture.now)), |known| known.last_transition_time.clone()),
+            last_transition_time: same
+                .map_or(Time(memory::whole_seconds(picture.now)), |known| known.last_transition_time.clone()),
             reason: self.reason,
             message: clip(&self.message, 32_768),
         }
@@ -152,7 +150,8 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
     }
     if picture.terminating {
         let left = picture.entries.iter().find(|entry| !matches!(entry.state, State::Unassigned | State::Detached));
-        let message = left.map_or("is being deleted".to_owned(), |entry| format!("is being deleted; {} {}", entry.ip, entry.message));
+        let message = left
+            .map_or("is being deleted".to_owned(), |entry| format!("is being deleted; {} {}", entry.ip, entry.message));
         return said("False", "Terminating", message);
     }
     let works = |(entry, facts): &(&Entry, &Facts)| holds(entry) && node_is_ready(facts);
@@ -162,10 +161,20 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
     if good >= required && (picture.surveyed || good > 0) {
         return match leaving {
             Some(entry) => said("True", "Draining", format!("{} {}", entry.ip, entry.message)),
-            None if good >= reserved => said("True", "AllAttached", format!("{good} of {reserved} addresses are attached")),
+            None if good >= reserved => {
+                said("True", "AllAttached", format!("{good} of {reserved} addresses are attached"))
+            }
             None => {
-                let first = pairs().find(|pair| !works(pair)).map(|(entry, _)| format!(": {} {}", entry.ip, entry.message));
-                said("True", "EnoughAttached", format!("{good} of {reserved} addresses are attached, {required} required{}", first.unwrap_or_default()))
+                let first =
+                    pairs().find(|pair| !works(pair)).map(|(entry, _)| format!(": {} {}", entry.ip, entry.message));
+                said(
+                    "True",
+                    "EnoughAttached",
+                    format!(
+                        "{good} of {reserved} addresses are attached, {required} required{}",
+                        first.unwrap_or_default()
+                    ),
+                )
             }
         };
     }
@@ -173,7 +182,11 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
     if !picture.surveyed && missing.iter().all(|(entry, _)| matches!(entry.reason, Reason::Pending)) {
         return said("Unknown", "Pending", "waits for the first read of the cloud".to_owned());
     }
-    let head = format!("{} of {reserved} addresses {} on no working node", reserved - good, if reserved - good == 1 { "is" } else { "are" });
+    let head = format!(
+        "{} of {reserved} addresses {} on no working node",
+        reserved - good,
+        if reserved - good == 1 { "is" } else { "are" }
+    );
     let Some((entry, facts)) = missing.iter().min_by_key(|(entry, _)| weight(entry.reason)) else {
         let text = picture.unusable.first().map(|unusable| format!("{head}: \"{}\" {}", unusable.text, unusable.why));
         return said("False", "InvalidSpec", text.unwrap_or(head));
@@ -207,7 +220,9 @@ fn of_reason(reason: Reason) -> (&'static str, &'static str) {
     match reason {
         Reason::Pending => ("Unknown", "Pending"),
         Reason::CloudUnavailable => ("Unknown", "CloudUnavailable"),
-        Reason::NoEligibleNode | Reason::NoTarget | Reason::Held | Reason::TooManyAddresses => ("False", "NoEligibleNode"),
+        Reason::NoEligibleNode | Reason::NoTarget | Reason::Held | Reason::TooManyAddresses => {
+            ("False", "NoEligibleNode")
+        }
         Reason::AddressNotFound | Reason::WrongRegion => ("False", "AddressNotFound"),
         Reason::AddressInUse | Reason::HolderUnreachable => ("False", "AddressInUse"),
         Reason::DuplicateClaim => ("False", "DuplicateClaim"),
@@ -245,14 +260,23 @@ fn of_reason(reason: Reason) -> (&'static str, &'static str) {
 fn addresses_valid(picture: &Picture<'_>) -> Said {
     let said = |status, reason: &str, message: String| Said::new("AddressesValid", status, reason, message);
     if let Some(unusable) = picture.unusable.first() {
-        return said("False", "InvalidSpec", format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why));
+        return said(
+            "False",
+            "InvalidSpec",
+            format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why),
+        );
     }
     let bad = picture.entries.iter().find(|entry| {
-        matches!(entry.reason, Reason::AddressNotFound | Reason::AddressInUse | Reason::WrongRegion | Reason::DuplicateClaim)
+        matches!(
+            entry.reason,
+            Reason::AddressNotFound | Reason::AddressInUse | Reason::WrongRegion | Reason::DuplicateClaim
+        )
     });
     match bad {
         Some(entry) => said("False", entry.reason.as_str(), format!("{} {}", entry.ip, entry.message)),
-        None if picture.surveyed => said("True", "AllFound", "every address is reserved, and claimed by no other allocation".to_owned()),
+        None if picture.surveyed => {
+            said("True", "AllFound", "every address is reserved, and claimed by no other allocation".to_owned())
+        }
         None => said("Unknown", "Pending", "waits for the first read of the cloud".to_owned()),
     }
 }
@@ -282,9 +306,17 @@ fn workload_found(picture: &Picture<'_>) -> Said {
     let said = |status, reason: &str, message: String| Said::new("WorkloadFound", status, reason, message);
     let named = picture.object.spec.workload().map(|workload| workload.to_string()).unwrap_or_default();
     match picture.workload {
-        Workload::Unnamed => said("True", "NotNamed", "spec names no workload; pods that ask for ip.ready use the addresses".to_owned()),
+        Workload::Unnamed => {
+            said("True", "NotNamed", "spec names no workload; pods that ask for ip.ready use the addresses".to_owned())
+        }
         Workload::Named { .. } => said("True", "Found", format!("{named} exists")),
-        Workload::Missing => said("False", "NotFound", format!("{named} does not exist; check spec.workloadRef; until then every pod that may use an address holds it")),
+        Workload::Missing => said(
+            "False",
+            "NotFound",
+            format!(
+                "{named} does not exist; check spec.workloadRef; until then every pod that may use an address holds it"
+            ),
+        ),
     }
 }
 
@@ -293,7 +325,11 @@ fn stalled(picture: &Picture<'_>) -> Option<Said> {
     let entry = picture.entries.iter().find(|entry| {
         matches!(
             entry.reason,
-            Reason::AddressNotFound | Reason::AddressInUse | Reason::WrongRegion | Reason::DuplicateClaim | Reason::Denied
+            Reason::AddressNotFound
+                | Reason::AddressInUse
+                | Reason::WrongRegion
+                | Reason::DuplicateClaim
+                | Reason::Denied
         )
     })?;
     Some(Said::new("Stalled", "True", entry.reason.as_str(), format!("{} {}", entry.ip, entry.message)))

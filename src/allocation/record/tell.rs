@@ -42,7 +42,9 @@ pub struct Told<'a> {
 
 impl Teller {
     pub fn new(client: Client, instance: String) -> Self {
-        Self { recorder: Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(instance) }) }
+        Self {
+            recorder: Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(instance) }),
+        }
     }
 
     /// One transition.
@@ -55,7 +57,14 @@ impl Teller {
         let span = tracing::info_span!("netipallocation.transition", crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str());
         span.in_scope(|| tracing::info!(crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on"));
         if let Some(provider) = *provider {
-            metrics::moved(metrics::Transition { crd_name: &crd_name, provider, from: step.from.label(), to, reason: step.reason.as_str(), spent });
+            metrics::moved(metrics::Transition {
+                crd_name: &crd_name,
+                provider,
+                from: step.from.label(),
+                to,
+                reason: step.reason.as_str(),
+                spent,
+            });
             if step.to == Some(State::Attached)
                 && let Some(gap) = after.last_move.as_ref().and_then(|journey| journey.gap)
                 && step.from == State::Attaching
@@ -79,7 +88,15 @@ impl Teller {
     }
 
     /// Beside the pass: an event that cannot be written holds nothing up.
-    fn say(&self, object: &NetIPAllocation, kind: EventType, reason: &str, action: &str, note: String, node: Option<&str>) {
+    fn say(
+        &self,
+        object: &NetIPAllocation,
+        kind: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+        node: Option<&str>,
+    ) {
         let event = Event {
             type_: kind,
             reason: reason.to_owned(),
@@ -107,8 +124,13 @@ fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option
     let here = after.node.as_deref().unwrap_or("?");
     let there = before.node.as_deref().unwrap_or("?");
     match (step.from, step.to?) {
-        (State::Unassigned, State::Attached) => Some(("IPAttached", format!("{ip} was found on node {here} and is adopted; what the node had before is not known and not owed"))),
-        (_, State::Attached) if step.from == State::Draining => Some(("DrainCancelled", format!("{ip} stays on node {here}: the cause to leave is gone"))),
+        (State::Unassigned, State::Attached) => Some((
+            "IPAttached",
+            format!("{ip} was found on node {here} and is adopted; what the node had before is not known and not owed"),
+        )),
+        (_, State::Attached) if step.from == State::Draining => {
+            Some(("DrainCancelled", format!("{ip} stays on node {here}: the cause to leave is gone")))
+        }
         (_, State::Attached) => {
             let from = after.last_move.as_ref().and_then(|journey| journey.from.as_deref());
             Some(match from {
@@ -117,7 +139,9 @@ fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option
             })
         }
         (_, State::Draining) => Some(("IPDraining", format!("{ip} is to leave node {here}: {}", step.reason.as_str()))),
-        (State::Attached, State::Releasing) => Some(("IPDrifted", format!("{ip} is no longer on node {here}: somebody else took it off"))),
+        (State::Attached, State::Releasing) => {
+            Some(("IPDrifted", format!("{ip} is no longer on node {here}: somebody else took it off")))
+        }
         (_, State::Detached) => Some(("IPDetached", format!("{ip} is off node {there}"))),
         (_, State::Unassigned | State::Attaching | State::Releasing) => None,
     }

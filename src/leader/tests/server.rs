@@ -47,18 +47,14 @@ struct State {
 
 impl Server {
     pub(super) fn new() -> Self {
-        Self {
-            state: Arc::default(),
-            changes: broadcast::Sender::new(4096),
-        }
+        Self { state: Arc::default(), changes: broadcast::Sender::new(4096) }
     }
 
     /// A client of this server, and the handle of its link.
     pub(super) fn client(&self) -> (Client, watch::Sender<Link>) {
         let link = watch::Sender::new(Link::Open);
         let (server, state) = (self.clone(), link.subscribe());
-        let service =
-            tower::service_fn(move |request| server.clone().receive(request, state.clone()));
+        let service = tower::service_fn(move |request| server.clone().receive(request, state.clone()));
         (Client::new(service, "ns"), link)
     }
 
@@ -68,10 +64,7 @@ impl Server {
     }
 
     pub(super) fn holder(&self) -> Option<String> {
-        self.lease()?
-            .pointer("/spec/holderIdentity")?
-            .as_str()
-            .map(str::to_owned)
+        self.lease()?.pointer("/spec/holderIdentity")?.as_str().map(str::to_owned)
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -95,16 +88,10 @@ impl Server {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
         let gone = state.lease.take().expect("a Lease");
-        self.changes
-            .send(json!({"type": "DELETED", "object": gone}))
-            .ok();
+        self.changes.send(json!({"type": "DELETED", "object": gone})).ok();
     }
 
-    async fn receive(
-        self,
-        request: Request<Body>,
-        mut link: watch::Receiver<Link>,
-    ) -> Result<Answer, std::io::Error> {
+    async fn receive(self, request: Request<Body>, mut link: watch::Receiver<Link>) -> Result<Answer, std::io::Error> {
         let now = *link.borrow();
         match now {
             Link::Open | Link::NoWatch if !is_watch(&request) => Ok(self.answer(request).await),
@@ -113,9 +100,7 @@ impl Server {
             Link::BlackHole => {
                 // The caller may give up; what it sent is on its way all the same.
                 tokio::spawn(async move {
-                    if link.wait_for(|link| *link == Link::Open).await.is_ok()
-                        && !is_watch(&request)
-                    {
+                    if link.wait_for(|link| *link == Link::Open).await.is_ok() && !is_watch(&request) {
                         self.answer(request).await;
                     }
                 });
@@ -131,27 +116,19 @@ impl Server {
     }
 
     fn watch(&self, link: watch::Receiver<Link>) -> Answer {
-        let events = futures::stream::unfold(
-            (self.changes.subscribe(), link),
-            |(mut changes, mut link)| async move {
-                let event = changes.recv().await.ok()?;
-                // A cut stream is silent, it does not end.
-                link.wait_for(|link| *link == Link::Open).await.ok()?;
-                let line = Bytes::from(format!("{event}\n"));
-                Some((Ok(warp::hyper::body::Frame::data(line)), (changes, link)))
-            },
-        );
+        let events = futures::stream::unfold((self.changes.subscribe(), link), |(mut changes, mut link)| async move {
+            let event = changes.recv().await.ok()?;
+            // A cut stream is silent, it does not end.
+            link.wait_for(|link| *link == Link::Open).await.ok()?;
+            let line = Bytes::from(format!("{event}\n"));
+            Some((Ok(warp::hyper::body::Frame::data(line)), (changes, link)))
+        });
         Response::new(StreamBody::new(events.boxed()).boxed_unsync())
     }
 
     async fn answer(&self, request: Request<Body>) -> Answer {
         let method = request.method().clone();
-        let body = request
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
         let mut state = self.state.lock().unwrap();
         let current = state.lease.clone();
         if method == Method::GET {
@@ -171,9 +148,7 @@ impl Server {
             (other, _) => panic!("{other} is not a verb that the chart grants"),
         };
         if let Some((code, reason)) = fault {
-            let holder = wanted
-                .pointer("/spec/holderIdentity")
-                .and_then(Value::as_str);
+            let holder = wanted.pointer("/spec/holderIdentity").and_then(Value::as_str);
             state.refused.push(holder.map(str::to_owned));
             return status(code, reason);
         }
@@ -184,9 +159,7 @@ impl Server {
         state.version += 1;
         lease["metadata"]["resourceVersion"] = json!(state.version.to_string());
         state.lease = Some(lease.clone());
-        self.changes
-            .send(json!({"type": "MODIFIED", "object": lease.clone()}))
-            .ok();
+        self.changes.send(json!({"type": "MODIFIED", "object": lease.clone()})).ok();
         lease
     }
 }
@@ -196,27 +169,17 @@ fn is_watch(request: &Request<Body>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     let watch = query.contains("watch=true");
     if watch {
-        assert!(
-            query.contains("fieldSelector=metadata.name%3Dlease"),
-            "{query}"
-        );
+        assert!(query.contains("fieldSelector=metadata.name%3Dlease"), "{query}");
         assert!(query.contains("resourceVersion="), "{query}");
     } else if request.method() == Method::GET {
-        assert!(
-            request.uri().path().ends_with("/leases/lease"),
-            "a list: {}",
-            request.uri()
-        );
+        assert!(request.uri().path().ends_with("/leases/lease"), "a list: {}", request.uri());
     }
     watch
 }
 
 fn reply(code: StatusCode, body: &Value) -> Answer {
     let body = Full::from(body.to_string()).boxed_unsync();
-    Response::builder()
-        .status(code)
-        .body(body)
-        .expect("a response")
+    Response::builder().status(code).body(body).expect("a response")
 }
 
 fn status(code: StatusCode, reason: &str) -> Answer {
