@@ -70,7 +70,7 @@ impl Ledger {
     ) -> Result<Option<Arc<NetIPAllocation>>, ReadError> {
         if let Some((uid, version)) = cached
             && let Some(known) = self.get(uid)
-            && number(&known) >= version
+            && number(&*known) >= version
         {
             return Ok(Some(known));
         }
@@ -95,7 +95,7 @@ impl Ledger {
         let object = Arc::new(object);
         if let Some(uid) = object.uid() {
             let mut known = self.lock();
-            if known.get(&uid).is_none_or(|older| number(older) <= number(&object)) {
+            if known.get(&uid).is_none_or(|older| number(&**older) <= number(&*object)) {
                 known.insert(uid, object.clone());
             }
         }

@@ -68,7 +68,8 @@ async fn a_server_that_is_told_to_stop_ends_and_frees_its_port() {
     let (address, stop, task) = health_server(&Health::new()).await;
     get(address, "/healthz").await;
     stop.cancel();
-    task.await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), task).await;
+    ended.expect("the server ends").unwrap();
     let again = bind(Some(address.ip()), address.port(), "HEALTH_PORT").await;
     assert!(again.is_ok());
 }

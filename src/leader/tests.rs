@@ -49,6 +49,13 @@ async fn standby(candidate: &Candidate) -> tokio::task::JoinHandle<(Term, Instan
     task
 }
 
+/// Waits for the loss; fails after ten leases of virtual time.
+async fn lost(term: &Term) {
+    timeout(10 * DURATION, term.lost())
+        .await
+        .expect("leadership is lost");
+}
+
 /// Lets the others run until `condition` holds; fails after ten leases of virtual time.
 async fn until(condition: impl Fn() -> bool) {
     let wait = async {
@@ -132,7 +139,7 @@ async fn a_leader_that_is_cut_off_stops_before_the_standby_begins() {
 
         let cut_at = Instant::now();
         link.send_replace(cut);
-        term.lost().await;
+        lost(&term).await;
         let lost_at = Instant::now();
         assert!(lost_at - cut_at <= DURATION - SKEW, "{cut:?}: lost after {:?}", lost_at - cut_at);
         assert!(!proven(&term));
@@ -161,6 +168,19 @@ async fn renewals_that_arrive_late_do_not_take_the_lease_back() {
     assert!(!proven(&term));
     assert!(timeout(5 * DURATION, next.lost()).await.is_err());
     assert_eq!(server.holder().as_deref(), Some("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_writes_no_more_even_if_nobody_else_took_the_lease() {
+    let server = Server::new();
+    let (a, link) = candidate(&server, "a");
+    let term = a.lead().await;
+    link.send_replace(Link::Refused);
+    lost(&term).await;
+    link.send_replace(Link::Open);
+    let version = server.version();
+    let written = timeout(5 * DURATION, until(|| server.version() > version)).await;
+    assert!(written.is_err(), "the Lease was renewed after it was lost");
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,8 +220,11 @@ async fn leadership_is_lost_at_the_next_renewal_when_another_holds_the_lease() {
         let term = a.lead().await;
         server.edit(|lease| lease["spec"]["holderIdentity"] = taken.clone());
         let edited = Instant::now();
-        term.lost().await;
-        assert!(edited.elapsed() <= config("a").retry_period() + AT_ONCE, "{taken}");
+        lost(&term).await;
+        assert!(
+            edited.elapsed() <= config("a").retry_period() + AT_ONCE,
+            "{taken}"
+        );
         assert!(!proven(&term));
         term.release().await;
         assert_eq!(server.lease().unwrap()["spec"]["holderIdentity"], taken, "not ours to clear");
@@ -227,7 +250,7 @@ async fn the_holder_of_a_deleted_lease_stops_at_its_next_renewal() {
     let term = a.lead().await;
     server.delete();
     let deleted = Instant::now();
-    term.lost().await;
+    lost(&term).await;
     assert!(deleted.elapsed() <= config("a").retry_period() + AT_ONCE);
     assert!(server.lease().is_none());
 }

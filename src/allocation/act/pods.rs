@@ -59,7 +59,8 @@ impl Actor {
             return Asked::Failed(closed.to_string());
         }
         let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &user.namespace);
-        let call = pods.create_subresource::<_, Status>("eviction", &user.name, &PostParams::default(), &eviction);
+        let params = PostParams::default();
+        let call = pods.create_subresource::<_, Status>("eviction", &user.name, &params, &eviction);
         match timeout(self.timeout, call).await {
             Ok(Ok(_)) => Asked::Accepted,
             Ok(Err(kube::Error::Api(status))) => refusal(&status),
