@@ -46,6 +46,11 @@ impl Provider {
         }
     }
 
+    /// The provider of that word.
+    pub fn parse(word: &str) -> Option<Provider> {
+        [Provider::Gcp, Provider::Aws, Provider::Azure].into_iter().find(|provider| provider.as_str() == word)
+    }
+
     /// How long after a request's last permitted instant the cloud may still let it take effect (F5).
     pub fn settle_time(self) -> Duration {
         match self {

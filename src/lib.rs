@@ -13,16 +13,20 @@
 //! | [`allocation`] | the controller: watch, observe, decide, act, record | SDK types; in `decide` also clients, async, clocks |
 //! | [`cloud`] | one trait, one file per provider | Kubernetes, allocations; each provider: the others |
 //! | [`leader`] | the Lease and the proof of leadership (F1) | addresses, clouds |
+//! | [`run`], [`check`], [`release`] | the commands: wiring | decisions |
 //! | [`settings`], [`telemetry`], [`metrics`], [`http`] | what the process is told, and tells | decisions |
 //!
 //! `tests/boundaries.rs` reads the `use` lines and fails when a module knows what it must not.
 
 pub mod allocation;
 pub mod api;
+pub mod check;
 pub mod cloud;
 pub mod http;
 pub mod leader;
 pub mod lifecycle;
 pub mod metrics;
+pub mod release;
+pub mod run;
 pub mod settings;
 pub mod telemetry;

@@ -724,16 +724,14 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     if stuck {
         return wait(
             cause.reason(),
-            format!("nobody uses it on node {node}, but no node can take it; it stays: {}", story::verdicts(facts)),
+            format!("may leave node {node}, but no node can take it; it stays: {}", story::verdicts(facts)),
             LATER,
         );
     }
     if paced_out {
         return wait(
             cause.reason(),
-            format!(
-                "nobody uses it on node {node}; waits until fewer addresses are in motion (strategy.maxUnavailable)"
-            ),
+            format!("may leave node {node}; waits until fewer addresses are in motion (strategy.maxUnavailable)"),
             SOON,
         );
     }

@@ -547,6 +547,12 @@ impl Controller {
                     to: step.to,
                     reason: step.reason.as_str(),
                     spent: Duration::try_from(now.duration_since(turn.before.since)).unwrap_or_default(),
+                    gap: turn
+                        .after
+                        .last_move
+                        .as_ref()
+                        .filter(|_| (step.from, step.to) == (State::Attaching, Some(State::Attached)))
+                        .and_then(|journey| Duration::try_from(journey.gap?).ok()),
                 };
                 for observer in &self.observers {
                     observer.moved(&transition);

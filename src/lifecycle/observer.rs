@@ -19,6 +19,8 @@ pub struct Transition<S> {
     pub reason: &'static str,
     /// Time spent in `from`.
     pub spent: Duration,
+    /// Where this transition ends a time on no resource: how long that was.
+    pub gap: Option<Duration>,
 }
 
 /// Told after the fact, in order; must not block and cannot fail.

@@ -10,9 +10,25 @@ use super::{
 /// This process must have seen a node NotReady without a break for so long: a flap seen by a fresh watch is no fault.
 const SEEN_NOT_READY: SignedDuration = SignedDuration::from_secs(10);
 
-/// The causes, in no order; [`cause`] says which one counts when several hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+macro_rules! causes {
+    ($($name:ident),+ $(,)?) => {
+        /// The causes, in the table's order; [`cause`] says which one counts when several hold.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Cause { $($name),+ }
+
+        impl Cause {
+            /// Every cause.
+            pub const ALL: &'static [Cause] = &[$(Cause::$name),+];
+
+            /// The word in status, the same one.
+            pub fn reason(self) -> Reason {
+                match self { $(Cause::$name => Reason::$name),+ }
+            }
+        }
+    };
+}
+
+causes! {
     NodeCordoned,
     Disrupted,
     NotSelected,
@@ -109,30 +125,6 @@ impl Cause {
                 Row { labels_go: LabelsGo::AtOnce, needs_target: false, ..fault }
             }
         }
-    }
-
-    /// The word in status.
-    pub fn reason(self) -> Reason {
-        match self {
-            Cause::NodeCordoned => Reason::NodeCordoned,
-            Cause::Disrupted => Reason::Disrupted,
-            Cause::NotSelected => Reason::NotSelected,
-            Cause::RemovedFromSpec => Reason::RemovedFromSpec,
-            Cause::NotMatched => Reason::NotMatched,
-            Cause::AllocationDeleted => Reason::AllocationDeleted,
-            Cause::MoveRequested => Reason::MoveRequested,
-            Cause::NodeNotReady => Reason::NodeNotReady,
-            Cause::NodeGone => Reason::NodeGone,
-            Cause::MachineStopped => Reason::MachineStopped,
-            Cause::MachineGone => Reason::MachineGone,
-            Cause::NodeReplaced => Reason::NodeReplaced,
-            Cause::OutOfService => Reason::OutOfService,
-        }
-    }
-
-    /// The cause whose word stands in status.
-    pub fn of(reason: Reason) -> Option<Cause> {
-        Cause::ALL.into_iter().find(|cause| cause.reason() == reason)
     }
 
     /// Whether a reason in status is that of a fault: the journey it began may go on in `mode: Hold`.

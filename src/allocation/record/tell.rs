@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource};
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
@@ -17,7 +16,7 @@ use crate::{
     },
     api::NetIPAllocation,
     cloud::Provider,
-    lifecycle::{State as _, pass::Step},
+    lifecycle::{Observer, Outcome, State as _, Transition, pass::Step},
     metrics,
 };
 
@@ -33,11 +32,9 @@ pub struct Teller {
 /// A transition that is durable.
 pub struct Told<'a> {
     pub object: &'a NetIPAllocation,
-    pub provider: Option<Provider>,
     pub before: &'a Entry,
     pub after: &'a Entry,
     pub step: Step<State, Reason>,
-    pub now: Timestamp,
 }
 
 impl Teller {
@@ -49,29 +46,12 @@ impl Teller {
 
     /// One transition.
     pub fn moved(&self, told: &Told<'_>) {
-        let Told { object, provider, before, after, step, now } = told;
+        let Told { object, before, after, step } = told;
         let crd_name = object.metadata.name.clone().unwrap_or_default();
         let to = step.to.map_or("Forgotten", |to| to.label());
-        let spent = Duration::try_from(now.duration_since(before.since)).ok();
         let node = after.node.as_deref().or(before.node.as_deref()).unwrap_or("none");
         let span = tracing::info_span!("netipallocation.transition", crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str());
         span.in_scope(|| tracing::info!(crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on"));
-        if let Some(provider) = *provider {
-            metrics::moved(metrics::Transition {
-                crd_name: &crd_name,
-                provider,
-                from: step.from.label(),
-                to,
-                reason: step.reason.as_str(),
-                spent,
-            });
-            if step.to == Some(State::Attached)
-                && let Some(gap) = after.last_move.as_ref().and_then(|journey| journey.gap)
-                && step.from == State::Attaching
-            {
-                metrics::gap_closed(provider, Duration::try_from(gap).unwrap_or_default());
-            }
-        }
         if let Some((reason, note)) = sentence(before, after, step) {
             self.say(object, EventType::Normal, reason, &after.ip.to_string(), note, Some(node));
         }
@@ -115,6 +95,27 @@ impl Teller {
                 tracing::warn!(reason = event.reason, %error, "publishing an event failed");
             }
         });
+    }
+}
+
+/// Counts what is durable: the metrics of transitions and passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted;
+
+impl Observer<State> for Counted {
+    fn moved(&self, transition: &Transition<State>) {
+        let Transition { object, subject: _, kind, from, to, reason, spent, gap } = transition;
+        let Some(provider) = Provider::parse(kind) else { return };
+        let to = to.map_or("Forgotten", |to| to.label());
+        metrics::moved(metrics::Transition { crd_name: object, provider, from: from.label(), to, reason, spent: Some(*spent) });
+        if let Some(gap) = gap {
+            metrics::gap_closed(provider, *gap);
+        }
+    }
+
+    fn passed(&self, object: &str, outcome: Outcome, spent: Duration) {
+        let ended = if outcome == Outcome::Failed { metrics::Ended::Error } else { metrics::Ended::Success };
+        metrics::reconciled(object, ended, spent);
     }
 }
 

@@ -1,0 +1,133 @@
+//! The self-test: what running needs, one line each, and what to do where it is missing.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+};
+use tokio::time::timeout;
+
+use crate::{
+    allocation::observe::nodes::SlimNode,
+    api::{GROUP, NetIPAllocation},
+    cloud::{Cloud, Finding, Provider, Scope},
+    run,
+    settings::Settings,
+};
+
+/// For single calls.
+const CALL: Duration = Duration::from_secs(10);
+
+/// What the operator does in the cluster: group, resource, subresource, verbs. In the release's namespace where `true`.
+const RIGHTS: &[(&str, &str, &str, &[&str], bool)] = &[
+    (GROUP, "netipallocations", "", &["get", "list", "watch", "patch"], false),
+    (GROUP, "netipallocations", "status", &["get", "update"], false),
+    ("", "nodes", "", &["get", "list", "watch", "patch"], false),
+    ("", "pods", "", &["get", "list", "watch"], false),
+    ("", "pods", "eviction", &["create"], false),
+    ("apps", "deployments", "", &["get"], false),
+    ("apps", "statefulsets", "", &["get"], false),
+    ("apps", "daemonsets", "", &["get"], false),
+    ("apps", "replicasets", "", &["get"], false),
+    ("events.k8s.io", "events", "", &["create", "patch"], false),
+    ("coordination.k8s.io", "leases", "", &["create", "get", "watch", "update"], true),
+];
+
+/// Prints one line a finding.
+///
+/// # Errors
+/// How many findings are bad.
+pub async fn check(settings: &Settings) -> Result<(), String> {
+    let (client, config) = run::client().await.map_err(|error| format!("no cluster to talk to: {error}"))?;
+    let namespace = settings.pod_namespace.clone().unwrap_or(config.default_namespace);
+    let mut findings = vec![crd(&client).await];
+    findings.extend(rights(&client, &namespace, &settings.lease_name).await);
+    let scopes = scopes(&client).await;
+    if scopes.is_empty() {
+        findings.push(Finding {
+            ok: true,
+            subject: "cloud".to_owned(),
+            message: "not tested: no node has a provider ID of a supported cloud".to_owned(),
+        });
+    } else {
+        let clouds = timeout(CALL, run::clouds(settings)).await.unwrap_or_default();
+        for scope in scopes {
+            match clouds.get(&scope.provider) {
+                Some(cloud) => findings.extend(cloud.check(&scope).await),
+                None => findings.push(Finding {
+                    ok: false,
+                    subject: scope.to_string(),
+                    message: "no credentials were found in time; set up Workload Identity or GOOGLE_APPLICATION_CREDENTIALS".to_owned(),
+                }),
+            }
+        }
+    }
+    let bad = findings.iter().filter(|finding| !finding.ok).count();
+    for Finding { ok, subject, message } in &findings {
+        println!("{} {subject}: {message}", if *ok { "ok  " } else { "FAIL" });
+    }
+    if bad == 0 { Ok(()) } else { Err(format!("{bad} of {} checks failed", findings.len())) }
+}
+
+async fn crd(client: &Client) -> Finding {
+    let api: Api<NetIPAllocation> = Api::all(client.clone());
+    let (ok, message) = match timeout(CALL, api.list(&ListParams::default().limit(1))).await {
+        Ok(Ok(_)) => (true, "served".to_owned()),
+        Ok(Err(error)) => (false, format!("{error}; install the CRD: ip-address-controller crd | kubectl apply --server-side -f -")),
+        Err(_) => (false, "no answer in time".to_owned()),
+    };
+    Finding { ok, subject: "CustomResourceDefinition".to_owned(), message }
+}
+
+async fn rights(client: &Client, namespace: &str, lease: &str) -> Vec<Finding> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let mut findings = Vec::new();
+    for (group, resource, subresource, verbs, here) in RIGHTS {
+        let mut missing = Vec::new();
+        for verb in *verbs {
+            let named = *here && *verb != "create";
+            let review = SelfSubjectAccessReview {
+                spec: SelfSubjectAccessReviewSpec {
+                    resource_attributes: Some(ResourceAttributes {
+                        group: Some((*group).to_owned()),
+                        resource: Some((*resource).to_owned()),
+                        subresource: Some((*subresource).to_owned()).filter(|text| !text.is_empty()),
+                        verb: Some((*verb).to_owned()),
+                        namespace: here.then(|| namespace.to_owned()),
+                        name: named.then(|| lease.to_owned()),
+                        ..ResourceAttributes::default()
+                    }),
+                    ..SelfSubjectAccessReviewSpec::default()
+                },
+                ..SelfSubjectAccessReview::default()
+            };
+            let answer = timeout(CALL, api.create(&PostParams::default(), &review)).await;
+            let allowed = matches!(answer, Ok(Ok(review)) if review.status.is_some_and(|status| status.allowed));
+            if !allowed {
+                missing.push(*verb);
+            }
+        }
+        let subject = if subresource.is_empty() { (*resource).to_owned() } else { format!("{resource}/{subresource}") };
+        findings.push(Finding {
+            ok: missing.is_empty(),
+            subject: format!("RBAC {subject}"),
+            message: if missing.is_empty() { verbs.join(", ") } else { format!("missing {}; grant what the chart's roles grant", missing.join(", ")) },
+        });
+    }
+    findings
+}
+
+/// The accounts and regions of the cluster's nodes.
+async fn scopes(client: &Client) -> BTreeSet<Scope> {
+    let api: Api<SlimNode> = Api::all(client.clone());
+    let Ok(Ok(nodes)) = timeout(CALL, api.list(&ListParams::default())).await else { return BTreeSet::new() };
+    nodes
+        .items
+        .iter()
+        .filter_map(|node| node.place()?.place())
+        .filter(|place| place.provider == Provider::Gcp)
+        .map(|place| Scope { provider: place.provider, account: place.account, region: place.region, resource_group: None })
+        .collect()
+}

@@ -1,0 +1,334 @@
+//! The operator's life: standby, leader, end. One term of leadership a process: what a leader knows dies with it (P8).
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use kube::{Client, ResourceExt};
+use kube_runtime::{
+    applier,
+    controller::{self},
+    reflector::ObjectRef,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    allocation::{
+        Config, Controller, Parts,
+        act::Actor,
+        observe::{
+            cloud_view::{Arrived, CloudView, Clouds},
+            nodes::Nodes,
+            pods::Pods,
+        },
+        record::tell::{Counted, Teller},
+        watch::{self, Synced, Wake},
+    },
+    cloud::{
+        Provider,
+        gcp::{Gcp, GcpSettings},
+        limits::{Limits, Rate},
+        metered::Metered,
+    },
+    http::{self, Health},
+    leader::{Candidate, LeaseConfig, Term},
+    lifecycle::backoff::Backoff,
+    metrics::{self, ControllerGauges, Gauges},
+    settings::{ControllerMode, Settings},
+    telemetry,
+};
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("no cluster to talk to: {0}")]
+    Cluster(String),
+    #[error("{0}")]
+    Bind(#[from] http::BindError),
+    #[error("{0}")]
+    Metrics(#[from] metrics::MetricsError),
+    #[error("CLOUD_QPS and CLOUD_BURST: {0}")]
+    Rate(#[from] crate::cloud::limits::NotARate),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    #[error("leadership was lost; the process ends so that nothing it knew is acted on")]
+    LostLeadership,
+}
+
+/// After SIGTERM, effects in flight are waited for so long: less than the pod's grace period, so that the Lease is still
+/// released in time.
+const LAST_EFFECTS: Duration = Duration::from_secs(20);
+/// How often readiness and the lasting gauges are looked after.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// A client with the three defaults changed that would hide trouble: no silent retries.
+///
+/// # Errors
+/// In words.
+pub async fn client() -> Result<(Client, kube::Config), String> {
+    let mut config = kube::Config::infer().await.map_err(|error| error.to_string())?;
+    config.default_retry = false;
+    let client = Client::try_from(config.clone()).map_err(|error| error.to_string())?;
+    Ok((client, config))
+}
+
+/// Runs until SIGTERM, SIGINT, or leadership is lost.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let asked_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let rate = Rate::new(settings.cloud_qps, settings.cloud_burst)?;
+    let handle = metrics::install(settings.cluster_name.as_deref())?;
+    let health = Health::new();
+    let stop = CancellationToken::new();
+    let health_port = http::bind(settings.bind_address, settings.health_port, "HEALTH_PORT").await?;
+    let metrics_port = http::bind(settings.bind_address, settings.metrics_port, "METRICS_PORT").await?;
+    tokio::spawn(http::serve_health(health_port, health.clone(), stop.clone()));
+    tokio::spawn(http::serve_metrics(metrics_port, move || handle.render(), stop.clone()));
+    tokio::spawn(health.clone().beat());
+    let gauges = Gauges::new();
+    tokio::spawn(gauges.clone().tick());
+
+    let (client, config) = client().await.map_err(RunError::Cluster)?;
+    let result = lead(&settings, client, config.default_namespace, rate, &health, &gauges, asked_to_stop).await;
+    health.stopping();
+    stop.cancel();
+    result
+}
+
+async fn lead(
+    settings: &Settings,
+    client: Client,
+    default_namespace: String,
+    rate: Rate,
+    health: &Health,
+    gauges: &Gauges,
+    asked_to_stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    // Warm caches before leading: a standby takes over with them, though they decide nothing (F6).
+    let (allocations_synced, nodes_synced) = (Synced::default(), Synced::default());
+    let (allocations, allocation_writer) = watch::store();
+    let (nodes, node_writer) = watch::store();
+    let selector = settings.watch_label_selector.as_deref();
+    let changed = watch::allocations(client.clone(), selector, allocation_writer, allocations_synced.clone());
+    let node_changed = watch::nodes(client.clone(), node_writer, nodes_synced.clone());
+    let (wake, woken) = Wake::new(allocations.clone());
+    let (pump, pumped) = (wake.clone(), wake.clone());
+    tokio::spawn(async move { changed.for_each(|object| std::future::ready(pump.one(&object.name))).await });
+    tokio::spawn(async move { node_changed.for_each(|()| std::future::ready(pumped.all())).await });
+
+    let candidate = Candidate::new(
+        client.clone(),
+        LeaseConfig {
+            namespace: settings.pod_namespace.clone().unwrap_or(default_namespace),
+            name: settings.lease_name.clone(),
+            identity: settings.identity(),
+            duration: settings.lease_duration,
+            skew: settings.lease_skew,
+        },
+    );
+    let leads = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    tokio::spawn(housekeeping(
+        settings.clone(),
+        health.clone(),
+        gauges.clone(),
+        candidate.clone(),
+        leads.clone(),
+        [allocations_synced.clone(), nodes_synced.clone()],
+    ));
+
+    tokio::pin!(asked_to_stop);
+    let term = tokio::select! {
+        () = &mut asked_to_stop => return Ok(()),
+        term = candidate.lead() => term,
+    };
+    tracing::info!(lease = settings.lease_name, "leads");
+    leads.store(true, std::sync::atomic::Ordering::Release);
+    telemetry::set_leader(true);
+
+    let stop = CancellationToken::new();
+    let arrived: Arrived = {
+        let wake = wake.clone();
+        Arc::new(move || wake.all())
+    };
+    let controller = {
+        let building = build(settings, &client, &term, Nodes::new(nodes), rate, gauges, &wake, &arrived, &stop);
+        tokio::select! {
+            () = &mut asked_to_stop => { term.release().await; return Ok(()) }
+            () = term.lost() => return Err(RunError::LostLeadership),
+            controller = building => controller,
+        }
+    };
+    let ready = async {
+        while !(allocations_synced.is() && nodes_synced.is()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let mut attempts = 0;
+        while let Err(error) = controller.take_over().await {
+            attempts += 1;
+            tracing::warn!(%error, attempts, "take-over failed, trying again");
+            tokio::time::sleep(Backoff::TRANSIENT.delay(attempts, 0.0)).await;
+        }
+    };
+    tokio::select! {
+        () = &mut asked_to_stop => { term.release().await; return Ok(()) }
+        () = term.lost() => return Err(RunError::LostLeadership),
+        () = ready => {}
+    }
+    tokio::spawn(controller.clone().sweep());
+    wake.all();
+
+    let passes = {
+        let queue = stream::select(woken, stream::pending::<ObjectRef<watch::Guarded>>()).take_until(stop.clone().cancelled_owned());
+        let reconciler = controller.clone();
+        applier(
+            move |object: Arc<watch::Guarded>, _: Arc<()>| Box::pin(reconciler.clone().reconcile(object)),
+            {
+                let controller = controller.clone();
+                move |object: Arc<watch::Guarded>, error: &_, _: Arc<()>| controller.after_failure(&object.name_any(), error)
+            },
+            Arc::new(()),
+            allocations,
+            queue.map(Ok::<_, std::convert::Infallible>),
+            controller::Config::default()
+                .concurrency(settings.max_concurrent_reconciles)
+                .debounce(Duration::from_millis(20)),
+        )
+        .for_each(|_| std::future::ready(()))
+    };
+    tokio::pin!(passes);
+    tokio::select! {
+        () = &mut asked_to_stop => {}
+        () = term.lost() => {
+            stop.cancel();
+            return Err(RunError::LostLeadership);
+        }
+        () = &mut passes => {}
+    }
+    tracing::info!("stopping: no new passes; waits for effects in flight");
+    health.stopping();
+    stop.cancel();
+    let quiet = async {
+        passes.await;
+        controller.drain_effects(LAST_EFFECTS).await
+    };
+    tokio::select! {
+        all_ended = quiet => if !all_ended {
+            tracing::warn!("effects are still in flight; the Lease is left to run out, so that the next leader waits for them");
+            return Ok(());
+        },
+        () = term.lost() => return Err(RunError::LostLeadership),
+    }
+    term.release().await;
+    tracing::info!("released the Lease");
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn build(
+    settings: &Settings,
+    client: &Client,
+    term: &Term,
+    nodes: Nodes,
+    rate: Rate,
+    gauges: &Gauges,
+    wake: &Wake,
+    arrived: &Arrived,
+    stop: &CancellationToken,
+) -> Arc<Controller> {
+    let limits = Limits::new(rate);
+    let pods = Pods::new(client.clone(), arrived.clone());
+    let timeout = settings.mutation_timeout();
+    Controller::new(Parts {
+        config: Config {
+            disruption_taints: settings.disruption_taints.clone(),
+            observe_only: settings.controller_mode == ControllerMode::Observe,
+            max_concurrent_effects: settings.max_concurrent_effects.into(),
+            mutation_timeout: timeout,
+            label_selector: settings.watch_label_selector.clone(),
+        },
+        client: client.clone(),
+        actor: Actor { client: client.clone(), proof: term.proof(), timeout, nodes: nodes.clone(), pods: pods.clone() },
+        nodes,
+        pods,
+        view: CloudView::new(clouds(settings).await, limits.clone(), arrived.clone(), stop.clone()),
+        limits,
+        teller: Teller::new(client.clone(), settings.instance()),
+        gauges: gauges.clone(),
+        observers: vec![Box::new(Counted)],
+        wake: wake.clone(),
+        stop: stop.clone(),
+    })
+}
+
+/// Connects every cloud that this build knows; tried again until it works, because a cloud's metadata server may refuse
+/// in a node's first seconds.
+pub async fn clouds(settings: &Settings) -> Clouds {
+    let gcp = GcpSettings {
+        endpoint: settings.google_compute_custom_endpoint.clone(),
+        allow_insecure: settings.allow_insecure_endpoint,
+        timeout: settings.mutation_timeout(),
+        operation_timeout: settings.cloud_operation_timeout,
+    };
+    let began = Instant::now();
+    let mut attempts = 0;
+    loop {
+        match Gcp::connect(&gcp).await {
+            Ok(cloud) => {
+                let cloud: Arc<dyn crate::cloud::Cloud> = Arc::new(Metered::new(Provider::Gcp, cloud));
+                return HashMap::from([(Provider::Gcp, cloud)]);
+            }
+            Err(error) => {
+                attempts += 1;
+                tracing::warn!(%error, remedy = error.kind.remedy(), spent = ?began.elapsed(), "connecting to Google Cloud failed, trying again");
+                tokio::time::sleep(Backoff::TRANSIENT.delay(attempts, 0.0)).await;
+            }
+        }
+    }
+}
+
+/// Readiness (caches complete, election alive) and the gauges of this replica.
+async fn housekeeping(
+    settings: Settings,
+    health: Health,
+    gauges: Gauges,
+    candidate: Candidate,
+    leads: Arc<std::sync::atomic::AtomicBool>,
+    synced: [Synced; 2],
+) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tick.tick().await;
+        let missing = match &synced {
+            [allocations, _] if !allocations.is() => Some("NetIPAllocations are not listed yet; is the CRD installed?"),
+            [_, nodes] if !nodes.is() => Some("Nodes are not listed yet"),
+            _ if !candidate.alive() => Some("the Lease has not been read or renewed for too long"),
+            _ => None,
+        };
+        match missing {
+            Some(why) => health.not_ready(why),
+            None => health.ready(),
+        }
+        metrics::leader_transitions(candidate.transitions());
+        gauges.controller(&ControllerGauges {
+            pod_name: settings.instance(),
+            version: settings.controller_version.clone(),
+            leads: leads.load(std::sync::atomic::Ordering::Acquire),
+            ready: health.is_ready(),
+            healthy: health.is_healthy(),
+        });
+    }
+}

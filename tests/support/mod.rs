@@ -1,0 +1,4 @@
+//! The pure harness of the scenarios: scripts, and the world they play in.
+
+pub mod script;
+pub mod world;
