@@ -1,5 +1,6 @@
 //! The one temporary folder of a cluster, which goes away however this process ends.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -7,8 +8,7 @@ use anyhow::Context;
 
 /// Reads until we are gone (the pipe closes, even after SIGKILL), then clears up. Children that are just being killed
 /// may still write for a moment, hence the second try.
-const GUARDIAN: &str =
-    r#"trap '' INT TERM HUP; cat >/dev/null; rm -rf "$0" 2>/dev/null || { sleep 1; rm -rf "$0"; }"#;
+const GUARDIAN: &str = r#"cat >/dev/null; rm -rf "$0" 2>/dev/null || { sleep 1; rm -rf "$0"; }"#;
 
 /// A folder that is removed when this is dropped, and also when the process is killed.
 ///
@@ -41,6 +41,8 @@ impl Folder {
                     .stdin(Stdio::piped())
                     .stdout(Stdio::null())
                     .stderr(Stdio::null())
+                    // Who kills our whole group (a Ctrl-C, `timeout`) must not kill the one who clears up.
+                    .process_group(0)
                     .spawn()
                     .context("starting the folder's guardian")?,
             )
