@@ -194,6 +194,18 @@ impl Cluster {
             .with_context(|| format!("helm {}", args.join(" ")))
     }
 
+    /// Runs Helm 3 as admin; what it printed. The first call on a machine builds it.
+    ///
+    /// # Errors
+    /// When it cannot be built, or fails, with its own words.
+    pub async fn helm3(&self, args: &[&str]) -> anyhow::Result<String> {
+        let launch = self.launch(&tools::bin_with_helm3().await?.join("helm3"), args)?;
+        let output = command::run(launch, None).await?;
+        output
+            .success()
+            .with_context(|| format!("helm3 {}", args.join(" ")))
+    }
+
     /// Runs one of the tools as admin, to its end, whatever that is. It cannot reach anything outside loopback.
     ///
     /// # Errors
@@ -204,13 +216,16 @@ impl Cluster {
         args: &[&str],
         input: Option<String>,
     ) -> anyhow::Result<Output> {
-        let launch = Launch {
-            program: self.bin.join(tool),
+        command::run(self.launch(&self.bin.join(tool), args)?, input).await
+    }
+
+    fn launch(&self, program: &Path, args: &[&str]) -> anyhow::Result<Launch> {
+        Ok(Launch {
+            program: program.to_owned(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: command::environment(self.bin, self.dir(), self.kubeconfig()),
             dir: std::env::current_dir()?,
-        };
-        command::run(launch, input).await
+        })
     }
 
     /// Every request that the API server has answered (or begun to, for a watch), in its order.

@@ -8,6 +8,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 static BIN: OnceCell<PathBuf> = OnceCell::const_new();
+static WITH_HELM3: OnceCell<PathBuf> = OnceCell::const_new();
 
 /// The folder with etcd, the Kubernetes binaries, kwok and helm. The first call builds what is missing, with a line of
 /// progress on stderr for each tool.
@@ -15,12 +16,26 @@ static BIN: OnceCell<PathBuf> = OnceCell::const_new();
 /// # Errors
 /// When a tool cannot be built; the script has said why.
 pub async fn bin() -> anyhow::Result<&'static Path> {
-    BIN.get_or_try_init(build).await.map(PathBuf::as_path)
+    BIN.get_or_try_init(|| build(&[]))
+        .await
+        .map(PathBuf::as_path)
 }
 
-async fn build() -> anyhow::Result<PathBuf> {
+/// The same, with Helm 3 as `helm3` beside them.
+///
+/// # Errors
+/// When a tool cannot be built.
+pub async fn bin_with_helm3() -> anyhow::Result<&'static Path> {
+    WITH_HELM3
+        .get_or_try_init(|| build(&["helm3"]))
+        .await
+        .map(PathBuf::as_path)
+}
+
+async fn build(extra: &[&str]) -> anyhow::Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build");
     let output = Command::new(&script)
+        .args(extra)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

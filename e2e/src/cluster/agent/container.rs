@@ -115,7 +115,10 @@ pub(super) async fn live(
         lock(&setting.shared.records)
             .entry(setting.key.clone())
             .and_modify(|record| {
-                record.processes.remove(&container.name);
+                // By identity: after a forced deletion the name may already be another pod's.
+                record
+                    .processes
+                    .retain(|_, known| !Arc::ptr_eq(known, &process));
             });
 
         let over = setting.ending.borrow().is_some();
@@ -165,9 +168,11 @@ async fn start(setting: &Setting, container: &Container, slot: &Slot) -> Option<
                 lock(&setting.shared.records)
                     .entry(setting.key.clone())
                     .and_modify(|record| {
-                        record
-                            .processes
-                            .insert(container.name.clone(), Arc::clone(&process));
+                        if setting.pod.metadata.uid.as_ref() == Some(&record.uid) {
+                            record
+                                .processes
+                                .insert(container.name.clone(), Arc::clone(&process));
+                        }
                     });
                 return Some(process);
             }
