@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{
     allocation::observe::nodes::SlimNode,
     api::{GROUP, NetIPAllocation},
-    cloud::{Cloud, Finding, Provider, Scope},
+    cloud::{Finding, Provider, Scope},
     run,
     settings::Settings,
 };
@@ -59,7 +59,9 @@ pub async fn check(settings: &Settings) -> Result<(), String> {
                 None => findings.push(Finding {
                     ok: false,
                     subject: scope.to_string(),
-                    message: "no credentials were found in time; set up Workload Identity or GOOGLE_APPLICATION_CREDENTIALS".to_owned(),
+                    message:
+                        "no credentials were found in time; set up Workload Identity or GOOGLE_APPLICATION_CREDENTIALS"
+                            .to_owned(),
                 }),
             }
         }
@@ -75,7 +77,9 @@ async fn crd(client: &Client) -> Finding {
     let api: Api<NetIPAllocation> = Api::all(client.clone());
     let (ok, message) = match timeout(CALL, api.list(&ListParams::default().limit(1))).await {
         Ok(Ok(_)) => (true, "served".to_owned()),
-        Ok(Err(error)) => (false, format!("{error}; install the CRD: ip-address-controller crd | kubectl apply --server-side -f -")),
+        Ok(Err(error)) => {
+            (false, format!("{error}; install the CRD: ip-address-controller crd | kubectl apply --server-side -f -"))
+        }
         Err(_) => (false, "no answer in time".to_owned()),
     };
     Finding { ok, subject: "CustomResourceDefinition".to_owned(), message }
@@ -104,7 +108,8 @@ async fn rights(client: &Client, namespace: &str, lease: &str) -> Vec<Finding> {
                 ..SelfSubjectAccessReview::default()
             };
             let answer = timeout(CALL, api.create(&PostParams::default(), &review)).await;
-            let allowed = matches!(answer, Ok(Ok(review)) if review.status.is_some_and(|status| status.allowed));
+            let allowed =
+                matches!(answer, Ok(Ok(review)) if review.status.as_ref().is_some_and(|status| status.allowed));
             if !allowed {
                 missing.push(*verb);
             }
@@ -113,7 +118,11 @@ async fn rights(client: &Client, namespace: &str, lease: &str) -> Vec<Finding> {
         findings.push(Finding {
             ok: missing.is_empty(),
             subject: format!("RBAC {subject}"),
-            message: if missing.is_empty() { verbs.join(", ") } else { format!("missing {}; grant what the chart's roles grant", missing.join(", ")) },
+            message: if missing.is_empty() {
+                verbs.join(", ")
+            } else {
+                format!("missing {}; grant what the chart's roles grant", missing.join(", "))
+            },
         });
     }
     findings
@@ -128,6 +137,11 @@ async fn scopes(client: &Client) -> BTreeSet<Scope> {
         .iter()
         .filter_map(|node| node.place()?.place())
         .filter(|place| place.provider == Provider::Gcp)
-        .map(|place| Scope { provider: place.provider, account: place.account, region: place.region, resource_group: None })
+        .map(|place| Scope {
+            provider: place.provider,
+            account: place.account,
+            region: place.region,
+            resource_group: None,
+        })
         .collect()
 }

@@ -122,7 +122,7 @@ async fn lead(
     let (allocations_synced, nodes_synced) = (Synced::default(), Synced::default());
     let (allocations, allocation_writer) = watch::store();
     let (nodes, node_writer) = watch::store();
-    let selector = settings.watch_label_selector.as_deref();
+    let selector = settings.watch_label_selector.clone();
     let changed = watch::allocations(client.clone(), selector, allocation_writer, allocations_synced.clone());
     let node_changed = watch::nodes(client.clone(), node_writer, nodes_synced.clone());
     let (wake, woken) = Wake::new(allocations.clone());
@@ -192,13 +192,16 @@ async fn lead(
     wake.all();
 
     let passes = {
-        let queue = stream::select(woken, stream::pending::<ObjectRef<watch::Guarded>>()).take_until(stop.clone().cancelled_owned());
+        let queue = stream::select(woken, stream::pending::<ObjectRef<watch::Guarded>>())
+            .take_until(stop.clone().cancelled_owned());
         let reconciler = controller.clone();
         applier(
             move |object: Arc<watch::Guarded>, _: Arc<()>| Box::pin(reconciler.clone().reconcile(object)),
             {
                 let controller = controller.clone();
-                move |object: Arc<watch::Guarded>, error: &_, _: Arc<()>| controller.after_failure(&object.name_any(), error)
+                move |object: Arc<watch::Guarded>, error: &_, _: Arc<()>| {
+                    controller.after_failure(&object.name_any(), error)
+                }
             },
             Arc::new(()),
             allocations,

@@ -536,8 +536,7 @@ impl Controller {
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
         for turn in turns {
             for step in &turn.steps {
-                let told =
-                    Told { object: stored, provider, before: &turn.before, after: &turn.after, step: *step, now };
+                let told = Told { object: stored, before: &turn.before, after: &turn.after, step: *step };
                 self.teller.moved(&told);
                 let transition = Transition {
                     object: subject.name.clone(),

@@ -77,13 +77,13 @@ impl Synced {
 /// Allocations: kept in `writer`'s store; each change is a reference in the stream.
 pub fn allocations(
     client: Client,
-    selector: Option<&str>,
+    selector: Option<String>,
     writer: Writer<Guarded>,
     synced: Synced,
 ) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
     let mut config = watcher::Config::default().timeout(60);
     if let Some(selector) = selector {
-        config = config.labels(selector);
+        config = config.labels(&selector);
     }
     let mut complaints = Complaints::new("NetIPAllocations");
     watcher(Api::<Guarded>::all(client), config)

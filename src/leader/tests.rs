@@ -51,9 +51,7 @@ async fn standby(candidate: &Candidate) -> tokio::task::JoinHandle<(Term, Instan
 
 /// Waits for the loss; fails after ten leases of virtual time.
 async fn lost(term: &Term) {
-    timeout(10 * DURATION, term.lost())
-        .await
-        .expect("leadership is lost");
+    timeout(10 * DURATION, term.lost()).await.expect("leadership is lost");
 }
 
 /// Lets the others run until `condition` holds; fails after ten leases of virtual time.
@@ -221,10 +219,7 @@ async fn leadership_is_lost_at_the_next_renewal_when_another_holds_the_lease() {
         server.edit(|lease| lease["spec"]["holderIdentity"] = taken.clone());
         let edited = Instant::now();
         lost(&term).await;
-        assert!(
-            edited.elapsed() <= config("a").retry_period() + AT_ONCE,
-            "{taken}"
-        );
+        assert!(edited.elapsed() <= config("a").retry_period() + AT_ONCE, "{taken}");
         assert!(!proven(&term));
         term.release().await;
         assert_eq!(server.lease().unwrap()["spec"]["holderIdentity"], taken, "not ours to clear");

@@ -74,22 +74,10 @@ pub struct Row {
 }
 
 impl Cause {
-    /// Every row of the table.
-    pub const ALL: [Cause; 13] = [
-        Cause::NodeCordoned,
-        Cause::Disrupted,
-        Cause::NotSelected,
-        Cause::RemovedFromSpec,
-        Cause::NotMatched,
-        Cause::AllocationDeleted,
-        Cause::MoveRequested,
-        Cause::NodeNotReady,
-        Cause::NodeGone,
-        Cause::MachineStopped,
-        Cause::MachineGone,
-        Cause::NodeReplaced,
-        Cause::OutOfService,
-    ];
+    /// The cause whose word stands in status.
+    pub fn of(reason: Reason) -> Option<Cause> {
+        Cause::ALL.iter().copied().find(|cause| cause.reason() == reason)
+    }
 
     /// What the table says.
     pub fn row(self) -> Row {

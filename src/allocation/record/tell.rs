@@ -107,7 +107,14 @@ impl Observer<State> for Counted {
         let Transition { object, subject: _, kind, from, to, reason, spent, gap } = transition;
         let Some(provider) = Provider::parse(kind) else { return };
         let to = to.map_or("Forgotten", |to| to.label());
-        metrics::moved(metrics::Transition { crd_name: object, provider, from: from.label(), to, reason, spent: Some(*spent) });
+        metrics::moved(metrics::Transition {
+            crd_name: object,
+            provider,
+            from: from.label(),
+            to,
+            reason,
+            spent: Some(*spent),
+        });
         if let Some(gap) = gap {
             metrics::gap_closed(provider, *gap);
         }
