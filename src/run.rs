@@ -127,8 +127,14 @@ async fn lead(
     let node_changed = watch::nodes(client.clone(), node_writer, nodes_synced.clone());
     let (wake, woken) = Wake::new(allocations.clone());
     let (pump, pumped) = (wake.clone(), wake.clone());
-    tokio::spawn(async move { changed.for_each(|object| std::future::ready(pump.one(&object.name))).await });
-    tokio::spawn(async move { node_changed.for_each(|()| std::future::ready(pumped.all())).await });
+    tokio::spawn(changed.for_each(move |object| {
+        pump.one(&object.name);
+        std::future::ready(())
+    }));
+    tokio::spawn(node_changed.for_each(move |()| {
+        pumped.all();
+        std::future::ready(())
+    }));
 
     let candidate = Candidate::new(
         client.clone(),

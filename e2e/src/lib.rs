@@ -4,4 +4,5 @@
 pub mod cluster;
 pub mod contract;
 pub mod simulator;
+pub mod stage;
 pub mod world;

@@ -49,8 +49,7 @@ impl Ledger {
     /// # Errors
     /// The API server's; also when it does not answer in time.
     pub async fn take_over(&self) -> Result<Vec<Arc<NetIPAllocation>>, ReadError> {
-        let mut params = ListParams::default();
-        params.label_selector = self.selector.clone();
+        let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
         let list = timeout(CALL, self.api.list(&params));
         let list = list.await.map_err(|_| ReadError::Timeout)?.map_err(Box::new)?;
         let all: Vec<_> = list.items.into_iter().filter_map(|item| item.0.ok()).map(Arc::new).collect();

@@ -19,7 +19,7 @@ pub enum Stored {
     /// Understood.
     Known(Box<Entry>),
     /// Written by a newer version, or by hand: kept as it is, and nothing is begun for its address.
-    Foreign(AddressStatus),
+    Foreign(Box<AddressStatus>),
 }
 
 /// A debt to a machine that had an external address of its own before us.
@@ -35,7 +35,7 @@ pub struct Owed {
 
 /// Reads an entry of status.
 pub fn read(status: &AddressStatus) -> Stored {
-    understand(status).map_or_else(|| Stored::Foreign(status.clone()), |entry| Stored::Known(Box::new(entry)))
+    understand(status).map_or_else(|| Stored::Foreign(Box::new(status.clone())), |entry| Stored::Known(Box::new(entry)))
 }
 
 fn understand(status: &AddressStatus) -> Option<Entry> {
@@ -241,7 +241,7 @@ mod tests {
         ] {
             let mut status = write(&entry());
             spoil(&mut status);
-            assert_eq!(read(&status), Stored::Foreign(status));
+            assert_eq!(read(&status), Stored::Foreign(Box::new(status)));
         }
     }
 

@@ -838,7 +838,7 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
             _ if stored.reason.as_deref() == Some(Reason::InvalidAddress.as_str()) => {}
             Stored::Known(entry) if known.iter().all(|other| other.ip != entry.ip) => known.push(*entry),
             Stored::Known(_) => {}
-            Stored::Foreign(status) => foreign.push(status),
+            Stored::Foreign(status) => foreign.push(*status),
         }
     }
     if !terminating {

@@ -1,0 +1,271 @@
+//! The operator on stage: a real control plane, a simulated cloud, and a release that Helm installed.
+//!
+//! What runs is what users run: the chart's Deployment, its ServiceAccount's token and rights, its probes. Only the cloud
+//! is simulated, and that over its real HTTP API.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use ip_address_controller::api::{AddressStatus, NetIPAllocation, READY_LABEL};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Node, Pod},
+};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+
+use crate::{
+    cluster::{Agent, AgentOptions, Cluster, NodeSpec, Options, Seen, wait_for},
+    simulator::Simulator,
+    world::{NewMachine, World},
+};
+
+/// Project of the simulated cloud.
+pub const PROJECT: &str = "stage-project";
+/// Its one region.
+pub const REGION: &str = "us-west1";
+/// Another region, for addresses that are in the wrong one.
+pub const OTHER_REGION: &str = "us-east1";
+/// Zones of [`REGION`].
+pub const ZONES: [&str; 2] = ["us-west1-a", "us-west1-b"];
+/// Where the chart is installed.
+pub const NAMESPACE: &str = "ip-address-controller";
+/// Helm release.
+pub const RELEASE: &str = "ip-address-controller";
+/// Long enough for every wait on a busy machine of two cores.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// See the module.
+pub struct Stage {
+    pub world: World,
+    pub simulator: Simulator,
+    pub cluster: Cluster,
+    pub agent: Agent,
+}
+
+impl Stage {
+    /// Everything started, the chart not yet installed. `say` hears one line before each long step.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub async fn raise(say: impl Fn(&str)) -> Result<Self> {
+        let world = World::new();
+        for (region, zones) in [(REGION, &ZONES[..]), (OTHER_REGION, &["us-east1-b"][..])] {
+            world.add_region(PROJECT, region);
+            for zone in zones {
+                world.add_zone(PROJECT, region, zone);
+            }
+        }
+        let simulator = Simulator::start(world.clone()).await.context("starting the simulated cloud")?;
+        say("starting etcd, API server, controller-manager, scheduler and kwok");
+        let cluster = Cluster::start(Options::default()).await.context("starting the control plane")?;
+        let options = AgentOptions::new("operator-host")
+            .image("darkbrains/ip-address-controller", operator()?)
+            .env("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", simulator.endpoint())
+            .env("GCE_METADATA_HOST", simulator.metadata_host())
+            .env("NO_PROXY", "127.0.0.1,localhost");
+        let agent = cluster.start_agent(options).await.context("starting the node agent")?;
+        Ok(Self { world, simulator, cluster, agent })
+    }
+
+    /// Installs the chart with Helm and waits until its pods are Ready. `set` are further `--set` values.
+    ///
+    /// # Errors
+    /// Helm's.
+    pub async fn install(&self, set: &[&str]) -> Result<()> {
+        let chart = chart();
+        let chart = chart.to_string_lossy();
+        let mut args = vec![
+            "upgrade",
+            "--install",
+            RELEASE,
+            &*chart,
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "120s",
+        ];
+        let mut all = vec![
+            r"nodeSelector.ip-address-controller/agent=true",
+            "readinessProbe.initialDelaySeconds=0",
+            "readinessProbe.periodSeconds=1",
+            "leaderElection.leaseDurationSeconds=6",
+            "leaderElection.skewGraceSeconds=1",
+            "extraEnv[0].name=CLOUD_QPS",
+            "extraEnv[0].value=100",
+            "extraEnv[1].name=CLOUD_BURST",
+            "extraEnv[1].value=100",
+        ];
+        all.extend(set);
+        for value in &all {
+            args.extend([if is_text(value) { "--set-string" } else { "--set" }, value]);
+        }
+        self.cluster.helm(&args).await.map(|_| ())
+    }
+
+    /// A machine with an ephemeral address of its own, and its Node.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn add_node(&self, name: &str, zone: &str, labels: &[(&str, &str)]) -> Result<()> {
+        let region = if zone.starts_with(REGION) { REGION } else { OTHER_REGION };
+        let id = self.world.add_machine(NewMachine::new(PROJECT, region, zone, name));
+        let mut spec = NodeSpec::new(name)
+            .label("topology.kubernetes.io/zone", zone)
+            .label("topology.kubernetes.io/region", region)
+            .label("kubernetes.io/os", "linux")
+            .annotation("container.googleapis.com/instance_id", id.to_string())
+            .provider_id(provider_id(zone, name));
+        for (key, value) in labels {
+            spec = spec.label(*key, *value);
+        }
+        self.cluster.add_node(spec).await.map(|_| ())
+    }
+
+    /// An admin client.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn client(&self) -> Result<Client> {
+        self.cluster.client()
+    }
+
+    /// The allocation as stored.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn allocation(&self, name: &str) -> Result<Option<NetIPAllocation>> {
+        Ok(Api::<NetIPAllocation>::all(self.client()?).get_opt(name).await?)
+    }
+
+    /// What status says of an address.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn address(&self, allocation: &str, ip: &str) -> Result<Option<AddressStatus>> {
+        let status = self.allocation(allocation).await?.and_then(|object| object.status).unwrap_or_default();
+        Ok(status.addresses.into_iter().find(|address| address.ip == ip))
+    }
+
+    /// Waits until status says what `wanted` accepts of the address.
+    ///
+    /// # Errors
+    /// When it never does; the text shows what it said last.
+    pub async fn until(
+        &self,
+        what: &str,
+        allocation: &str,
+        ip: &str,
+        wanted: impl Fn(&AddressStatus) -> bool,
+    ) -> Result<AddressStatus> {
+        wait_for(what, PATIENCE, || async {
+            Ok(match self.address(allocation, ip).await? {
+                Some(address) if wanted(&address) => Seen::Yes(address),
+                other => Seen::NotYet(format!("{other:?}")),
+            })
+        })
+        .await
+    }
+
+    /// Waits until the address is Attached and its node says so; gives the node.
+    ///
+    /// # Errors
+    /// As [`Stage::until`].
+    pub async fn until_attached(&self, allocation: &str, ip: &str) -> Result<String> {
+        let address =
+            self.until(&format!("{ip} is attached"), allocation, ip, |address| address.state == "Attached").await?;
+        let node = address.node.context("attached to no node")?;
+        wait_for(&format!("{node} is labelled"), PATIENCE, || async {
+            let labels = self.node(&node).await?.map(|node| node.labels().clone()).unwrap_or_default();
+            let labelled = labels.get(READY_LABEL).is_some_and(|value| value == "true");
+            Ok(if labelled { Seen::Yes(node.clone()) } else { Seen::NotYet(format!("{labels:?}")) })
+        })
+        .await
+    }
+
+    /// A Node.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn node(&self, name: &str) -> Result<Option<Node>> {
+        Ok(Api::<Node>::all(self.client()?).get_opt(name).await?)
+    }
+
+    /// Pods of a namespace with a label, by name.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn pods(&self, namespace: &str, label: &str) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client()?, namespace);
+        Ok(api.list(&ListParams::default().labels(label)).await?.items)
+    }
+
+    /// The pod that holds the Lease.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn leader(&self) -> Result<Option<String>> {
+        let api: Api<Lease> = Api::namespaced(self.client()?, NAMESPACE);
+        let lease = api.get_opt("ip-address-controller-leader").await?;
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+        Ok(holder.map(|holder| holder.rsplit_once('_').map_or(holder.clone(), |(pod, _)| pod.to_owned())))
+    }
+
+    /// Waits for a leader other than `not`.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn until_led(&self, not: Option<&str>) -> Result<String> {
+        wait_for("a leader", PATIENCE, || async {
+            Ok(match self.leader().await? {
+                Some(leader) if Some(leader.as_str()) != not => Seen::Yes(leader),
+                other => Seen::NotYet(format!("{other:?}")),
+            })
+        })
+        .await
+    }
+
+    /// The logs of the operator's pods, for a failed test.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn logs(&self) -> Result<BTreeMap<String, String>> {
+        let mut logs = BTreeMap::new();
+        for pod in self.pods(NAMESPACE, "app.kubernetes.io/name=ip-address-controller").await? {
+            let name = pod.name_any();
+            logs.insert(name.clone(), self.agent.log(NAMESPACE, &name).unwrap_or_default());
+        }
+        Ok(logs)
+    }
+}
+
+/// `gce://PROJECT/ZONE/NAME`.
+pub fn provider_id(zone: &str, name: &str) -> String {
+    format!("gce://{PROJECT}/{zone}/{name}")
+}
+
+/// Values that must stay text.
+fn is_text(value: &str) -> bool {
+    value.starts_with("nodeSelector") || value.starts_with("extraEnv")
+}
+
+/// The chart in this repository.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/ip-address-controller")
+}
+
+/// The operator's binary, built beside the running program.
+///
+/// # Errors
+/// When it is not there; the text says how to build it.
+pub fn operator() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let found =
+        here.ancestors().skip(1).take(2).map(|folder| folder.join("ip-address-controller")).find(|path| path.is_file());
+    found.context("the operator is not built: cargo build -p ip-address-controller")
+}
