@@ -1,5 +1,8 @@
 //! The control plane and the node agent keep what the other tests build on.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};

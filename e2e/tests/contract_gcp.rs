@@ -1,5 +1,8 @@
 //! Google Cloud keeps the contract, and what is particular to it.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,

@@ -1,5 +1,8 @@
 //! The Compute Engine façade as the real client sees it, and as Google's own description of the API allows it.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 #[path = "simulator/discovery.rs"]
 mod discovery;
 #[path = "simulator/lab.rs"]

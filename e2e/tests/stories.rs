@@ -1,4 +1,7 @@
 //! Stories on the real API server.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 use anyhow::Result;
 use e2e::{
     stage::{PROJECT, REGION, Stage},

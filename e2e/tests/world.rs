@@ -1,5 +1,8 @@
 //! The simulated cloud itself, without a wire: faults, holds, races and witnesses.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::{net::IpAddr, time::Duration};
 
 use e2e::world::{
