@@ -89,7 +89,10 @@ impl Life {
                     match told.pop_front() {
                         Some(event) if event == *rest => {}
                         Some(event) => {
-                            return Err(wrong(format!("expected: {rest}\n      happened: {event} ({})", world.message())));
+                            return Err(wrong(format!(
+                                "expected: {rest}\n      happened: {event} ({})",
+                                world.message()
+                            )));
                         }
                         None => return Err(wrong(format!("expected: {rest}\n      nothing more happened"))),
                     }

@@ -9,6 +9,7 @@ use ip_address_controller::{
             Adoptable, Claim, Drain, Entry, Facts, Failure, Fresh, Holder, Journey, Labels, Life, Mode, NodeObject,
             NodeView, NotReady, Operation, Read, Target, User, Users, Wanted, Whereabouts,
         },
+        leaving::Cause,
         state::{Reason, State},
     },
     cloud::{ErrorKind, MachineId, Own, ProviderId},
@@ -498,6 +499,12 @@ impl World {
         }
         if pass.steps.is_empty() || !matches!(told.last(), Some(last) if last.starts_with("REFUSED")) {
             shown.reasons.insert(reason.to_owned());
+        }
+        for cause in Cause::ALL.iter().map(|cause| cause.reason().as_str()) {
+            // What must leave but cannot begin names its cause in the message alone.
+            if pass.entry.message.contains(&format!("({cause})")) {
+                shown.reasons.insert(cause.to_owned());
+            }
         }
         self.entry = Some(pass.entry);
         told
