@@ -123,7 +123,10 @@ impl Machine for Toy {
     }
 }
 
-fn run(state: Lamp, facts: &Facts) -> (Entry, Vec<(Lamp, Option<Lamp>)>, End<u32>) {
+/// From, to.
+type Moves = Vec<(Lamp, Option<Lamp>)>;
+
+fn run(state: Lamp, facts: &Facts) -> (Entry, Moves, End<u32>) {
     let pass = pass::run::<Toy>(Entry::new(state), facts);
     (pass.entry, pass.steps.iter().map(|step| (step.from, step.to)).collect(), pass.end)
 }
@@ -257,8 +260,11 @@ fn states_say_when_they_take_too_long_and_when_they_hold_nothing() {
 
 const OURS: &str = "example.com/lamp";
 
+/// Method, path and body of each request.
+type Asked = Arc<Mutex<Vec<(Method, String, Value)>>>;
+
 /// An API server that answers everything alike and keeps what it was asked.
-fn server(status: StatusCode, answer: Value) -> (Api<ConfigMap>, Arc<Mutex<Vec<(Method, String, Value)>>>) {
+fn server(status: StatusCode, answer: Value) -> (Api<ConfigMap>, Asked) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = asked.clone();
     let service = tower::service_fn(move |request: Request<Body>| {

@@ -289,6 +289,9 @@ impl World {
             }
             ["the", "attach" | "detach" | "patch", "fails", "with", label] => self.fail(kind(label)?, true)?,
             ["the", "attach" | "detach", "is", "lost"] => self.fail(ErrorKind::Timeout, false)?,
+            ["the", "request", "does", "not", "leave"] => {
+                self.end()?;
+            }
             ["it", "lands", "late", "on", node] => self.reads(on(node), true),
             _ => return Err(format!("the harness does not know: {sentence}")),
         }
