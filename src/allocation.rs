@@ -16,6 +16,7 @@ pub mod owed;
 mod pass;
 pub mod record;
 mod release;
+pub mod selection;
 pub mod stray;
 pub mod tables;
 pub mod watch;

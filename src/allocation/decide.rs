@@ -296,6 +296,10 @@ fn adopt(facts: &Facts) -> Option<Decision> {
             format!("is on node {node}, whose machine cannot be read: {why}"),
             LATER,
         )),
+        // Under that name stood the machine that this pass has just left: what is known of the node is about that one.
+        Adoptable::Yes { node, .. } if facts.holder.as_ref().is_some_and(|holder| holder.name == *node) => {
+            Some(wait(Reason::Pending, format!("reads the machine of node {node}"), SOON))
+        }
         Adoptable::Yes { node, machine } => {
             let note = Note::Adopt { node: node.clone(), machine: machine.clone() };
             Some(go(State::Attached, Reason::Adopted, note))
@@ -809,6 +813,9 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     } else {
         Cut::WhenUnused
     };
+    if cut == Cut::Never && spent(operation, facts) && !labelled(entry, facts) {
+        return wait(entry.reason, "its labels are off; waits for a read that says where it is", SOON);
+    }
     again(entry, operation, facts, || Decision::Perform {
         effect: Effect::Detach {
             node: node.clone(),

@@ -34,6 +34,7 @@ use super::{
         users::{self, Pod, Workload},
     },
     memory::{self, Owed},
+    selection::Selection,
     tables::{Key, Tables},
 };
 use crate::{
@@ -58,7 +59,7 @@ pub struct Subject {
     pub scope: Result<Scope, String>,
     pub mode: Mode,
     pub deleting: bool,
-    pub wanted: BTreeSet<IpAddr>,
+    pub selection: Selection,
     pub interval: Duration,
 }
 
@@ -149,7 +150,7 @@ impl Eyes<'_> {
             .is_some_and(|operation| tables.is_spent(entry.ip, operation.id) || now >= operation.send_before);
         Facts {
             now,
-            wanted: if self.subject.wanted.contains(&entry.ip) { Wanted::Yes } else { Wanted::RemovedFromSpec },
+            wanted: self.subject.selection.of_address(entry.ip, &self.subject.object),
             claim: self.claims.claim(entry.ip, &self.subject.uid),
             deleting: self.subject.deleting,
             mode: self.subject.mode,

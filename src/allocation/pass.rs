@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     Controller, PodsByNode,
     act::{Deed, Done, pods::Asked},
-    claims::{self, Claims, Unusable},
+    claims::Claims,
     decide::{
         Address, Effect,
         facts::{Entry, Facts, Labels, Mode, NodeObject, Wanted},
@@ -30,6 +30,7 @@ use super::{
     observe::{self, Eyes, SEND_WINDOW, Subject, Surroundings, dead_at},
     owed,
     record::{self, Written, conditions, tell::Told},
+    selection::Selection,
     subject_key,
     tables::{Key, Tables},
 };
@@ -74,7 +75,6 @@ struct Entries {
     known: Vec<Entry>,
     foreign: Vec<AddressStatus>,
     owed: Vec<Owed>,
-    unusable: Vec<Unusable>,
 }
 
 impl Controller {
@@ -153,7 +153,8 @@ impl Controller {
     }
 
     fn subject(&self, object: Arc<NetIPAllocation>, terminating: bool, retain: bool) -> Subject {
-        let nodes = self.nodes.all();
+        let scope = observe::scope(&object.spec, &self.nodes.all());
+        let survey = scope.as_ref().ok().and_then(|scope| self.view.survey(scope).0);
         let mode = match object.spec.mode {
             _ if self.config.observe_only || retain => Mode::Observe,
             api::Mode::Enforce => Mode::Enforce,
@@ -163,10 +164,10 @@ impl Controller {
         Subject {
             uid: object.uid().unwrap_or_default(),
             name: object.name_any(),
-            scope: observe::scope(&object.spec, &nodes),
+            scope,
             mode,
             deleting: terminating && !retain,
-            wanted: claims::listed(&object).0,
+            selection: Selection::of(&object, survey.as_deref()),
             interval: Duration::from_secs(u64::try_from(object.spec.reconcile_interval).unwrap_or(30).max(5)),
             object,
         }
@@ -450,7 +451,8 @@ impl Controller {
             entries: &kept,
             facts: &kept_facts,
             foreign: &entries.foreign,
-            unusable: &entries.unusable,
+            unusable: if terminating { &[] } else { &subject.selection.unusable },
+            held: subject.selection.held.as_deref(),
             owed: &owed,
             plan: &plan,
             workload,
@@ -829,7 +831,6 @@ enum DebtState {
 
 fn read_entries(subject: &Subject, terminating: bool) -> Entries {
     let status = subject.object.status.clone().unwrap_or_default();
-    let (_, unusable) = claims::listed(&subject.object);
     let mut known: Vec<Entry> = Vec::new();
     let mut foreign = Vec::new();
     for stored in &status.addresses {
@@ -843,7 +844,7 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
     }
     if !terminating {
         let now = memory::whole_seconds(Timestamp::now());
-        for ip in &subject.wanted {
+        for ip in &subject.selection.wanted() {
             let text = ip.to_string();
             if known.iter().all(|entry| entry.ip != *ip) && foreign.iter().all(|status| status.ip != text) {
                 known.push(Entry::new(*ip, now));
@@ -855,7 +856,6 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
         known,
         foreign,
         owed: status.owed.iter().filter_map(memory::read_owed).collect(),
-        unusable: if terminating { Vec::new() } else { unusable },
     }
 }
 

@@ -9,6 +9,7 @@ use ip_address_controller::{
             Adoptable, Claim, Drain, Entry, Facts, Failure, Fresh, Holder, Journey, Labels, Life, Mode, NodeObject,
             NodeView, NotReady, Operation, Read, Target, User, Users, Wanted, Whereabouts,
         },
+        leaving::Cause,
         state::{Reason, State},
     },
     cloud::{ErrorKind, MachineId, Own, ProviderId},
@@ -288,6 +289,9 @@ impl World {
             }
             ["the", "attach" | "detach" | "patch", "fails", "with", label] => self.fail(kind(label)?, true)?,
             ["the", "attach" | "detach", "is", "lost"] => self.fail(ErrorKind::Timeout, false)?,
+            ["the", "request", "does", "not", "leave"] => {
+                self.end()?;
+            }
             ["it", "lands", "late", "on", node] => self.reads(on(node), true),
             _ => return Err(format!("the harness does not know: {sentence}")),
         }
@@ -498,6 +502,12 @@ impl World {
         }
         if pass.steps.is_empty() || !matches!(told.last(), Some(last) if last.starts_with("REFUSED")) {
             shown.reasons.insert(reason.to_owned());
+        }
+        for cause in Cause::ALL.iter().map(|cause| cause.reason().as_str()) {
+            // What must leave but cannot begin names its cause in the message alone.
+            if pass.entry.message.contains(&format!("({cause})")) {
+                shown.reasons.insert(cause.to_owned());
+            }
         }
         self.entry = Some(pass.entry);
         told

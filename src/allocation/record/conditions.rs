@@ -25,6 +25,8 @@ pub struct Picture<'a> {
     pub facts: &'a [Facts],
     pub foreign: &'a [AddressStatus],
     pub unusable: &'a [Unusable],
+    /// The selector has lost too much at once.
+    pub held: Option<&'a str>,
     pub owed: &'a [Owed],
     pub plan: &'a Plan,
     pub workload: &'a Workload,
@@ -265,6 +267,9 @@ fn addresses_valid(picture: &Picture<'_>) -> Said {
             "InvalidSpec",
             format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why),
         );
+    }
+    if let Some(held) = picture.held {
+        return said("Unknown", "SelectorLost", held.to_owned());
     }
     let bad = picture.entries.iter().find(|entry| {
         matches!(
