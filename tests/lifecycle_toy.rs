@@ -244,6 +244,8 @@ fn an_observer_is_told_of_moves_and_passes() {
             subject: "lamp 1".into(),
             from: step.from,
             to: step.to,
+            kind: "toy",
+            gap: None,
             reason: step.reason,
             spent: Duration::ZERO,
         });

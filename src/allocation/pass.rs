@@ -124,7 +124,8 @@ impl Controller {
         metrics::allocation_seen(&name);
 
         let terminating = object.metadata.deletion_timestamp.is_some();
-        let retain = terminating && self.retains(&object).await;
+        // Observe changes nothing, not even on the way out.
+        let retain = terminating && (self.observes(&object) || self.retains(&object).await);
         let object = self.with_finalizer(object, terminating).await?;
         let subject = self.subject(object, terminating, retain);
         let entries = read_entries(&subject, terminating);
@@ -173,14 +174,17 @@ impl Controller {
         }
     }
 
+    fn observes(&self, object: &NetIPAllocation) -> bool {
+        self.config.observe_only || object.spec.mode == api::Mode::Observe
+    }
+
     /// Set before the first deed, while anything may be begun.
     async fn with_finalizer(
         &self,
         object: Arc<NetIPAllocation>,
         terminating: bool,
     ) -> Result<Arc<NetIPAllocation>, PassError> {
-        let observing = self.config.observe_only || object.spec.mode == api::Mode::Observe;
-        if terminating || observing || finalizer::is_set(&*object, api::FINALIZER) {
+        if terminating || self.observes(&object) || finalizer::is_set(&*object, api::FINALIZER) {
             return Ok(object);
         }
         self.may_write()?;
@@ -484,6 +488,7 @@ impl Controller {
             subject.object.clone()
         };
 
+        self.answer_move(&stored, &kept).await;
         self.tell(subject, &stored, &turns, around.now);
         self.gauge(subject, &stored, &kept, &kept_facts, &plan, around);
         let moved = turns.iter().any(|turn| !turn.steps.is_empty());
@@ -491,6 +496,9 @@ impl Controller {
         for turn in &turns {
             if turn.forgotten {
                 self.tables().forget(turn.before.ip);
+            } else if turn.steps.iter().any(|step| step.to == Some(State::Attached)) {
+                // A lost attach that landed after all: what it failed with is of no interest any more.
+                self.tables().clear_failure(turn.before.ip);
             }
         }
         let rest = turns.iter().all(|turn| turn.forgotten || turn.deed.is_none());
@@ -530,6 +538,47 @@ impl Controller {
         for debt in debts {
             if let DebtState::Paying { ticket, .. } = debt.state {
                 tables.flights.end(ticket);
+            }
+        }
+    }
+
+    /// A request to move is one-shot: once status has it, the annotation goes. What cannot be done is refused in an event.
+    /// Failing here is harmless: the annotation is read again with the next pass.
+    async fn answer_move(&self, stored: &Arc<NetIPAllocation>, entries: &[Entry]) {
+        let Some(text) = stored.annotations().get(api::MOVE_ANNOTATION) else { return };
+        let asked = observe::requested_move(stored);
+        let entry = asked.and_then(|(ip, _)| entries.iter().find(|entry| entry.ip == ip));
+        let (accepted, note) = match (asked, entry) {
+            (None, _) => (false, format!("\"{text}\" is not of the form IP or IP=NODE")),
+            (Some((ip, _)), None) => (false, format!("{ip} is no address of this allocation")),
+            (Some((ip, _)), Some(entry)) if entry.reason == Reason::MoveRequested && entry.state != State::Attached => {
+                (true, format!("{ip} is to leave node {}", entry.node.as_deref().unwrap_or("?")))
+            }
+            (Some((ip, Some(node))), Some(entry)) if entry.node.as_deref() == Some(node) => {
+                (false, format!("{ip} is on node {node} already"))
+            }
+            (Some((ip, _)), Some(entry)) if entry.state == State::Unassigned => {
+                (false, format!("{ip} is on no node; it goes to one as soon as one can take it"))
+            }
+            (Some(_), Some(_)) => return,
+        };
+        let patch = serde_json::json!({"metadata": {
+            "resourceVersion": stored.resource_version(),
+            "annotations": {api::MOVE_ANNOTATION: null},
+        }});
+        if self.may_write().is_err() {
+            return;
+        }
+        let params = kube::api::PatchParams::default();
+        let patch = kube::api::Patch::Merge(patch);
+        let name = stored.name_any();
+        let write = self.api.patch(&name, &params, &patch);
+        if let Ok(Ok(written)) = tokio::time::timeout(self.config.mutation_timeout, write).await {
+            self.ledger.put(written);
+            if accepted {
+                self.teller.note(stored, "MoveAccepted", text, note, None);
+            } else {
+                self.teller.warn(stored, "MoveRefused", text, note);
             }
         }
     }
@@ -613,8 +662,12 @@ impl Controller {
             Effect::Label { .. } | Effect::Unlabel { .. } | Effect::Evict { .. } => None,
         };
         match (done, cloudy) {
-            (Done::Node(Some(node)), _) => self.nodes.wrote(*node),
-            (Done::Node(None), _) => {}
+            (Done::Node(written), _) => {
+                tables.clear_failure(deed.ip);
+                if let Some(node) = written {
+                    self.nodes.wrote(*node);
+                }
+            }
             (Done::Asked(asked), _) => {
                 for (user, answer) in asked {
                     self.asked(
@@ -652,6 +705,7 @@ impl Controller {
             }
             (Done::NodeFailed(why), _) => {
                 tracing::warn!(crd = object.name_any(), ip = %deed.ip, error = why, "effect failed");
+                tables.node_failed(deed.ip, why, now, rand_unit());
             }
             (Done::Verified(_) | Done::Failed(_), None) => {}
         }
@@ -852,11 +906,7 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
         }
     }
     known.sort_by_key(|entry| entry.ip);
-    Entries {
-        known,
-        foreign,
-        owed: status.owed.iter().filter_map(memory::read_owed).collect(),
-    }
+    Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
 }
 
 /// Takes the seats of everything that status says is held or owed.

@@ -146,6 +146,18 @@ impl Tables {
         self.failures.insert(ip, Failure { kind: ErrorKind::Unavailable, message, attempts, retry });
     }
 
+    /// Labelling, or taking labels off, failed.
+    pub fn node_failed(&mut self, ip: IpAddr, message: String, now: Timestamp, jitter: f64) {
+        let attempts = self.failures.get(&ip).map_or(1, |known| known.attempts.saturating_add(1));
+        let retry = now.checked_add(Backoff::TRANSIENT.delay(attempts, jitter)).unwrap_or(now);
+        self.failures.insert(ip, Failure { kind: ErrorKind::Unavailable, message, attempts, retry });
+    }
+
+    /// Address or labels are as they should be, however that came about.
+    pub fn clear_failure(&mut self, ip: IpAddr) {
+        self.failures.remove(&ip);
+    }
+
     /// The last failure of the address, until it succeeds.
     pub fn failure(&self, ip: IpAddr) -> Option<&Failure> {
         self.failures.get(&ip)
