@@ -29,6 +29,7 @@ use std::{
 };
 
 use kube::{Api, Client};
+use kube_runtime::reflector::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,8 +38,8 @@ use self::{
     ledger::Ledger,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::tell::Teller,
-    tables::{Tables, Uid},
-    watch::Wake,
+    tables::Tables,
+    watch::{Guarded, Wake},
 };
 use crate::{
     api::NetIPAllocation,
@@ -76,6 +77,7 @@ pub struct Controller {
     pub(crate) gauges: Gauges,
     pub(crate) observers: Vec<Box<dyn Observer<decide::state::State>>>,
     pub(crate) wake: Wake,
+    pub(crate) allocations: Store<Guarded>,
     tables: Mutex<Tables>,
     permits: Mutex<Permits>,
     slots: Arc<Semaphore>,
@@ -89,8 +91,9 @@ pub struct Controller {
 /// Slots and rate tokens that were waited for and not used yet (F2).
 #[derive(Default)]
 struct Permits {
-    held: HashMap<(Uid, String), OwnedSemaphorePermit>,
-    asked: BTreeSet<(Uid, String)>,
+    /// By name of the allocation, which outlives its uid in a wake that comes late, and subject.
+    held: HashMap<(String, String), OwnedSemaphorePermit>,
+    asked: BTreeSet<(String, String)>,
 }
 
 /// What [`Controller::new`] is made of.
@@ -106,12 +109,27 @@ pub struct Parts {
     pub gauges: Gauges,
     pub observers: Vec<Box<dyn Observer<decide::state::State>>>,
     pub wake: Wake,
+    pub allocations: Store<Guarded>,
     pub stop: CancellationToken,
 }
 
 impl Controller {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, client, actor, nodes, pods, view, limits, teller, gauges, observers, wake, stop } = parts;
+        let Parts {
+            config,
+            client,
+            actor,
+            nodes,
+            pods,
+            view,
+            limits,
+            teller,
+            gauges,
+            observers,
+            wake,
+            allocations,
+            stop,
+        } = parts;
         Arc::new(Self {
             api: Api::all(client.clone()),
             ledger: Ledger::new(client.clone(), config.label_selector.clone()),
@@ -131,6 +149,7 @@ impl Controller {
             gauges,
             observers,
             wake,
+            allocations,
             stop,
         })
     }
@@ -157,29 +176,22 @@ impl Controller {
     }
 
     /// Which of an allocation's subjects have a permit.
-    fn permitted(&self, uid: &Uid) -> BTreeSet<String> {
-        self.permits().held.keys().filter(|(whose, _)| whose == uid).map(|(_, subject)| subject.clone()).collect()
+    fn permitted(&self, name: &str) -> BTreeSet<String> {
+        self.permits().held.keys().filter(|(whose, _)| whose == name).map(|(_, subject)| subject.clone()).collect()
     }
 
-    fn use_permit(&self, uid: &Uid, subject: &str) -> Option<OwnedSemaphorePermit> {
-        self.permits().held.remove(&(uid.clone(), subject.to_owned()))
+    fn use_permit(&self, name: &str, subject: &str) -> Option<OwnedSemaphorePermit> {
+        self.permits().held.remove(&(name.to_owned(), subject.to_owned()))
     }
 
     /// Gives back what a pass found no use for, so that it blocks nobody.
-    fn return_permits(&self, uid: &Uid, used: &BTreeSet<String>) {
-        self.permits().held.retain(|(whose, subject), _| whose != uid || used.contains(subject));
+    fn return_permits(&self, name: &str, used: &BTreeSet<String>) {
+        self.permits().held.retain(|(whose, subject), _| whose != name || used.contains(subject));
     }
 
     /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
-    fn ask_permit(
-        self: &Arc<Self>,
-        uid: &Uid,
-        name: &str,
-        subject: &str,
-        scope: &crate::cloud::Scope,
-        urgency: Urgency,
-    ) {
-        let key = (uid.clone(), subject.to_owned());
+    fn ask_permit(self: &Arc<Self>, name: &str, subject: &str, scope: &crate::cloud::Scope, urgency: Urgency) {
+        let key = (name.to_owned(), subject.to_owned());
         if !self.permits().asked.insert(key.clone()) {
             return;
         }

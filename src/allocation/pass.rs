@@ -146,7 +146,7 @@ impl Controller {
         let pods = self.pods_of_leaving_nodes(&subject, &around, &claims, &workload, &entries).await;
 
         // Decide.
-        let permits = self.permitted(&subject.uid);
+        let permits = self.permitted(&subject.name);
         let (turns, facts, plan, debts) = self.decide(&subject, &around, &claims, &workload, &pods, &entries, &permits);
 
         // Record, and only then act.
@@ -296,13 +296,13 @@ impl Controller {
             if let Some((deed, _, permit)) = &mut turn.deed
                 && is_of_cloud(&deed.effect)
             {
-                *permit = self.use_permit(&subject.uid, &subject_key(entry.ip));
+                *permit = self.use_permit(&subject.name, &subject_key(entry.ip));
             }
             turns.push(turn);
         }
         let debts = self.debts(subject, entries, permits, &mut tables, &mut used);
         drop(tables);
-        self.return_permits(&subject.uid, &used);
+        self.return_permits(&subject.name, &used);
         (turns, facts, plan, debts)
     }
 
@@ -324,7 +324,7 @@ impl Controller {
             && !has_permit
         {
             if let Ok(scope) = &subject.scope {
-                self.ask_permit(&subject.uid, &subject.name, &subject_key(entry.ip), scope, urgency(entry, facts));
+                self.ask_permit(&subject.name, &subject_key(entry.ip), scope, urgency(entry, facts));
             }
             made = pass::run::<Address>(entry.clone(), facts);
         }
@@ -412,12 +412,12 @@ impl Controller {
                     return waits();
                 }
                 if !permits.contains(&key) {
-                    self.ask_permit(&subject.uid, &subject.name, &key, scope, Urgency::Placement);
+                    self.ask_permit(&subject.name, &key, scope, Urgency::Placement);
                     return waits();
                 }
                 let Some(ticket) = tables.flights.begin([Key::Machine(place.clone())]) else { return waits() };
                 used.insert(key.clone());
-                let permit = self.use_permit(&subject.uid, &key);
+                let permit = self.use_permit(&subject.name, &key);
                 Some(Debt { owed, state: DebtState::Paying { ticket, permit } })
             })
             .collect()
@@ -513,6 +513,7 @@ impl Controller {
             let open = kept.iter().any(|entry| entry.state.is_open_intent());
             let done = if retain { !open } else { kept.is_empty() && entries.foreign.is_empty() && !owes };
             if done && rest && self.release(&stored).await? {
+                self.forget(&subject.name);
                 return Ok((Duration::from_secs(3600), Outcome::Rested));
             }
         }
@@ -850,14 +851,16 @@ impl Controller {
         );
     }
 
-    fn forget(&self, name: &str) {
+    /// Everything that is known of an object that is gone. kube's applier runs no pass for such, so this is called where
+    /// the end is seen: when our finalizer goes, and by the sweep for objects that went without us.
+    pub(super) fn forget(&self, name: &str) {
         self.gauges.forget(name);
+        self.return_permits(name, &BTreeSet::new());
         let mut tables = self.tables();
         for uid in self.ledger.forget(name) {
             tables.seats.drop_owner(&uid);
             tables.breakers.remove(&uid);
             self.pods.want(&uid, BTreeSet::new());
-            self.return_permits(&uid, &BTreeSet::new());
         }
     }
 }

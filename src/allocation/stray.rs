@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
+use kube_runtime::reflector::ObjectRef;
 
 use super::{
     Controller,
@@ -33,6 +35,7 @@ impl Controller {
                 () = self.stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
+            self.forget_the_gone().await;
             if self.config.observe_only {
                 continue;
             }
@@ -42,6 +45,19 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Allocations that went without a pass of ours: their claims and seats must not outlive them.
+    async fn forget_the_gone(&self) {
+        for object in self.ledger.all() {
+            let name = object.name_any();
+            let cached = self.allocations.get(&ObjectRef::new(&name));
+            if cached.is_none() && matches!(self.ledger.reread(&name).await, Ok(None)) {
+                self.forget(&name);
+            }
+        }
+        let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
+        self.tables().prune(Timestamp::now(), &nodes);
     }
 
     /// No allocation claims the node in its status, and a complete survey that counts shows no address on its machine.

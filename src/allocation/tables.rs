@@ -271,12 +271,19 @@ impl Tables {
         self.reads.forget(&Key::Address(ip));
     }
 
-    /// Forgets pods that are gone.
-    pub fn retain_pods(&mut self, alive: impl Fn(&str) -> bool) {
-        self.evictions.retain(|pod, _| alive(pod));
+    /// Forgets what is over, so that nothing grows with the cluster's history: pods asked long ago, and nodes that are gone
+    /// and named by no entry (their clocks start anew should they come back).
+    pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
+        self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
+        self.not_ready.retain(|node, _| nodes.contains(node));
+        self.absent.retain(|node, since| !nodes.contains(node) && now.duration_since(*since) < ABSENCE);
     }
 }
 
+/// A pod that was asked to go is remembered for so long after it might be asked again.
+const FORGET_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// A Node that is gone is remembered beyond the longest `failover.notReadySeconds`, 30 days.
+const ABSENCE: SignedDuration = SignedDuration::from_hours(31 * 24);
 /// A budget that allows nothing now is asked again after seconds, not at once and not after minutes.
 const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(30) };
 

@@ -76,6 +76,10 @@ impl Pods {
         }
         let needed: BTreeSet<String> = inner.wanted.values().flatten().cloned().collect();
         inner.watches.retain(|node, _| needed.contains(node));
+        if needed.is_empty() {
+            // Nothing drains: whose ReplicaSets were is asked anew when something does.
+            inner.owners.clear();
+        }
         for node in needed {
             inner.watches.entry(node.clone()).or_insert_with(|| self.watch(&node));
         }
