@@ -23,6 +23,7 @@ pub mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -43,7 +44,10 @@ use self::{
 };
 use crate::{
     api::NetIPAllocation,
-    cloud::limits::{Limits, Urgency},
+    cloud::{
+        Provider,
+        limits::{Limits, Urgency},
+    },
     lifecycle::Observer,
     metrics::Gauges,
 };
@@ -81,6 +85,7 @@ pub struct Controller {
     tables: Mutex<Tables>,
     permits: Mutex<Permits>,
     slots: Arc<Semaphore>,
+    running: Mutex<BTreeMap<Provider, usize>>,
     /// Effects under way; waited for at the end of the term (F6).
     pub(crate) effects: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -137,6 +142,7 @@ impl Controller {
             permits: Mutex::default(),
             slots: Arc::new(Semaphore::new(config.max_concurrent_effects)),
             effects: TaskTracker::new(),
+            running: Mutex::default(),
             failures: Mutex::default(),
             config,
             client,
@@ -223,6 +229,27 @@ impl Controller {
 
     fn succeeded(&self, name: &str) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Runs an effect beside the pass, counted while it is under way.
+    fn run_effect(self: &Arc<Self>, provider: Provider, effect: impl Future<Output = ()> + Send + 'static) {
+        let me = self.clone();
+        self.effects.spawn(async move {
+            *me.running().entry(provider).or_default() += 1;
+            effect.await;
+            if let Some(count) = me.running().get_mut(&provider) {
+                *count -= 1;
+            }
+        });
+    }
+
+    /// Effects under way, by provider; of each that has had one.
+    fn in_flight(&self) -> Vec<(Provider, usize)> {
+        self.running().iter().map(|(provider, count)| (*provider, *count)).collect()
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Provider, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until no effect is under way, or `limit` is over.

@@ -85,6 +85,9 @@ impl Controller {
     ) -> Result<Action, PassError> {
         let name = object.name_any();
         let began = Instant::now();
+        if let Some(waited) = self.wake.waited(&name) {
+            metrics::queued(waited);
+        }
         let result = match &object.0 {
             Err(invalid) => {
                 tracing::warn!(crd = name, error = invalid.error, "this object cannot be decoded and is left alone");
@@ -643,7 +646,7 @@ impl Controller {
             }
         }
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
-        self.effects.spawn(async move {
+        self.run_effect(deed.scope.provider, async move {
             tracing::info!(crd = name, ip = %deed.ip, effect = ?deed.effect, "effect begins");
             let done = me.actor.perform(&deed).await;
             me.ended(&stored, &deed, done, ticket);
@@ -768,7 +771,7 @@ impl Controller {
             gate: self.actor.gate_until(before),
         };
         let (me, name) = (self.clone(), subject.name.clone());
-        self.effects.spawn(async move {
+        self.run_effect(scope.provider, async move {
             let result = cloud.restore(&order).await;
             {
                 let mut tables = me.tables();

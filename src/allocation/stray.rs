@@ -20,6 +20,7 @@ use super::{
 use crate::{
     api::{ALLOCATION_LABEL, READY_LABEL},
     cloud::Scope,
+    metrics::NodeGauges,
 };
 
 /// Between two looks; each costs nothing but memory unless a stray is found.
@@ -36,6 +37,7 @@ impl Controller {
                 _ = tick.tick() => {}
             }
             self.forget_the_gone().await;
+            self.gauge_nodes();
             if self.config.observe_only {
                 continue;
             }
@@ -58,6 +60,19 @@ impl Controller {
         }
         let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
         self.tables().prune(Timestamp::now(), &nodes);
+    }
+
+    fn gauge_nodes(&self) {
+        let all = self.ledger.all();
+        let selected = |node: &SlimNode| all.iter().any(|object| node.matches(&object.spec.node_selector));
+        let nodes = self.nodes.all();
+        let cordoned: Vec<_> = nodes
+            .iter()
+            .filter(|node| selected(node))
+            .map(|node| NodeGauges { name: node.name_any(), cordoned: node.cordoned() })
+            .collect();
+        self.gauges.nodes(&cordoned);
+        self.gauges.effects_in_flight(&self.in_flight());
     }
 
     /// No allocation claims the node in its status, and a complete survey that counts shows no address on its machine.
