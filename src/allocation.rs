@@ -26,7 +26,7 @@ use std::{
     future::Future,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kube::{Api, Client};
@@ -97,7 +97,7 @@ pub struct Controller {
 #[derive(Default)]
 struct Permits {
     /// By name of the allocation, which outlives its uid in a wake that comes late, and subject.
-    held: HashMap<(String, String), OwnedSemaphorePermit>,
+    held: HashMap<(String, String), (OwnedSemaphorePermit, Instant)>,
     asked: BTreeSet<(String, String)>,
 }
 
@@ -187,12 +187,17 @@ impl Controller {
     }
 
     fn use_permit(&self, name: &str, subject: &str) -> Option<OwnedSemaphorePermit> {
-        self.permits().held.remove(&(name.to_owned(), subject.to_owned()))
+        self.permits().held.remove(&(name.to_owned(), subject.to_owned())).map(|(slot, _)| slot)
     }
 
     /// Gives back what a pass found no use for, so that it blocks nobody.
     fn return_permits(&self, name: &str, used: &BTreeSet<String>) {
         self.permits().held.retain(|(whose, subject), _| whose != name || used.contains(subject));
+    }
+
+    /// Gives back what no pass has used for long, so that an allocation whose passes fail blocks nobody.
+    fn return_stale_permits(&self) {
+        self.permits().held.retain(|_, (_, since)| since.elapsed() < PERMIT_KEPT);
     }
 
     /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
@@ -204,16 +209,18 @@ impl Controller {
         let (me, name, scope) = (self.clone(), name.to_owned(), scope.clone());
         tokio::spawn(async move {
             let got = me.stop.run_until_cancelled(async {
-                let slot = me.slots.clone().acquire_owned().await;
+                // The token first: it is served by urgency, and who waits for one must not hold a slot.
                 me.limits.acquire(&scope, urgency).await;
-                slot
+                me.slots.clone().acquire_owned().await
             });
             let got = got.await;
             {
                 let mut permits = me.permits();
                 permits.asked.remove(&key);
-                if let Some(Ok(slot)) = got {
-                    permits.held.insert(key, slot);
+                if let Some(Ok(slot)) = got
+                    && me.ledger.knows(&name)
+                {
+                    permits.held.insert(key, (slot, Instant::now()));
                 }
             }
             me.wake.one(&name);
@@ -258,6 +265,9 @@ impl Controller {
         tokio::time::timeout(limit, self.effects.wait()).await.is_ok()
     }
 }
+
+/// A permit that no pass has used for so long goes to somebody else.
+const PERMIT_KEPT: Duration = Duration::from_secs(30);
 
 /// The pods of the nodes that one pass looks at.
 pub(crate) type PodsByNode = BTreeMap<String, Vec<decide::users::Pod>>;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,7 +19,7 @@ use super::{
     claims::Claims,
     decide::{
         Address, Effect,
-        facts::{Entry, Facts, Labels, Mode, NodeObject, Wanted},
+        facts::{Claim, Entry, Facts, Labels, Mode, NodeObject, Wanted},
         leaving::{self, Cause},
         placement::Plan,
         state::{Reason, State},
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     api::{self, AddressStatus, NetIPAllocation},
-    cloud::{ErrorKind, ProviderId, Restore, Restored, limits::Urgency},
+    cloud::{ErrorKind, MachineId, ProviderId, Restore, Restored, limits::Urgency},
     lifecycle::{
         Outcome, Transition,
         backoff::Backoff,
@@ -55,6 +55,8 @@ pub enum PassError {
     NotWritten(String),
     #[error("the finalizer was not written: {0}")]
     Finalizer(Box<kube::Error>),
+    #[error("whether the CRD is being deleted cannot be told: {0}")]
+    Crd(String),
     #[error("leadership is not proven for long enough")]
     NotLeading,
 }
@@ -68,6 +70,8 @@ struct Turn {
     deed: Option<(Deed, flight::Ticket<Key>, Option<OwnedSemaphorePermit>)>,
     /// The entry's intent was written new by this pass.
     new_intent: bool,
+    /// The address is this allocation's: what is known of it may be forgotten with the entry.
+    claimed: bool,
 }
 
 /// What is known when a pass begins to decide.
@@ -128,7 +132,7 @@ impl Controller {
 
         let terminating = object.metadata.deletion_timestamp.is_some();
         // Observe changes nothing, not even on the way out.
-        let retain = terminating && (self.observes(&object) || self.retains(&object).await);
+        let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
         let subject = self.subject(object, terminating, retain);
         let entries = read_entries(&subject, terminating);
@@ -276,7 +280,7 @@ impl Controller {
         let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
         let eyes = self.eyes(subject, around, claims, workload, pods, &entries.owed, &held);
         let mut tables = self.tables();
-        tables.seats.set(&subject.uid, seats_of(&entries.known));
+        tables.seats.set(&subject.uid, seats_of(&entries.known, &entries.owed, &entries.foreign));
         let mut facts = eyes.facts(&entries.known, &mut tables);
         let plan = eyes.plan(&entries.known, &mut facts, &mut tables);
 
@@ -346,6 +350,7 @@ impl Controller {
             after: made.entry,
             steps: made.steps,
             deed: None,
+            claimed: facts.claim == Claim::Ours,
         };
         match made.end {
             End::Perform(effect) => {
@@ -446,6 +451,9 @@ impl Controller {
             .map(|debt| debt.owed.clone())
             .collect();
         owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| new_debt(turn, facts)));
+        for debt in owed.iter().filter(|owed| owed.attempt.is_none()) {
+            self.tables().renew_debt(&debt.machine);
+        }
         let (kept, kept_facts): (Vec<Entry>, Vec<Facts>) = turns
             .iter()
             .zip(&facts)
@@ -491,14 +499,15 @@ impl Controller {
             subject.object.clone()
         };
 
-        self.answer_move(&stored, &kept).await;
         self.tell(subject, &stored, &turns, around.now);
         self.gauge(subject, &stored, &kept, &kept_facts, &plan, around);
         let moved = turns.iter().any(|turn| !turn.steps.is_empty());
         let acts = turns.iter().any(|turn| turn.deed.is_some());
         for turn in &turns {
             if turn.forgotten {
-                self.tables().forget(turn.before.ip);
+                if turn.claimed {
+                    self.tables().forget(turn.before.ip);
+                }
             } else if turn.steps.iter().any(|step| step.to == Some(State::Attached)) {
                 // A lost attach that landed after all: what it failed with is of no interest any more.
                 self.tables().clear_failure(turn.before.ip);
@@ -512,8 +521,14 @@ impl Controller {
         for debt in debts {
             self.pay(subject, &stored, debt);
         }
+        self.answer_move(&stored, &kept).await;
         if terminating {
-            let open = kept.iter().any(|entry| entry.state.is_open_intent());
+            // An open intent is ended first, unless the cloud denies us and nothing of it is under way: Retain is the way out.
+            let open = kept.iter().zip(&kept_facts).any(|(entry, facts)| {
+                let hopeless =
+                    facts.intent_dead && !facts.in_flight && (facts.failure.is_some() || subject.scope.is_err());
+                entry.state.is_open_intent() && !hopeless
+            });
             let done = if retain { !open } else { kept.is_empty() && entries.foreign.is_empty() && !owes };
             if done && rest && self.release(&stored).await? {
                 self.forget(&subject.name);
@@ -685,7 +700,7 @@ impl Controller {
                 }
             }
             (Done::Verified(verified), Some((_, machine, operation, attach))) => {
-                tables.succeeded(deed.ip, &machine.place, operation, verified.began);
+                tables.succeeded(deed.ip, &machine.place, operation, verified.began, attach);
                 self.view.verified(&deed.scope, deed.ip, &machine.place, &verified);
                 count(attach, &object.name_any(), Ended::Success);
             }
@@ -702,16 +717,16 @@ impl Controller {
                     format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy()),
                 );
             }
-            (Done::HeldBack(why), _) => {
+            (Done::HeldBack(why), Some((_, _, operation, _))) => {
                 tracing::info!(crd = object.name_any(), ip = %deed.ip, why, "effect held back");
                 let retry = now.checked_add(HELD_BACK).unwrap_or(now);
-                tables.held_back(deed.ip, why, retry);
+                tables.held_back(deed.ip, operation, why, retry);
             }
             (Done::NodeFailed(why), _) => {
                 tracing::warn!(crd = object.name_any(), ip = %deed.ip, error = why, "effect failed");
                 tables.node_failed(deed.ip, why, now, rand_unit());
             }
-            (Done::Verified(_) | Done::Failed(_), None) => {}
+            (Done::Verified(_) | Done::Failed(_) | Done::HeldBack(_), None) => {}
         }
     }
 
@@ -911,6 +926,12 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
             }
         }
     }
+    for entry in known.iter_mut().filter(|entry| entry.state == State::Draining) {
+        // An edit of drain.timeoutSeconds counts for a drain that is under way.
+        let timeout =
+            subject.object.spec.drain.timeout_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
+        entry.deadline = timeout.and_then(|timeout| entry.since.checked_add(timeout).ok());
+    }
     known.sort_by_key(|entry| entry.ip);
     Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
 }
@@ -918,20 +939,31 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
 /// Takes the seats of everything that status says is held or owed.
 pub(super) fn seat(tables: &mut Tables, object: &NetIPAllocation) {
     let status = object.status.clone().unwrap_or_default();
-    let known: Vec<Entry> = status
-        .addresses
-        .iter()
-        .filter_map(|stored| match memory::read(stored) {
-            Stored::Known(entry) => Some(*entry),
-            Stored::Foreign(_) => None,
-        })
-        .collect();
-    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known));
+    let (mut known, mut foreign) = (Vec::new(), Vec::new());
+    for stored in &status.addresses {
+        match memory::read(stored) {
+            Stored::Known(entry) => known.push(*entry),
+            Stored::Foreign(status) => foreign.push(*status),
+        }
+    }
+    let owed: Vec<Owed> = status.owed.iter().filter_map(memory::read_owed).collect();
+    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known, &owed, &foreign));
 }
 
-fn seats_of(entries: &[Entry]) -> Vec<(ProviderId, IpAddr)> {
-    entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip))).collect()
+/// Every machine that an allocation has a say in: those of its entries, those that it owes an address, and those that
+/// entries name which it does not understand.
+fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatus]) -> Vec<(ProviderId, IpAddr)> {
+    let held = entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip)));
+    let due = owed.iter().map(|owed| (owed.machine.place.clone(), NOBODY));
+    let unknown = foreign.iter().filter_map(|status| {
+        let machine: MachineId = status.machine_id.as_ref()?.parse().ok()?;
+        Some((machine.place, status.ip.parse().unwrap_or(NOBODY)))
+    });
+    held.chain(due).chain(unknown).collect()
 }
+
+/// Sits on a machine that no address of ours may take: it is owed one of its own.
+const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// Unlabelled and not yet Attached; at rest without a node does not count.
 fn in_motion(entry: &Entry, facts: &Facts) -> bool {

@@ -105,12 +105,16 @@ impl Tables {
     }
 
     /// A cloud effect ended well; its closing read began at `verified`.
-    pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant) {
+    ///
+    /// A detach does not make good the refusal of the attach that it undoes: that one's back-off stands.
+    pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant, attach: bool) {
         self.reads.raise(&Key::Address(ip), verified);
         self.reads.raise(&Key::Machine(machine.clone()), verified);
         self.intents.ended(&ip, true);
         self.spent.insert(ip, operation);
-        self.failures.remove(&ip);
+        if attach || !self.failures.get(&ip).is_some_and(|failure| refuses_node(failure.kind)) {
+            self.failures.remove(&ip);
+        }
     }
 
     /// A cloud effect failed at `ended`.
@@ -139,9 +143,11 @@ impl Tables {
         }
     }
 
-    /// The deed was held back (no leadership, a pod that came late): nothing was sent, the same intent goes on.
-    pub fn held_back(&mut self, ip: IpAddr, message: String, retry: Timestamp) {
+    /// The deed was held back (a pod that came late, a node that could not be written): nothing was sent to the cloud.
+    /// The attempt counts as spent, so that the next one waits for `retry`.
+    pub fn held_back(&mut self, ip: IpAddr, operation: Uuid, message: String, retry: Timestamp) {
         self.intents.ended(&ip, true);
+        self.spent.insert(ip, operation);
         let attempts = self.failures.get(&ip).map_or(0, |known| known.attempts);
         self.failures.insert(ip, Failure { kind: ErrorKind::Unavailable, message, attempts, retry });
     }
@@ -254,6 +260,13 @@ impl Tables {
         match self.debts.get(machine)? {
             Paying::Failed { retry, .. } => Some(*retry),
             Paying::Ended(_) => None,
+        }
+    }
+
+    /// A debt that was just made: how an earlier one to the same machine ended says nothing about it.
+    pub fn renew_debt(&mut self, machine: &MachineId) {
+        if matches!(self.debts.get(machine), Some(Paying::Ended(_))) {
+            self.debts.remove(machine);
         }
     }
 

@@ -229,8 +229,11 @@ impl Pods {
                     self.lock().workloads.insert(key, (Instant::now(), exists));
                     exists
                 }
-                // Not to be told now: as it was, else as if it existed, and its pods are matched as named.
-                None => known.is_none_or(|(_, exists)| exists),
+                // Not to be told now: as it was.
+                None => match known {
+                    Some((_, exists)) => exists,
+                    None => return Workload::Unknown,
+                },
             },
         };
         if !exists {
