@@ -125,7 +125,8 @@ async fn lead(
     let selector = settings.watch_label_selector.clone();
     let changed = watch::allocations(client.clone(), selector, allocation_writer, allocations_synced.clone());
     let node_changed = watch::nodes(client.clone(), node_writer, nodes_synced.clone());
-    let (wake, woken) = Wake::new(allocations.clone());
+    let wake = Wake::new();
+    let woken = wake.stream(allocations.clone());
     let (pump, pumped) = (wake.clone(), wake.clone());
     tokio::spawn(changed.for_each(move |object| {
         pump.one(&object.name);

@@ -1,5 +1,8 @@
 //! Code, dashboard and alerts agree on the names of metrics.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use ip_address_controller::metrics::names::{CATALOGUE, Kind};

@@ -45,6 +45,8 @@ pub struct Actor {
 pub struct Deed {
     pub effect: Effect,
     pub ip: IpAddr,
+    /// Of the Node that was decided on: one that was created anew under the same name is not labelled (F8).
+    pub node_uid: Option<String>,
     pub allocation: String,
     pub scope: Scope,
     pub cloud: Arc<dyn Cloud>,
@@ -75,7 +77,7 @@ impl Actor {
     /// Runs a deed to its end. Safe to repeat.
     pub async fn perform(&self, deed: &Deed) -> Done {
         match &deed.effect {
-            Effect::Label { node } => self.label(node, &deed.allocation, deed.ip).await,
+            Effect::Label { node } => self.label(node, deed).await,
             Effect::Unlabel { node } => self.unlabel(node, &deed.allocation).await,
             Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
             Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {

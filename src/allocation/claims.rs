@@ -1,7 +1,7 @@
 //! Whose an address is, over all allocations (P5, S2, S3). Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -29,15 +29,21 @@ struct Standing {
 
 /// All claims of all allocations.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(HashMap<IpAddr, Vec<Standing>>);
+pub struct Claims {
+    addresses: HashMap<IpAddr, Vec<Standing>>,
+    /// Allocations and the nodes that their entries name.
+    nodes: HashSet<(String, String)>,
+}
 
 impl Claims {
     /// From every allocation as it may be acted on.
     pub fn of<'a>(allocations: impl IntoIterator<Item = &'a NetIPAllocation>) -> Self {
         let mut claims: HashMap<IpAddr, Vec<Standing>> = HashMap::new();
+        let mut nodes = HashSet::new();
         for allocation in allocations {
             let mut held: HashMap<IpAddr, State> = HashMap::new();
             for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
+                nodes.extend(stored.node.clone().map(|node| (allocation.name_any(), node)));
                 match memory::read(stored) {
                     Stored::Known(entry) => {
                         held.insert(entry.ip, entry.state);
@@ -68,12 +74,17 @@ impl Claims {
                 });
             }
         }
-        Self(claims)
+        Self { addresses: claims, nodes }
+    }
+
+    /// Whether that allocation has an address on that node, or one on its way from or to it.
+    pub fn holds(&self, allocation: &str, node: &str) -> bool {
+        self.nodes.contains(&(allocation.to_owned(), node.to_owned()))
     }
 
     /// Whether the address is that allocation's. Nobody else's is ours.
     pub fn claim(&self, ip: IpAddr, uid: &str) -> Claim {
-        let best = self.0.get(&ip).and_then(|all| {
+        let best = self.addresses.get(&ip).and_then(|all| {
             all.iter().min_by_key(|standing| {
                 (!standing.verified, !standing.incumbent, standing.created, standing.uid.clone())
             })

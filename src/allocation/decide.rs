@@ -633,7 +633,7 @@ fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
 fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts: &Facts) -> Option<Decision> {
     let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
-    if view.labels == Labels::On || !facts.read.is_on(machine) {
+    if matches!(view.labels, Labels::On | Labels::Others) || !facts.read.is_on(machine) {
         return None;
     }
     let message = format!("is on node {node}, which is being labelled");
@@ -757,7 +757,7 @@ fn release(entry: &Entry, facts: &Facts, reason: Reason) -> Decision {
 
 fn labelled(entry: &Entry, facts: &Facts) -> bool {
     match facts.holder_of(entry).map(|holder| &holder.object) {
-        Some(NodeObject::Present(view)) => view.labels != Labels::Off,
+        Some(NodeObject::Present(view)) => matches!(view.labels, Labels::On | Labels::Partly),
         Some(NodeObject::Absent { .. }) | None => false,
     }
 }

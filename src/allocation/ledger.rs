@@ -128,6 +128,11 @@ impl Ledger {
         !matches!(timeout(CALL, self.api.get_opt(name)).await, Ok(Ok(None)))
     }
 
+    /// Forgets one life of an object.
+    pub fn forget_uid(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
     /// Forgets objects of that name: it is gone.
     pub fn forget(&self, name: &str) -> Vec<Uid> {
         let mut known = self.lock();

@@ -24,18 +24,18 @@ use super::{
     claims::Claims,
     decide::{
         facts::{
-            Adoptable, Drain, Entry, Facts, Fresh, Holder, Life, Mode, NodeObject, NodeView, NotReady, Read, Target,
-            User, Users, Wanted, Whereabouts,
+            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, NotReady, Read,
+            Target, User, Users, Wanted, Whereabouts,
         },
-        failover::Health,
+        failover::{Breaker, Health},
         leaving,
         placement::{self, Candidate, Need, Plan, Verdict},
         state::State,
         users::{self, Pod, Workload},
     },
-    memory::{self, Owed},
+    memory,
     selection::Selection,
-    tables::{Key, Tables},
+    tables::{Key, Tables, refuses_node},
 };
 use crate::{
     api::{self, NetIPAllocation},
@@ -50,6 +50,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// A machine about to be changed was read no longer ago; the effect reads it once more itself (F7).
 const FRESH_SEAT: Duration = Duration::from_secs(30);
+/// A machine that was read stopped or gone counts as dead for so long, among those that decide about a mass failure.
+const PROVEN_FOR: Duration = Duration::from_secs(120);
+/// A wake and its pass take so long at most: a read that a pass asked for in the instant in which it saw the trouble may
+/// have begun that much before the pass's own clock.
+const AWAKE: Duration = Duration::from_secs(1);
 
 /// What an allocation is about, apart from its addresses' state.
 pub struct Subject {
@@ -61,6 +66,18 @@ pub struct Subject {
     pub deleting: bool,
     pub selection: Selection,
     pub interval: Duration,
+}
+
+impl Subject {
+    /// A survey is asked for anew a little before the interval is over, so that one serves each pass.
+    pub fn survey_age(&self) -> Duration {
+        self.interval.mul_f32(0.9)
+    }
+
+    /// No good survey for so long means that the cloud is not seen.
+    pub fn blind_after(&self) -> Duration {
+        (self.interval * 10).max(Duration::from_secs(300))
+    }
 }
 
 /// The nodes around an allocation, as one pass sees them.
@@ -117,6 +134,12 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>]) -> Result
     Ok(Scope { provider, account, region, resource_group: spec.cloud.resource_group.clone() })
 }
 
+/// The account and region in which a machine stands.
+pub fn scope_at(machine: &ProviderId, spec: &api::NetIPAllocationSpec) -> Option<Scope> {
+    let Place { provider, account, region, .. } = machine.place()?;
+    Some(Scope { provider, account, region, resource_group: spec.cloud.resource_group.clone() })
+}
+
 /// One pass's eyes: everything that is needed to make facts, with the tables locked by the caller.
 pub struct Eyes<'a> {
     pub subject: &'a Subject,
@@ -125,7 +148,6 @@ pub struct Eyes<'a> {
     pub claims: &'a Claims,
     pub workload: &'a Workload,
     pub pods: &'a BTreeMap<String, Vec<Pod>>,
-    pub owed: &'a [Owed],
     pub permits: &'a BTreeSet<IpAddr>,
 }
 
@@ -136,10 +158,19 @@ impl Eyes<'_> {
         entries.iter().map(|entry| self.of(entry, frozen, tables)).collect()
     }
 
+    /// Where an entry is read and changed: where its machine stands, whatever the spec says by now. An edit of project or
+    /// region must not make an address that sits where it sat look gone.
+    pub fn scope_of(&self, entry: &Entry) -> Result<Scope, String> {
+        match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &self.subject.object.spec)) {
+            Some(scope) => Ok(scope),
+            None => self.subject.scope.clone(),
+        }
+    }
+
     fn of(&self, entry: &Entry, frozen: bool, tables: &mut Tables) -> Facts {
         let spec = &self.subject.object.spec;
         let now = self.around.now;
-        if let (Some(operation), Ok(scope)) = (&entry.operation, &self.subject.scope) {
+        if let (Some(operation), Ok(scope)) = (&entry.operation, self.scope_of(entry)) {
             tables.intents.seen(&entry.ip, operation.id, dead_at(operation.send_before, scope.provider, now), false);
         }
         let place = entry.machine.as_ref().map(|machine| &machine.place);
@@ -185,10 +216,11 @@ impl Eyes<'_> {
     /// question by id; only its answer proves absence (R2).
     fn read(&self, entry: &Entry, tables: &Tables) -> Read {
         let unknown = |why: String| Read { place: Whereabouts::Unknown(why), live: false };
-        let scope = match &self.subject.scope {
-            Ok(scope) => scope,
+        let scope = match &self.scope_of(entry) {
+            Ok(scope) => scope.clone(),
             Err(why) => return unknown(why.clone()),
         };
+        let scope = &scope;
         if self.view.cloud(scope.provider).is_none() {
             return unknown(format!("this version of the operator has no provider {}", scope.provider));
         }
@@ -196,18 +228,20 @@ impl Eyes<'_> {
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
             .collect();
         let counts = |began: Instant| tables.reads.counts(&keys, began);
-        let survey = self
-            .around
-            .survey
+        self.view.keep_surveyed(scope, self.subject.survey_age());
+        let (newest, survey_error) = self.view.survey(scope);
+        let survey = newest
             .as_ref()
-            .filter(|survey| counts(survey.began) && survey.began.elapsed() < self.blind_after());
+            .filter(|survey| counts(survey.began) && survey.began.elapsed() < self.subject.blind_after());
         let listed = survey.and_then(|survey| Some((survey.began, survey.addresses.get(&entry.ip)?)));
-        let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began));
+        // An answer by id that a later survey has overtaken stays overtaken, even when that survey is too old to be used.
+        let overtaken = |began: Instant| {
+            newest.as_ref().is_some_and(|survey| survey.began > began && survey.addresses.contains_key(&entry.ip))
+        };
+        let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began) && !overtaken(answer.began));
 
         let expected = entry.machine.as_ref().filter(|_| entry.state != State::Unassigned);
-        let live = found.as_ref().filter(|answer| {
-            listed.is_none_or(|(began, _)| answer.began >= began) && answer.began.elapsed() < LOOK_AGAIN
-        });
+        let live = found.as_ref().filter(|answer| answer.began.elapsed() < LOOK_AGAIN);
         if let Some(Answer { result: Ok(place), .. }) = live {
             let read = Read { place: whereabouts(place), live: true };
             // What is known by id to be missing is looked for again before it is believed for ever.
@@ -229,35 +263,31 @@ impl Eyes<'_> {
         if let Some(Answer { result: Err(error), .. }) = &found {
             return unknown(error.to_string());
         }
-        unknown(match &self.around.survey_error {
+        unknown(match &survey_error {
             Some(error) => format!("{error}; {}", error.kind.remedy()),
             None => "waits for the first read of the cloud".to_owned(),
         })
-    }
-
-    /// No good survey for so long means that the cloud is not seen.
-    fn blind_after(&self) -> Duration {
-        (self.subject.interval * 10).max(Duration::from_secs(300))
     }
 
     fn holder(&self, entry: &Entry, tables: &mut Tables) -> Option<Holder> {
         let name = entry.node.clone()?;
         let machine = entry.machine.as_ref()?;
         let now = self.around.now;
-        let node = self.around.node(&name);
+        // A Node of that name on another machine is not the node of this one: ours is gone.
+        let node = self.around.node(&name).filter(|node| node.place().is_none_or(|place| place == machine.place));
         let absent_since = tables.seen_absent(&name, node.is_none(), now);
         let Some(node) = node else {
-            let life = self.life(machine, tables);
+            let life = self.life(machine, Some(absent_since), tables);
             return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });
         };
         let not_ready_since = node.not_ready_since();
         let seen_since = tables.seen_not_ready(&name, not_ready_since.is_some(), now);
-        let moved = node.place().is_some_and(|place| place != machine.place);
         let renumbered = node.instance().is_some_and(|instance| instance != machine.instance);
-        let life = if moved {
-            Life::Replaced
-        } else if not_ready_since.is_some() || renumbered || node.out_of_service() || node.deleting() {
-            self.life(machine, tables)
+        let releasing = entry.state == State::Releasing;
+        let life = if not_ready_since.is_some() {
+            self.life(machine, Some(seen_since), tables)
+        } else if renumbered || releasing || node.out_of_service() || node.deleting() {
+            self.life(machine, None, tables)
         } else {
             Life::Unknown
         };
@@ -267,18 +297,26 @@ impl Eyes<'_> {
             not_ready: not_ready_since.map(|since| NotReady { since, seen_since }),
             disrupted: node.disrupted(&self.around.disruption_taints),
             out_of_service: node.out_of_service(),
-            labels: node.labels_for(&self.subject.name, &entry.ip.to_string()),
+            labels: match node.label(api::ALLOCATION_LABEL) {
+                Some(whose) if whose != self.subject.name && self.claims.holds(whose, &name) => Labels::Others,
+                Some(_) | None => node.labels_for(&self.subject.name, &entry.ip.to_string()),
+            },
         });
         Some(Holder { name, life, object })
     }
 
-    /// The machine's life by a live read, asked anew every interval while it matters.
-    fn life(&self, machine: &cloud::MachineId, tables: &Tables) -> Life {
-        let Ok(scope) = &self.subject.scope else { return Life::Unknown };
-        let Some(answer) = self.view.inspect(scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
+    /// The machine's life by a live read, asked anew every interval while it matters. `since`: when the trouble was first
+    /// seen; what was read before says nothing about it.
+    fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
+        let Some(scope) = scope_at(&machine.place, &self.subject.object.spec) else { return Life::Unknown };
+        let Some(answer) = self.view.inspect(&scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
             return Life::Unknown;
         };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
+            return Life::Unknown;
+        }
+        let trouble = since.and_then(|since| Duration::try_from(self.around.now.duration_since(since)).ok());
+        if trouble.is_some_and(|trouble| answer.began.elapsed() > trouble + AWAKE) {
             return Life::Unknown;
         }
         if is_gone(&answer) {
@@ -311,13 +349,15 @@ impl Eyes<'_> {
             .view
             .inspect(scope, place, FRESH_SEAT)
             .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
-        match counted.map(|answer| answer.result) {
+        let overtaken = |began: Instant| self.around.survey.as_ref().is_some_and(|survey| survey.began > began);
+        match counted.map(|answer| (answer.began, answer.result)) {
             None => Adoptable::Looking { node: name },
-            Some(Err(error)) => Adoptable::Unreachable { node: name, why: error.to_string() },
-            Some(Ok(seat)) if seat.interface == Interface::Reserved(ip) => {
+            Some((_, Err(error))) => Adoptable::Unreachable { node: name, why: error.to_string() },
+            Some((_, Ok(seat))) if seat.interface == Interface::Reserved(ip) => {
                 Adoptable::Yes { node: name, machine: seat.machine }
             }
-            Some(Ok(_)) => Adoptable::Looking { node: name },
+            Some((began, Ok(_))) if overtaken(began) => Adoptable::Looking { node: name },
+            Some((_, Ok(_))) => Adoptable::No(format!("node {name}, but not its primary interface")),
         }
     }
 
@@ -346,10 +386,12 @@ impl Eyes<'_> {
         let spec = &self.subject.object.spec;
         let mut health = Health::default();
         let mut judged = BTreeSet::new();
+        let mut not_ready = Vec::new();
         for node in self.around.nodes.iter().filter(|node| node.matches(&spec.node_selector)) {
             judged.insert(node.name_any());
             let bad = node.not_ready_since().is_some();
             let dead = bad && node.place().is_some_and(|place| self.proven_dead(&place));
+            not_ready.extend(node.place().filter(|_| bad));
             if !dead {
                 health.nodes += 1;
                 health.unhealthy += usize::from(bad);
@@ -363,26 +405,47 @@ impl Eyes<'_> {
             }
         }
         let most = spec.failover.max_unhealthy.resolve(health.nodes);
+        if health.is_mass_failure(most)
+            && let Ok(scope) = &self.subject.scope
+        {
+            // Spares that are stopped must not freeze the others' failover: whether they run is asked now.
+            for place in not_ready {
+                self.view.inspect(scope, &place, PROVEN_FOR / 2);
+            }
+        }
         let quiet = SignedDuration::from_secs(spec.failover.not_ready_seconds.into());
-        let breaker = tables.breakers.entry(self.subject.uid.clone()).or_default();
+        // A new leader goes on where the last one stood.
+        let frozen_before = || {
+            let conditions = self.subject.object.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|condition| condition.type_ == "FailoverFrozen" && condition.status == "True")
+        };
+        let breaker = tables.breakers.entry(self.subject.uid.clone());
+        let breaker = breaker.or_insert_with(|| Breaker::restored(frozen_before().then_some(self.around.now)));
         breaker.frozen(self.around.now, health.is_mass_failure(most), quiet)
     }
 
     fn proven_dead(&self, place: &ProviderId) -> bool {
         self.view
             .inspected(place)
+            .filter(|answer| answer.began.elapsed() < PROVEN_FOR)
             .is_some_and(|answer| is_gone(&answer) || answer.result.is_ok_and(|seat| seat.power == Power::Stopped))
     }
 
     /// Chooses nodes for all addresses that need one, and reads the machines of those chosen.
     pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> Plan {
         let spec = &self.subject.object.spec;
+        let held: BTreeSet<(&ProviderId, Instant)> = self
+            .around
+            .survey
+            .iter()
+            .flat_map(|survey| survey.addresses.values().filter_map(holder).map(|place| (place, survey.began)))
+            .collect();
         let candidates: Vec<Candidate> = self
             .around
             .nodes
             .iter()
             .filter(|node| node.matches(&spec.node_selector) || (spec.node_selector.is_empty() && node.control_plane()))
-            .map(|node| self.judge(node, tables))
+            .map(|node| self.judge(node, &held, tables))
             .collect();
         let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
@@ -410,20 +473,29 @@ impl Eyes<'_> {
                 None => Target::None(verdicts.clone()),
                 Some(node) => self.seat(entry, node, tables),
             };
+            // A node's refusal delays only what goes to that node: another one is tried at once (P11).
+            let refused = tables.refused(entry.ip, self.around.now);
+            let elsewhere = facts.target.node().is_some_and(|node| !refused.contains(node));
+            if matches!(entry.state, State::Unassigned | State::Detached)
+                && elsewhere
+                && facts.failure.as_ref().is_some_and(|failure| refuses_node(failure.kind))
+            {
+                facts.failure = None;
+            }
         }
         plan
     }
 
-    fn judge(&self, node: &SlimNode, tables: &Tables) -> Candidate {
+    fn judge(&self, node: &SlimNode, held: &BTreeSet<(&ProviderId, Instant)>, tables: &Tables) -> Candidate {
         let verdict = match &self.subject.scope {
             Err(_) => Verdict::NoProviderID,
             Ok(scope) => verdict::of(node, &self.subject.object.spec, scope, self.around, |place| {
                 let seat = self.view.inspected(place).filter(|answer| answer.began.elapsed() < FRESH_SEAT);
                 verdict::Seated {
-                    taken: tables.seats.is_taken(place) || self.owed.iter().any(|owed| owed.machine.place == *place),
+                    taken: tables.seats.is_taken(place),
                     surveyed: self.around.survey.as_ref().is_some_and(|survey| {
-                        tables.reads.counts([&Key::Machine(place.clone())], survey.began)
-                            && survey.addresses.values().any(|reservation| holder(reservation) == Some(place))
+                        held.contains(&(place, survey.began))
+                            && tables.reads.counts([&Key::Machine(place.clone())], survey.began)
                     }),
                     seat: seat.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began)),
                 }

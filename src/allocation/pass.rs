@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, core::DeserializeGuard};
 use kube_runtime::controller::Action;
@@ -27,16 +29,16 @@ use super::{
     },
     ledger::{ReadError, number},
     memory::{self, Owed, Stored},
-    observe::{self, Eyes, SEND_WINDOW, Subject, Surroundings, dead_at},
+    observe::{self, Eyes, SEND_WINDOW, Subject, Surroundings, dead_at, scope_at},
     owed,
     record::{self, Written, conditions, tell::Told},
     selection::Selection,
     subject_key,
-    tables::{Key, Tables},
+    tables::{Key, Tables, Uid},
 };
 use crate::{
     api::{self, AddressStatus, NetIPAllocation},
-    cloud::{ErrorKind, MachineId, ProviderId, Restore, Restored, limits::Urgency},
+    cloud::{CloudError, ErrorKind, MachineId, ProviderId, Restore, Restored, Scope, limits::Urgency},
     lifecycle::{
         Outcome, Transition,
         backoff::Backoff,
@@ -146,7 +148,7 @@ impl Controller {
             Timestamp::now(),
         );
         if let Ok(scope) = &subject.scope {
-            self.view.keep_surveyed(scope, subject.interval.mul_f32(0.9));
+            self.view.keep_surveyed(scope, subject.survey_age());
         }
         let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
@@ -227,7 +229,7 @@ impl Controller {
         let permits = BTreeSet::new();
         let leaving: BTreeSet<String> = {
             let mut tables = self.tables();
-            let eyes = self.eyes(subject, around, claims, workload, &none, &entries.owed, &permits);
+            let eyes = self.eyes(subject, around, claims, workload, &none, &permits);
             let facts = eyes.facts(&entries.known, &mut tables);
             entries
                 .known
@@ -259,10 +261,9 @@ impl Controller {
         claims: &'a Claims,
         workload: &'a Workload,
         pods: &'a PodsByNode,
-        owed: &'a [Owed],
         permits: &'a BTreeSet<IpAddr>,
     ) -> Eyes<'a> {
-        Eyes { subject, around, view: &self.view, claims, workload, pods, owed, permits }
+        Eyes { subject, around, view: &self.view, claims, workload, pods, permits }
     }
 
     /// Runs the machine of every address on one set of facts; takes seats and tickets for what is to be done.
@@ -278,7 +279,7 @@ impl Controller {
         permits: &BTreeSet<String>,
     ) -> (Vec<Turn>, Vec<Facts>, Plan, Vec<Debt>) {
         let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
-        let eyes = self.eyes(subject, around, claims, workload, pods, &entries.owed, &held);
+        let eyes = self.eyes(subject, around, claims, workload, pods, &held);
         let mut tables = self.tables();
         tables.seats.set(&subject.uid, seats_of(&entries.known, &entries.owed, &entries.foreign));
         let mut facts = eyes.facts(&entries.known, &mut tables);
@@ -330,8 +331,8 @@ impl Controller {
             && is_of_cloud(effect)
             && !has_permit
         {
-            if let Ok(scope) = &subject.scope {
-                self.ask_permit(&subject.name, &subject_key(entry.ip), scope, urgency(entry, facts));
+            if let Ok(scope) = scope_of(&made.entry, subject) {
+                self.ask_permit(&subject.name, &subject_key(entry.ip), &scope, urgency(entry, facts));
             }
             made = pass::run::<Address>(entry.clone(), facts);
         }
@@ -355,16 +356,18 @@ impl Controller {
         match made.end {
             End::Perform(effect) => {
                 let place = turn.after.machine.as_ref().map(|machine| machine.place.clone());
-                if let (Some(place), Ok(scope)) = (place, &subject.scope)
+                if let (Some(place), Ok(scope)) = (place, scope_of(&turn.after, subject))
                     && let Some(cloud) = self.view.cloud(scope.provider).cloned()
                     && let Some(ticket) = tables.begin(entry.ip, place)
                 {
                     let cause = Cause::of(turn.after.reason);
+                    let node_uid = turn.after.node.as_ref().and_then(|node| self.nodes.get(node)?.metadata.uid.clone());
                     let deed = Deed {
                         effect,
+                        node_uid,
                         ip: entry.ip,
                         allocation: subject.name.clone(),
-                        scope: scope.clone(),
+                        scope,
                         cloud,
                         workload: workload.clone(),
                         cause,
@@ -415,12 +418,13 @@ impl Controller {
                     owed::Next::Repeat => due.clone(),
                     owed::Next::Begin(begun) => begun,
                 };
-                let (Ok(scope), key) = (&subject.scope, place.to_string()) else { return waits() };
+                let key = place.to_string();
+                let Some(scope) = scope_at(place, &subject.object.spec) else { return waits() };
                 if subject.mode == Mode::Observe {
                     return waits();
                 }
                 if !permits.contains(&key) {
-                    self.ask_permit(&subject.name, &key, scope, Urgency::Placement);
+                    self.ask_permit(&subject.name, &key, &scope, Urgency::Placement);
                     return waits();
                 }
                 let Some(ticket) = tables.flights.begin([Key::Machine(place.clone())]) else { return waits() };
@@ -460,7 +464,7 @@ impl Controller {
             .filter(|(turn, _)| !turn.forgotten)
             .map(|(turn, facts)| (turn.after.clone(), facts.clone()))
             .unzip();
-        let surveyed = around.survey.is_some();
+        let surveyed = around.survey.as_ref().is_some_and(|survey| survey.began.elapsed() < subject.blind_after());
         let status = conditions::status(&conditions::Picture {
             object: &subject.object,
             entries: &kept,
@@ -474,6 +478,7 @@ impl Controller {
             cloud_error: around.survey_error.as_ref(),
             scope_error: subject.scope.as_ref().err().map(String::as_str),
             surveyed,
+            blind: around.survey.is_some() && !surveyed,
             terminating,
             now: around.now,
         });
@@ -663,7 +668,11 @@ impl Controller {
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
         self.run_effect(deed.scope.provider, async move {
             tracing::info!(crd = name, ip = %deed.ip, effect = ?deed.effect, "effect begins");
-            let done = me.actor.perform(&deed).await;
+            // A provider that panics must not hold address and machine for ever: what it sent is not known.
+            let performed = AssertUnwindSafe(me.actor.perform(&deed)).catch_unwind().await;
+            let done = performed.unwrap_or_else(|_| {
+                Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
+            });
             me.ended(&stored, &deed, done, ticket);
             drop(permit);
             me.wake.one(&name);
@@ -776,7 +785,8 @@ impl Controller {
             }
             DebtState::Paying { ticket, permit } => (ticket, permit),
         };
-        let (Some((operation, before)), Ok(scope)) = (owed.attempt, &subject.scope) else { return };
+        let scope = scope_at(&owed.machine.place, &subject.object.spec);
+        let (Some((operation, before)), Some(scope)) = (owed.attempt, scope) else { return };
         let Some(cloud) = self.view.cloud(scope.provider).cloned() else { return };
         let order = Restore {
             scope: scope.clone(),
@@ -787,7 +797,10 @@ impl Controller {
         };
         let (me, name) = (self.clone(), subject.name.clone());
         self.run_effect(scope.provider, async move {
-            let result = cloud.restore(&order).await;
+            let restoring = AssertUnwindSafe(cloud.restore(&order)).catch_unwind().await;
+            let result = restoring.unwrap_or_else(|_| {
+                Err(CloudError::new(ErrorKind::Unknown, "restore", "the provider panicked").unsettled())
+            });
             {
                 let mut tables = me.tables();
                 tables.flights.end(ticket);
@@ -874,12 +887,19 @@ impl Controller {
     pub(super) fn forget(&self, name: &str) {
         self.gauges.forget(name);
         self.return_permits(name, &BTreeSet::new());
-        let mut tables = self.tables();
         for uid in self.ledger.forget(name) {
-            tables.seats.drop_owner(&uid);
-            tables.breakers.remove(&uid);
-            self.pods.want(&uid, BTreeSet::new());
+            self.forget_uid(&uid);
         }
+    }
+
+    /// The same for one life of an object: one of its name may have taken its place.
+    pub(super) fn forget_uid(&self, uid: &Uid) {
+        self.ledger.forget_uid(uid);
+        let mut tables = self.tables();
+        tables.seats.drop_owner(uid);
+        tables.breakers.remove(uid);
+        drop(tables);
+        self.pods.want(uid, BTreeSet::new());
     }
 }
 
@@ -988,6 +1008,14 @@ fn urgency(entry: &Entry, facts: &Facts) -> Urgency {
         _ if fault => Urgency::Failover,
         State::Unassigned => Urgency::Placement,
         State::Attaching | State::Attached | State::Draining | State::Releasing | State::Detached => Urgency::Drain,
+    }
+}
+
+/// Where an entry is read and changed: where its machine stands, else what the spec says.
+fn scope_of(entry: &Entry, subject: &Subject) -> Result<Scope, String> {
+    match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &subject.object.spec)) {
+        Some(scope) => Ok(scope),
+        None => subject.scope.clone(),
     }
 }
 

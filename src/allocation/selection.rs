@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     claims::{self, Unusable},
-    decide::facts::Wanted,
+    decide::{facts::Wanted, state::Reason},
 };
 use crate::{api::NetIPAllocation, cloud::Survey};
 
@@ -71,9 +71,12 @@ impl Selection {
     }
 }
 
-/// Addresses in status that the spec does not list: the selector brought them.
+/// Addresses in status that the spec does not list: the selector brought them. Those that are on their way out already
+/// were judged when they left, and are not judged again.
 fn matched_before(object: &NetIPAllocation, listed: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    let leaving = [Reason::NotMatched.as_str(), Reason::RemovedFromSpec.as_str()];
     let stored = object.status.iter().flat_map(|status| &status.addresses);
+    let stored = stored.filter(|entry| !leaving.contains(&entry.reason.as_deref().unwrap_or_default()));
     stored
         .filter_map(|entry| entry.ip.parse().ok())
         .filter(|ip: &IpAddr| !listed.contains(ip) && ip.is_ipv4())

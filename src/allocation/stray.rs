@@ -1,6 +1,13 @@
-//! Stray labels (§3.5): `ip.ready` on a node that has no address of ours. Looked for over all nodes, not per address.
+//! The sweep: what concerns all nodes and all allocations, and no single address.
+//!
+//! Stray labels (§3.5): `ip.ready` on a node that has no address of ours is taken off, and the pods that it brought are
+//! asked to go. Beside that, what is over is forgotten, and the gauges over all nodes are told.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -25,12 +32,18 @@ use crate::{
 
 /// Between two looks; each costs nothing but memory unless a stray is found.
 const EVERY: Duration = Duration::from_secs(2);
+/// Pods on a node that was a stray are asked again after so long: a PodDisruptionBudget may have said no.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Nodes whose stray labels were taken off and whose pods may still be there, with the instant of the last request.
+type Evicting = BTreeMap<String, Instant>;
 
 impl Controller {
-    /// Looks for stray labels until the term ends.
+    /// Sweeps until the term ends.
     pub async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut evicting = Evicting::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -38,13 +51,9 @@ impl Controller {
             }
             self.forget_the_gone().await;
             self.gauge_nodes();
-            if self.config.observe_only {
-                continue;
-            }
-            for node in self.nodes.all() {
-                if node.label(READY_LABEL).is_some() && self.is_stray(&node).await {
-                    self.take_off(&node).await;
-                }
+            if !self.config.observe_only {
+                // Among the effects: the Lease is not released while a request of the sweep is under way (F6).
+                self.effects.track_future(self.take_strays_off(&mut evicting)).await;
             }
         }
     }
@@ -54,12 +63,26 @@ impl Controller {
         for object in self.ledger.all() {
             let name = object.name_any();
             let cached = self.allocations.get(&ObjectRef::new(&name));
-            if cached.is_none() && matches!(self.ledger.reread(&name).await, Ok(None)) {
-                self.forget(&name);
+            let same = cached.is_some_and(|cached| cached.uid() == object.uid());
+            if same {
+                continue;
+            }
+            // Not to be told now: looked at again with the next tick.
+            let Ok(live) = self.ledger.reread(&name).await else { continue };
+            match live {
+                None => self.forget(&name),
+                Some(live) if live.uid() == object.uid() => {}
+                Some(_) => {
+                    if let Some(uid) = object.uid() {
+                        self.forget_uid(&uid);
+                    }
+                }
             }
         }
         let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
         self.tables().prune(Timestamp::now(), &nodes);
+        self.view.prune();
+        self.return_stale_permits();
     }
 
     fn gauge_nodes(&self) {
@@ -75,12 +98,31 @@ impl Controller {
         self.gauges.effects_in_flight(&self.in_flight());
     }
 
-    /// No allocation claims the node in its status, and a complete survey that counts shows no address on its machine.
-    async fn is_stray(&self, node: &SlimNode) -> bool {
-        let name = node.name_any();
-        if self.claimed().contains(&name) {
-            return false;
+    async fn take_strays_off(&self, evicting: &mut Evicting) {
+        let labelled: Vec<_> = self.nodes.all().into_iter().filter(|node| node.label(READY_LABEL).is_some()).collect();
+        if !labelled.is_empty() {
+            let claimed = self.claimed();
+            for node in &labelled {
+                evicting.remove(&node.name_any());
+                if !claimed.contains(&node.name_any()) && self.is_stray(node).await && self.take_off(node).await {
+                    evicting.insert(node.name_any(), Instant::now() - ASK_AGAIN);
+                }
+            }
         }
+        let due: Vec<String> =
+            evicting.iter().filter(|(_, asked)| asked.elapsed() >= ASK_AGAIN).map(|(node, _)| node.clone()).collect();
+        for node in due {
+            if self.ask_gated_pods(&node).await {
+                evicting.insert(node, Instant::now());
+            } else {
+                evicting.remove(&node);
+            }
+        }
+    }
+
+    /// A complete survey that counts shows no address on its machine, nothing of ours sits or works there, and its label
+    /// names no allocation of another release.
+    async fn is_stray(&self, node: &SlimNode) -> bool {
         let Some(place) = node.place() else { return false };
         let Some(parsed) = place.place() else { return false };
         let scope =
@@ -99,11 +141,8 @@ impl Controller {
         if survey.addresses.values().any(|reservation| holder(reservation) == Some(&place)) {
             return false;
         }
-        // A label that names an allocation of another release is that one's business.
         match node.label(ALLOCATION_LABEL) {
-            Some(whose) if !self.ledger.all().iter().any(|object| object.name_any() == whose) => {
-                !self.ledger.exists(whose).await
-            }
+            Some(whose) if !self.ledger.knows(whose) => !self.ledger.exists(whose).await,
             Some(_) | None => true,
         }
     }
@@ -120,29 +159,39 @@ impl Controller {
             .collect()
     }
 
-    /// Labels off, then the pods that came because of them are asked to go.
-    async fn take_off(&self, node: &SlimNode) {
+    /// Whether the labels are off.
+    async fn take_off(&self, node: &SlimNode) -> bool {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
         match self.actor.unlabel(&name, &whose).await {
-            Done::Node(Some(written)) => self.nodes.wrote(*written),
-            Done::Node(None) => return,
+            Done::Node(Some(written)) => {
+                self.nodes.wrote(*written);
+                true
+            }
+            Done::Node(None) => false,
             other => {
                 tracing::warn!(node = name, outcome = ?other, "taking a stray label off failed");
-                return;
+                false
             }
         }
-        match self.pods.live(&name).await {
-            Ok(pods) => {
-                let gated: Vec<_> = pods.into_iter().filter(|pod| pod.gated).collect();
-                let users: Vec<User> = users::users(&gated, &Workload::Unnamed);
-                let going: Vec<User> = users.into_iter().filter(|user| user.terminating_until.is_none()).collect();
-                for (user, asked) in self.actor.ask_all(&going).await {
-                    tracing::info!(node = name, pod = user.name, outcome = ?asked, "asked a pod on a stray node to go");
-                }
+    }
+
+    /// Asks the pods that came because of the labels to go; whether any may still be there.
+    async fn ask_gated_pods(&self, node: &str) -> bool {
+        let pods = match self.pods.live(node).await {
+            Ok(pods) => pods,
+            Err(error) => {
+                tracing::warn!(node, error, "pods on a node that was a stray stay for now");
+                return true;
             }
-            Err(error) => tracing::warn!(node = name, error, "pods on a stray node stay"),
+        };
+        let gated: Vec<_> = pods.into_iter().filter(|pod| pod.gated).collect();
+        let users: Vec<User> = users::users(&gated, &Workload::Unnamed);
+        let staying: Vec<User> = users.into_iter().filter(|user| user.terminating_until.is_none()).collect();
+        for (user, asked) in self.actor.ask_all(&staying).await {
+            tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod on a node that was a stray to go");
         }
+        !staying.is_empty()
     }
 }

@@ -317,7 +317,7 @@ fn backoff(kind: ErrorKind) -> Backoff {
 }
 
 /// The cloud says that this node cannot take this address, now or ever: try another (P11).
-fn refuses_node(kind: ErrorKind) -> bool {
+pub fn refuses_node(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::Conflict | ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Quota => {
             true

@@ -4,7 +4,7 @@
 //! claims concern all. Waking is cheap: a pass reads memory, and kube folds wakes that come together into one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,7 @@ use kube_runtime::{
     reflector::{self, ObjectRef, Store, store::Writer},
     watcher::{self, watcher},
 };
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use super::observe::nodes::SlimNode;
 use crate::api::NetIPAllocation;
@@ -28,52 +28,81 @@ use crate::api::NetIPAllocation;
 pub type Guarded = DeserializeGuard<NetIPAllocation>;
 
 /// Wakes allocations. Clones wake the same ones.
-#[derive(Clone)]
-pub struct Wake {
-    calls: mpsc::UnboundedSender<Call>,
-    /// Since when an allocation waits for its pass.
-    since: Arc<Mutex<HashMap<String, Instant>>>,
+///
+/// Wakes that come together fold into one, so that a standby, which listens to none of them, keeps at most one a name.
+#[derive(Clone, Default)]
+pub struct Wake(Arc<Bell>);
+
+#[derive(Default)]
+struct Bell {
+    waiting: Mutex<Waiting>,
+    rung: Notify,
 }
 
-enum Call {
-    All,
-    One(String),
+#[derive(Default)]
+struct Waiting {
+    /// Woken and not yet handed out, with the instant of the first wake.
+    called: BTreeMap<String, Instant>,
+    all: Option<Instant>,
+    /// Handed out; their passes have not begun.
+    queued: BTreeMap<String, Instant>,
 }
 
 impl Wake {
-    /// A waker, and the stream of what it wakes, given all that there is.
-    pub fn new(all: Store<Guarded>) -> (Self, impl Stream<Item = ObjectRef<Guarded>> + Send) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let since: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
-        let waiting = since.clone();
-        let calls = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
-        let woken = calls.flat_map(move |call| {
-            let names: Vec<ObjectRef<Guarded>> = match call {
-                Call::All => all.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
-                Call::One(name) => vec![ObjectRef::new(&name)],
-            };
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            for object in &names {
-                waiting.entry(object.name.clone()).or_insert_with(Instant::now);
-            }
-            stream::iter(names)
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is woken, given all that there is. To be listened to once.
+    pub fn stream(&self, all: Store<Guarded>) -> impl Stream<Item = ObjectRef<Guarded>> + Send + use<> {
+        let bell = self.0.clone();
+        stream::unfold((bell, all), |(bell, all)| async move {
+            bell.rung.notified().await;
+            let names = bell.take(&all);
+            Some((stream::iter(names), (bell, all)))
+        })
+        .flatten()
+    }
+
+    pub fn all(&self) {
+        self.0.with(|waiting| {
+            waiting.all.get_or_insert_with(Instant::now);
         });
-        (Self { calls: sender, since }, woken)
+        self.0.rung.notify_one();
+    }
+
+    pub fn one(&self, name: &str) {
+        self.0.with(|waiting| {
+            waiting.called.entry(name.to_owned()).or_insert_with(Instant::now);
+        });
+        self.0.rung.notify_one();
     }
 
     /// Its pass begins: how long it has waited since it was first woken, if it was.
     pub fn waited(&self, name: &str) -> Option<Duration> {
-        let mut waiting = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(name).map(|since| since.elapsed())
+        self.0.with(|waiting| waiting.queued.remove(name)).map(|since| since.elapsed())
+    }
+}
+
+impl Bell {
+    fn take(&self, all: &Store<Guarded>) -> Vec<ObjectRef<Guarded>> {
+        self.with(|waiting| {
+            let mut woken = std::mem::take(&mut waiting.called);
+            if let Some(since) = waiting.all.take() {
+                for object in all.state() {
+                    woken.entry(object.name_any()).or_insert(since);
+                }
+            }
+            let names = woken.keys().map(|name| ObjectRef::new(name)).collect();
+            for (name, since) in woken {
+                waiting.queued.entry(name).or_insert(since);
+            }
+            names
+        })
     }
 
-    pub fn all(&self) {
-        // Nobody listens any more only when the process ends.
-        let _ = self.calls.send(Call::All);
-    }
-
-    pub fn one(&self, name: &str) {
-        let _ = self.calls.send(Call::One(name.to_owned()));
+    fn with<T>(&self, look: impl FnOnce(&mut Waiting) -> T) -> T {
+        look(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

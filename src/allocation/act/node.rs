@@ -1,7 +1,5 @@
 //! The labels that say that a node has an address, and whose it is: always in one patch, which carries the Node's uid (F8).
 
-use std::net::IpAddr;
-
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -9,7 +7,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Actor, Done};
+use super::{Actor, Deed, Done};
 use crate::{
     allocation::observe::nodes::SlimNode,
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL, READY_VALUE},
@@ -18,9 +16,13 @@ use crate::{
 
 impl Actor {
     /// `ip.ready=true`, and whose address it is.
-    pub(super) async fn label(&self, name: &str, allocation: &str, ip: IpAddr) -> Done {
-        let labels = json!({READY_LABEL: READY_VALUE, ALLOCATION_LABEL: allocation, ADDRESS_LABEL: ip.to_string()});
+    pub(super) async fn label(&self, name: &str, deed: &Deed) -> Done {
+        let (allocation, address) = (&deed.allocation, deed.ip.to_string());
+        let labels = json!({READY_LABEL: READY_VALUE, ALLOCATION_LABEL: allocation, ADDRESS_LABEL: address});
         match self.live_node(name).await {
+            Ok(Some(node)) if node.metadata.uid != deed.node_uid => {
+                Done::NodeFailed(format!("node {name} was created anew since; looks again"))
+            }
             Ok(Some(node)) => self.patch_labels(&node, labels).await,
             Ok(None) => Done::Node(None),
             Err(why) => Done::NodeFailed(why),

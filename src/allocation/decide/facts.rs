@@ -279,6 +279,8 @@ pub enum Labels {
     On,
     /// Some of them missing or wrong.
     Partly,
+    /// Those of another allocation that has the node: neither ours to take off nor to overwrite (P4).
+    Others,
     /// None of ours.
     Off,
 }

@@ -27,6 +27,11 @@ pub struct Breaker {
 }
 
 impl Breaker {
+    /// As another process left it: `seen` is when a mass failure was last known of.
+    pub fn restored(seen: Option<Timestamp>) -> Self {
+        Self { last_seen: seen }
+    }
+
     /// Whether involuntary moves are frozen: now, or until the share has stayed below for `quiet`.
     pub fn frozen(&mut self, now: Timestamp, mass_failure: bool, quiet: SignedDuration) -> bool {
         if mass_failure {

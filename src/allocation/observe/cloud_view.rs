@@ -6,10 +6,12 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::{
@@ -97,13 +99,14 @@ impl CloudView {
         self.lock().finds.get(&(scope.clone(), ip)).cloned()
     }
 
-    /// The last answer about one machine; asked anew when it is older than `age`.
+    /// The answer about one machine; asked anew when it is older than `age`, and of no use when it is older than twice
+    /// that: a machine read of yesterday proves nothing today.
     pub fn inspect(&self, scope: &Scope, machine: &ProviderId, age: Duration) -> Option<Answer<Seat>> {
         let known = self.inspected(machine);
         if known.as_ref().is_none_or(|answer| answer.began.elapsed() >= age) {
             self.ask(Question::Inspect(machine.clone()), scope.clone());
         }
-        known
+        known.filter(|answer| answer.began.elapsed() < age * 2)
     }
 
     /// The last answer about one machine, whatever its age.
@@ -130,6 +133,13 @@ impl CloudView {
         self.lock().inspects.remove(machine);
     }
 
+    /// Forgets answers that are too old to be of use, so that nothing grows with the cluster's history.
+    pub fn prune(&self) {
+        let mut known = self.lock();
+        known.finds.retain(|_, answer| answer.began.elapsed() < KEPT);
+        known.inspects.retain(|_, answer| answer.began.elapsed() < KEPT);
+    }
+
     fn ask(&self, question: Question, scope: Scope) {
         let Some(cloud) = self.clouds.get(&scope.provider).cloned() else { return };
         if !self.lock().asked.insert(question.clone()) {
@@ -141,12 +151,14 @@ impl CloudView {
                 Question::Survey(_) => Urgency::Survey,
                 Question::Find(..) | Question::Inspect(_) => Urgency::Drain,
             };
-            tokio::select! {
-                () = view.stop.cancelled() => {}
-                () = async {
-                    view.limits.acquire(&scope, urgency).await;
-                    view.answer(&question, &*cloud).await;
-                } => {}
+            let answering = async {
+                view.limits.acquire(&scope, urgency).await;
+                view.answer(&question, &*cloud).await;
+            };
+            // A provider that panics must not leave the question open for ever.
+            let answered = view.stop.run_until_cancelled(AssertUnwindSafe(answering).catch_unwind()).await;
+            if let Some(Err(_)) = answered {
+                tracing::error!(?question, "a provider panicked over this question");
             }
             view.lock().asked.remove(&question);
             (view.arrived)();
@@ -187,6 +199,9 @@ impl CloudView {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Answers are kept for so long: beyond every age at which one is still of use.
+const KEPT: Duration = Duration::from_secs(1200);
 
 /// Whether the cloud says for sure that the machine does not exist.
 pub fn is_gone(answer: &Answer<Seat>) -> bool {

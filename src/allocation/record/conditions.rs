@@ -34,6 +34,8 @@ pub struct Picture<'a> {
     pub scope_error: Option<&'a str>,
     /// A survey that counts has been read.
     pub surveyed: bool,
+    /// The last good survey is too old to say anything.
+    pub blind: bool,
     pub terminating: bool,
     pub now: Timestamp,
 }
@@ -55,7 +57,11 @@ pub fn status(picture: &Picture<'_>) -> NetIPAllocationStatus {
     addresses.dedup_by(|a, b| a.ip == b.ip);
 
     NetIPAllocationStatus {
-        observed_generation: picture.object.metadata.generation,
+        // A selector's edit is judged by the next survey: until then the spec is not observed.
+        observed_generation: match &picture.object.spec.address_selector {
+            Some(_) if !picture.surveyed => old.observed_generation,
+            Some(_) | None => picture.object.metadata.generation,
+        },
         conditions: conditions(picture, &old.conditions, reserved, required),
         workload: picture.object.spec.workload().map(|workload| workload.to_string()),
         reserved_count: count(reserved),
@@ -155,6 +161,14 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
         let message = left
             .map_or("is being deleted".to_owned(), |entry| format!("is being deleted; {} {}", entry.ip, entry.message));
         return said("False", "Terminating", message);
+    }
+    if picture.blind {
+        let why = picture.cloud_error.map_or_else(|| "it does not answer".to_owned(), ToString::to_string);
+        return said(
+            "Unknown",
+            "CloudUnavailable",
+            format!("the cloud has not been read for too long: {why}; addresses stay where they are"),
+        );
     }
     let works = |(entry, facts): &(&Entry, &Facts)| holds(entry) && node_is_ready(facts);
     let pairs = || picture.entries.iter().zip(picture.facts);
