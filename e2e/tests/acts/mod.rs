@@ -152,7 +152,7 @@ spec:
 pub fn template(name: &str, grace: u32) -> String {
     format!(
         "{{metadata: {{labels: {{app: {name}}}}}, spec: {{nodeSelector: {{ip.ready: 'true', role: {name}}}, \
-         terminationGracePeriodSeconds: {grace}, tolerations: [{{operator: Exists}}], \
+         terminationGracePeriodSeconds: {grace}, \
          containers: [{{name: main, image: registry.example/main}}]}}}}"
     )
 }
