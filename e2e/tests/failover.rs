@@ -301,3 +301,33 @@ fn labels_taken_off_by_hand_are_put_back() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn pods_that_a_cordon_does_not_keep_away_do_not_come_back_to_the_node_that_the_address_leaves() -> Result<()> {
+    THEATRE.together(async |stage| {
+        let (name, ip) = ("tolerant", "203.0.113.19");
+        reserve(&stage.world, &[ip])?;
+        pool(stage, name, 2).await?;
+        let everything = "terminationGracePeriodSeconds: 1, tolerations: [{operator: Exists}]";
+        let tolerant = deployment(name, 2, 1).replace("terminationGracePeriodSeconds: 1", everything);
+        stage.cluster.apply(&tolerant).await?;
+        let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  drain: {{policy: Evict}}");
+        stage.cluster.apply(&allocation(name, &[ip], &more)).await?;
+        let from = stage.until_attached(name, ip).await?;
+        running(stage, name, 2).await?;
+        stage.cluster.kubectl(&["cordon", &from]).await?;
+        let to = until_moved(stage, name, ip, &from).await?.node.unwrap_or_default();
+        for pod in running(stage, name, 2).await? {
+            let on = pod.spec.and_then(|spec| spec.node_name);
+            ensure!(on.as_ref() == Some(&to), "a pod is on {on:?}");
+        }
+        let asked = stage
+            .cluster
+            .audit()?
+            .into_iter()
+            .filter(|event| event.subresource == "eviction" && event.name.starts_with(name));
+        let asked = asked.count();
+        ensure!(asked <= 2, "{asked} evictions for two pods: they came back and were asked again");
+        Ok(())
+    })
+}
