@@ -23,12 +23,14 @@ pub mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kube::{Api, Client};
+use kube_runtime::reflector::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,12 +39,15 @@ use self::{
     ledger::Ledger,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::tell::Teller,
-    tables::{Tables, Uid},
-    watch::Wake,
+    tables::Tables,
+    watch::{Guarded, Wake},
 };
 use crate::{
     api::NetIPAllocation,
-    cloud::limits::{Limits, Urgency},
+    cloud::{
+        Provider,
+        limits::{Limits, Urgency},
+    },
     lifecycle::Observer,
     metrics::Gauges,
 };
@@ -76,9 +81,11 @@ pub struct Controller {
     pub(crate) gauges: Gauges,
     pub(crate) observers: Vec<Box<dyn Observer<decide::state::State>>>,
     pub(crate) wake: Wake,
+    pub(crate) allocations: Store<Guarded>,
     tables: Mutex<Tables>,
     permits: Mutex<Permits>,
     slots: Arc<Semaphore>,
+    running: Mutex<BTreeMap<Provider, usize>>,
     /// Effects under way; waited for at the end of the term (F6).
     pub(crate) effects: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -89,8 +96,9 @@ pub struct Controller {
 /// Slots and rate tokens that were waited for and not used yet (F2).
 #[derive(Default)]
 struct Permits {
-    held: HashMap<(Uid, String), OwnedSemaphorePermit>,
-    asked: BTreeSet<(Uid, String)>,
+    /// By name of the allocation, which outlives its uid in a wake that comes late, and subject.
+    held: HashMap<(String, String), (OwnedSemaphorePermit, Instant)>,
+    asked: BTreeSet<(String, String)>,
 }
 
 /// What [`Controller::new`] is made of.
@@ -106,12 +114,27 @@ pub struct Parts {
     pub gauges: Gauges,
     pub observers: Vec<Box<dyn Observer<decide::state::State>>>,
     pub wake: Wake,
+    pub allocations: Store<Guarded>,
     pub stop: CancellationToken,
 }
 
 impl Controller {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, client, actor, nodes, pods, view, limits, teller, gauges, observers, wake, stop } = parts;
+        let Parts {
+            config,
+            client,
+            actor,
+            nodes,
+            pods,
+            view,
+            limits,
+            teller,
+            gauges,
+            observers,
+            wake,
+            allocations,
+            stop,
+        } = parts;
         Arc::new(Self {
             api: Api::all(client.clone()),
             ledger: Ledger::new(client.clone(), config.label_selector.clone()),
@@ -119,6 +142,7 @@ impl Controller {
             permits: Mutex::default(),
             slots: Arc::new(Semaphore::new(config.max_concurrent_effects)),
             effects: TaskTracker::new(),
+            running: Mutex::default(),
             failures: Mutex::default(),
             config,
             client,
@@ -131,6 +155,7 @@ impl Controller {
             gauges,
             observers,
             wake,
+            allocations,
             stop,
         })
     }
@@ -157,45 +182,45 @@ impl Controller {
     }
 
     /// Which of an allocation's subjects have a permit.
-    fn permitted(&self, uid: &Uid) -> BTreeSet<String> {
-        self.permits().held.keys().filter(|(whose, _)| whose == uid).map(|(_, subject)| subject.clone()).collect()
+    fn permitted(&self, name: &str) -> BTreeSet<String> {
+        self.permits().held.keys().filter(|(whose, _)| whose == name).map(|(_, subject)| subject.clone()).collect()
     }
 
-    fn use_permit(&self, uid: &Uid, subject: &str) -> Option<OwnedSemaphorePermit> {
-        self.permits().held.remove(&(uid.clone(), subject.to_owned()))
+    fn use_permit(&self, name: &str, subject: &str) -> Option<OwnedSemaphorePermit> {
+        self.permits().held.remove(&(name.to_owned(), subject.to_owned())).map(|(slot, _)| slot)
     }
 
     /// Gives back what a pass found no use for, so that it blocks nobody.
-    fn return_permits(&self, uid: &Uid, used: &BTreeSet<String>) {
-        self.permits().held.retain(|(whose, subject), _| whose != uid || used.contains(subject));
+    fn return_permits(&self, name: &str, used: &BTreeSet<String>) {
+        self.permits().held.retain(|(whose, subject), _| whose != name || used.contains(subject));
+    }
+
+    /// Gives back what no pass has used for long, so that an allocation whose passes fail blocks nobody.
+    fn return_stale_permits(&self) {
+        self.permits().held.retain(|_, (_, since)| since.elapsed() < PERMIT_KEPT);
     }
 
     /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
-    fn ask_permit(
-        self: &Arc<Self>,
-        uid: &Uid,
-        name: &str,
-        subject: &str,
-        scope: &crate::cloud::Scope,
-        urgency: Urgency,
-    ) {
-        let key = (uid.clone(), subject.to_owned());
+    fn ask_permit(self: &Arc<Self>, name: &str, subject: &str, scope: &crate::cloud::Scope, urgency: Urgency) {
+        let key = (name.to_owned(), subject.to_owned());
         if !self.permits().asked.insert(key.clone()) {
             return;
         }
         let (me, name, scope) = (self.clone(), name.to_owned(), scope.clone());
         tokio::spawn(async move {
             let got = me.stop.run_until_cancelled(async {
-                let slot = me.slots.clone().acquire_owned().await;
+                // The token first: it is served by urgency, and who waits for one must not hold a slot.
                 me.limits.acquire(&scope, urgency).await;
-                slot
+                me.slots.clone().acquire_owned().await
             });
             let got = got.await;
             {
                 let mut permits = me.permits();
                 permits.asked.remove(&key);
-                if let Some(Ok(slot)) = got {
-                    permits.held.insert(key, slot);
+                if let Some(Ok(slot)) = got
+                    && me.ledger.knows(&name)
+                {
+                    permits.held.insert(key, (slot, Instant::now()));
                 }
             }
             me.wake.one(&name);
@@ -213,12 +238,36 @@ impl Controller {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
+    /// Runs an effect beside the pass, counted while it is under way.
+    fn run_effect(self: &Arc<Self>, provider: Provider, effect: impl Future<Output = ()> + Send + 'static) {
+        let me = self.clone();
+        self.effects.spawn(async move {
+            *me.running().entry(provider).or_default() += 1;
+            effect.await;
+            if let Some(count) = me.running().get_mut(&provider) {
+                *count -= 1;
+            }
+        });
+    }
+
+    /// Effects under way, by provider; of each that has had one.
+    fn in_flight(&self) -> Vec<(Provider, usize)> {
+        self.running().iter().map(|(provider, count)| (*provider, *count)).collect()
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Provider, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until no effect is under way, or `limit` is over.
     pub async fn drain_effects(&self, limit: Duration) -> bool {
         self.effects.close();
         tokio::time::timeout(limit, self.effects.wait()).await.is_ok()
     }
 }
+
+/// A permit that no pass has used for so long goes to somebody else.
+const PERMIT_KEPT: Duration = Duration::from_secs(30);
 
 /// The pods of the nodes that one pass looks at.
 pub(crate) type PodsByNode = BTreeMap<String, Vec<decide::users::Pod>>;

@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt};
 use kube_runtime::{
     applier,
     controller::{self},
-    reflector::ObjectRef,
+    reflector::{ObjectRef, Store},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -171,7 +171,18 @@ async fn lead(
         Arc::new(move || wake.all())
     };
     let controller = {
-        let building = build(settings, &client, &term, Nodes::new(nodes), rate, gauges, &wake, &arrived, &stop);
+        let building = build(
+            settings,
+            &client,
+            &term,
+            Nodes::new(nodes),
+            allocations.clone(),
+            rate,
+            gauges,
+            &wake,
+            &arrived,
+            &stop,
+        );
         tokio::select! {
             () = &mut asked_to_stop => { term.release().await; return Ok(()) }
             () = term.lost() => return Err(RunError::LostLeadership),
@@ -252,6 +263,7 @@ async fn build(
     client: &Client,
     term: &Term,
     nodes: Nodes,
+    allocations: Store<watch::Guarded>,
     rate: Rate,
     gauges: &Gauges,
     wake: &Wake,
@@ -279,6 +291,7 @@ async fn build(
         gauges: gauges.clone(),
         observers: vec![Box::new(Counted)],
         wake: wake.clone(),
+        allocations,
         stop: stop.clone(),
     })
 }

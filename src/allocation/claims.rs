@@ -54,7 +54,8 @@ impl Claims {
                 if allocation.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(allocation).0 };
             for ip in wanted.iter().chain(held.keys()).copied().collect::<BTreeSet<_>>() {
                 let state = held.get(&ip).copied();
-                let incumbent = state.is_some_and(|state| !matches!(state, State::Unassigned | State::Detached));
+                // Detached included: it is between two nodes of its own.
+                let incumbent = state.is_some_and(|state| state != State::Unassigned);
                 if !incumbent && !wanted.contains(&ip) {
                     continue;
                 }

@@ -85,7 +85,14 @@ impl Ledger {
         match found {
             None => Ok(None),
             Some(DeserializeGuard(Err(invalid))) => Err(ReadError::Undecodable(invalid.error)),
-            Some(DeserializeGuard(Ok(object))) => Ok(Some(self.put(object))),
+            // A live read is the truth, even where its version is lower: etcd may have been restored.
+            Some(DeserializeGuard(Ok(object))) => {
+                let object = Arc::new(object);
+                if let Some(uid) = object.uid() {
+                    self.lock().insert(uid, object.clone());
+                }
+                Ok(Some(object))
+            }
         }
     }
 
@@ -109,6 +116,11 @@ impl Ledger {
     /// All objects that are known, in no order.
     pub fn all(&self) -> Vec<Arc<NetIPAllocation>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Whether the object is known: read or written by this process, and not gone since.
+    pub fn knows(&self, name: &str) -> bool {
+        self.lock().values().any(|object| object.name_any() == name)
     }
 
     /// Whether an object of that name exists at all, ours or another release's. Unknown reads as yes.

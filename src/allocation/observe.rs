@@ -328,6 +328,9 @@ impl Eyes<'_> {
     }
 
     fn users(&self, entry: &Entry, tables: &Tables) -> Users {
+        if *self.workload == Workload::Unknown {
+            return Users::Unknown;
+        }
         let Some(pods) = entry.node.as_ref().and_then(|node| self.pods.get(node)) else { return Users::Unknown };
         let complete = |mut user: User| {
             tables.tell_asked(&mut user);

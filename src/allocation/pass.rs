@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,7 +19,7 @@ use super::{
     claims::Claims,
     decide::{
         Address, Effect,
-        facts::{Entry, Facts, Labels, Mode, NodeObject, Wanted},
+        facts::{Claim, Entry, Facts, Labels, Mode, NodeObject, Wanted},
         leaving::{self, Cause},
         placement::Plan,
         state::{Reason, State},
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     api::{self, AddressStatus, NetIPAllocation},
-    cloud::{ErrorKind, ProviderId, Restore, Restored, limits::Urgency},
+    cloud::{ErrorKind, MachineId, ProviderId, Restore, Restored, limits::Urgency},
     lifecycle::{
         Outcome, Transition,
         backoff::Backoff,
@@ -55,6 +55,8 @@ pub enum PassError {
     NotWritten(String),
     #[error("the finalizer was not written: {0}")]
     Finalizer(Box<kube::Error>),
+    #[error("whether the CRD is being deleted cannot be told: {0}")]
+    Crd(String),
     #[error("leadership is not proven for long enough")]
     NotLeading,
 }
@@ -68,6 +70,8 @@ struct Turn {
     deed: Option<(Deed, flight::Ticket<Key>, Option<OwnedSemaphorePermit>)>,
     /// The entry's intent was written new by this pass.
     new_intent: bool,
+    /// The address is this allocation's: what is known of it may be forgotten with the entry.
+    claimed: bool,
 }
 
 /// What is known when a pass begins to decide.
@@ -85,6 +89,9 @@ impl Controller {
     ) -> Result<Action, PassError> {
         let name = object.name_any();
         let began = Instant::now();
+        if let Some(waited) = self.wake.waited(&name) {
+            metrics::queued(waited);
+        }
         let result = match &object.0 {
             Err(invalid) => {
                 tracing::warn!(crd = name, error = invalid.error, "this object cannot be decoded and is left alone");
@@ -125,7 +132,7 @@ impl Controller {
 
         let terminating = object.metadata.deletion_timestamp.is_some();
         // Observe changes nothing, not even on the way out.
-        let retain = terminating && (self.observes(&object) || self.retains(&object).await);
+        let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
         let subject = self.subject(object, terminating, retain);
         let entries = read_entries(&subject, terminating);
@@ -146,7 +153,7 @@ impl Controller {
         let pods = self.pods_of_leaving_nodes(&subject, &around, &claims, &workload, &entries).await;
 
         // Decide.
-        let permits = self.permitted(&subject.uid);
+        let permits = self.permitted(&subject.name);
         let (turns, facts, plan, debts) = self.decide(&subject, &around, &claims, &workload, &pods, &entries, &permits);
 
         // Record, and only then act.
@@ -273,7 +280,7 @@ impl Controller {
         let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
         let eyes = self.eyes(subject, around, claims, workload, pods, &entries.owed, &held);
         let mut tables = self.tables();
-        tables.seats.set(&subject.uid, seats_of(&entries.known));
+        tables.seats.set(&subject.uid, seats_of(&entries.known, &entries.owed, &entries.foreign));
         let mut facts = eyes.facts(&entries.known, &mut tables);
         let plan = eyes.plan(&entries.known, &mut facts, &mut tables);
 
@@ -296,13 +303,13 @@ impl Controller {
             if let Some((deed, _, permit)) = &mut turn.deed
                 && is_of_cloud(&deed.effect)
             {
-                *permit = self.use_permit(&subject.uid, &subject_key(entry.ip));
+                *permit = self.use_permit(&subject.name, &subject_key(entry.ip));
             }
             turns.push(turn);
         }
         let debts = self.debts(subject, entries, permits, &mut tables, &mut used);
         drop(tables);
-        self.return_permits(&subject.uid, &used);
+        self.return_permits(&subject.name, &used);
         (turns, facts, plan, debts)
     }
 
@@ -324,7 +331,7 @@ impl Controller {
             && !has_permit
         {
             if let Ok(scope) = &subject.scope {
-                self.ask_permit(&subject.uid, &subject.name, &subject_key(entry.ip), scope, urgency(entry, facts));
+                self.ask_permit(&subject.name, &subject_key(entry.ip), scope, urgency(entry, facts));
             }
             made = pass::run::<Address>(entry.clone(), facts);
         }
@@ -343,6 +350,7 @@ impl Controller {
             after: made.entry,
             steps: made.steps,
             deed: None,
+            claimed: facts.claim == Claim::Ours,
         };
         match made.end {
             End::Perform(effect) => {
@@ -412,12 +420,12 @@ impl Controller {
                     return waits();
                 }
                 if !permits.contains(&key) {
-                    self.ask_permit(&subject.uid, &subject.name, &key, scope, Urgency::Placement);
+                    self.ask_permit(&subject.name, &key, scope, Urgency::Placement);
                     return waits();
                 }
                 let Some(ticket) = tables.flights.begin([Key::Machine(place.clone())]) else { return waits() };
                 used.insert(key.clone());
-                let permit = self.use_permit(&subject.uid, &key);
+                let permit = self.use_permit(&subject.name, &key);
                 Some(Debt { owed, state: DebtState::Paying { ticket, permit } })
             })
             .collect()
@@ -443,6 +451,9 @@ impl Controller {
             .map(|debt| debt.owed.clone())
             .collect();
         owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| new_debt(turn, facts)));
+        for debt in owed.iter().filter(|owed| owed.attempt.is_none()) {
+            self.tables().renew_debt(&debt.machine);
+        }
         let (kept, kept_facts): (Vec<Entry>, Vec<Facts>) = turns
             .iter()
             .zip(&facts)
@@ -488,14 +499,15 @@ impl Controller {
             subject.object.clone()
         };
 
-        self.answer_move(&stored, &kept).await;
         self.tell(subject, &stored, &turns, around.now);
         self.gauge(subject, &stored, &kept, &kept_facts, &plan, around);
         let moved = turns.iter().any(|turn| !turn.steps.is_empty());
         let acts = turns.iter().any(|turn| turn.deed.is_some());
         for turn in &turns {
             if turn.forgotten {
-                self.tables().forget(turn.before.ip);
+                if turn.claimed {
+                    self.tables().forget(turn.before.ip);
+                }
             } else if turn.steps.iter().any(|step| step.to == Some(State::Attached)) {
                 // A lost attach that landed after all: what it failed with is of no interest any more.
                 self.tables().clear_failure(turn.before.ip);
@@ -509,10 +521,17 @@ impl Controller {
         for debt in debts {
             self.pay(subject, &stored, debt);
         }
+        self.answer_move(&stored, &kept).await;
         if terminating {
-            let open = kept.iter().any(|entry| entry.state.is_open_intent());
+            // An open intent is ended first, unless the cloud denies us and nothing of it is under way: Retain is the way out.
+            let open = kept.iter().zip(&kept_facts).any(|(entry, facts)| {
+                let hopeless =
+                    facts.intent_dead && !facts.in_flight && (facts.failure.is_some() || subject.scope.is_err());
+                entry.state.is_open_intent() && !hopeless
+            });
             let done = if retain { !open } else { kept.is_empty() && entries.foreign.is_empty() && !owes };
             if done && rest && self.release(&stored).await? {
+                self.forget(&subject.name);
                 return Ok((Duration::from_secs(3600), Outcome::Rested));
             }
         }
@@ -642,7 +661,7 @@ impl Controller {
             }
         }
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
-        self.effects.spawn(async move {
+        self.run_effect(deed.scope.provider, async move {
             tracing::info!(crd = name, ip = %deed.ip, effect = ?deed.effect, "effect begins");
             let done = me.actor.perform(&deed).await;
             me.ended(&stored, &deed, done, ticket);
@@ -681,7 +700,7 @@ impl Controller {
                 }
             }
             (Done::Verified(verified), Some((_, machine, operation, attach))) => {
-                tables.succeeded(deed.ip, &machine.place, operation, verified.began);
+                tables.succeeded(deed.ip, &machine.place, operation, verified.began, attach);
                 self.view.verified(&deed.scope, deed.ip, &machine.place, &verified);
                 count(attach, &object.name_any(), Ended::Success);
             }
@@ -698,16 +717,16 @@ impl Controller {
                     format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy()),
                 );
             }
-            (Done::HeldBack(why), _) => {
+            (Done::HeldBack(why), Some((_, _, operation, _))) => {
                 tracing::info!(crd = object.name_any(), ip = %deed.ip, why, "effect held back");
                 let retry = now.checked_add(HELD_BACK).unwrap_or(now);
-                tables.held_back(deed.ip, why, retry);
+                tables.held_back(deed.ip, operation, why, retry);
             }
             (Done::NodeFailed(why), _) => {
                 tracing::warn!(crd = object.name_any(), ip = %deed.ip, error = why, "effect failed");
                 tables.node_failed(deed.ip, why, now, rand_unit());
             }
-            (Done::Verified(_) | Done::Failed(_), None) => {}
+            (Done::Verified(_) | Done::Failed(_) | Done::HeldBack(_), None) => {}
         }
     }
 
@@ -767,7 +786,7 @@ impl Controller {
             gate: self.actor.gate_until(before),
         };
         let (me, name) = (self.clone(), subject.name.clone());
-        self.effects.spawn(async move {
+        self.run_effect(scope.provider, async move {
             let result = cloud.restore(&order).await;
             {
                 let mut tables = me.tables();
@@ -850,14 +869,16 @@ impl Controller {
         );
     }
 
-    fn forget(&self, name: &str) {
+    /// Everything that is known of an object that is gone. kube's applier runs no pass for such, so this is called where
+    /// the end is seen: when our finalizer goes, and by the sweep for objects that went without us.
+    pub(super) fn forget(&self, name: &str) {
         self.gauges.forget(name);
+        self.return_permits(name, &BTreeSet::new());
         let mut tables = self.tables();
         for uid in self.ledger.forget(name) {
             tables.seats.drop_owner(&uid);
             tables.breakers.remove(&uid);
             self.pods.want(&uid, BTreeSet::new());
-            self.return_permits(&uid, &BTreeSet::new());
         }
     }
 }
@@ -905,6 +926,12 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
             }
         }
     }
+    for entry in known.iter_mut().filter(|entry| entry.state == State::Draining) {
+        // An edit of drain.timeoutSeconds counts for a drain that is under way.
+        let timeout =
+            subject.object.spec.drain.timeout_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
+        entry.deadline = timeout.and_then(|timeout| entry.since.checked_add(timeout).ok());
+    }
     known.sort_by_key(|entry| entry.ip);
     Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
 }
@@ -912,20 +939,31 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
 /// Takes the seats of everything that status says is held or owed.
 pub(super) fn seat(tables: &mut Tables, object: &NetIPAllocation) {
     let status = object.status.clone().unwrap_or_default();
-    let known: Vec<Entry> = status
-        .addresses
-        .iter()
-        .filter_map(|stored| match memory::read(stored) {
-            Stored::Known(entry) => Some(*entry),
-            Stored::Foreign(_) => None,
-        })
-        .collect();
-    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known));
+    let (mut known, mut foreign) = (Vec::new(), Vec::new());
+    for stored in &status.addresses {
+        match memory::read(stored) {
+            Stored::Known(entry) => known.push(*entry),
+            Stored::Foreign(status) => foreign.push(*status),
+        }
+    }
+    let owed: Vec<Owed> = status.owed.iter().filter_map(memory::read_owed).collect();
+    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known, &owed, &foreign));
 }
 
-fn seats_of(entries: &[Entry]) -> Vec<(ProviderId, IpAddr)> {
-    entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip))).collect()
+/// Every machine that an allocation has a say in: those of its entries, those that it owes an address, and those that
+/// entries name which it does not understand.
+fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatus]) -> Vec<(ProviderId, IpAddr)> {
+    let held = entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip)));
+    let due = owed.iter().map(|owed| (owed.machine.place.clone(), NOBODY));
+    let unknown = foreign.iter().filter_map(|status| {
+        let machine: MachineId = status.machine_id.as_ref()?.parse().ok()?;
+        Some((machine.place, status.ip.parse().unwrap_or(NOBODY)))
+    });
+    held.chain(due).chain(unknown).collect()
 }
+
+/// Sits on a machine that no address of ours may take: it is owed one of its own.
+const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// Unlabelled and not yet Attached; at rest without a node does not count.
 fn in_motion(entry: &Entry, facts: &Facts) -> bool {

@@ -18,21 +18,18 @@ const CALL: Duration = Duration::from_secs(10);
 
 impl Controller {
     /// Addresses and labels stay as they are: asked for, or the CRD itself is being deleted (P9). When that cannot be
-    /// told, nothing is let go on a guess: the spec's word counts.
-    pub(super) async fn retains(&self, object: &NetIPAllocation) -> bool {
+    /// told, nothing is let go on a guess: the pass fails and is tried again.
+    pub(super) async fn retains(&self, object: &NetIPAllocation) -> Result<bool, PassError> {
         if object.spec.deletion_policy == DeletionPolicy::Retain {
-            return true;
+            return Ok(true);
         }
         let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let name = format!("netipallocations.{}", api::GROUP);
         match timeout(CALL, api.get_opt(&name)).await {
-            Ok(Ok(Some(crd))) => crd.metadata.deletion_timestamp.is_some(),
-            Ok(Ok(None)) => true,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "reading the CRD failed");
-                true
-            }
-            Err(_) => true,
+            Ok(Ok(Some(crd))) => Ok(crd.metadata.deletion_timestamp.is_some()),
+            Ok(Ok(None)) => Ok(true),
+            Ok(Err(error)) => Err(PassError::Crd(error.to_string())),
+            Err(_) => Err(PassError::Crd("no answer in time".to_owned())),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
+use kube_runtime::reflector::ObjectRef;
 
 use super::{
     Controller,
@@ -18,6 +20,7 @@ use super::{
 use crate::{
     api::{ALLOCATION_LABEL, READY_LABEL},
     cloud::Scope,
+    metrics::NodeGauges,
 };
 
 /// Between two looks; each costs nothing but memory unless a stray is found.
@@ -33,6 +36,8 @@ impl Controller {
                 () = self.stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
+            self.forget_the_gone().await;
+            self.gauge_nodes();
             if self.config.observe_only {
                 continue;
             }
@@ -42,6 +47,32 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Allocations that went without a pass of ours: their claims and seats must not outlive them.
+    async fn forget_the_gone(&self) {
+        for object in self.ledger.all() {
+            let name = object.name_any();
+            let cached = self.allocations.get(&ObjectRef::new(&name));
+            if cached.is_none() && matches!(self.ledger.reread(&name).await, Ok(None)) {
+                self.forget(&name);
+            }
+        }
+        let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
+        self.tables().prune(Timestamp::now(), &nodes);
+    }
+
+    fn gauge_nodes(&self) {
+        let all = self.ledger.all();
+        let selected = |node: &SlimNode| all.iter().any(|object| node.matches(&object.spec.node_selector));
+        let nodes = self.nodes.all();
+        let cordoned: Vec<_> = nodes
+            .iter()
+            .filter(|node| selected(node))
+            .map(|node| NodeGauges { name: node.name_any(), cordoned: node.cordoned() })
+            .collect();
+        self.gauges.nodes(&cordoned);
+        self.gauges.effects_in_flight(&self.in_flight());
     }
 
     /// No allocation claims the node in its status, and a complete survey that counts shows no address on its machine.

@@ -105,12 +105,16 @@ impl Tables {
     }
 
     /// A cloud effect ended well; its closing read began at `verified`.
-    pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant) {
+    ///
+    /// A detach does not make good the refusal of the attach that it undoes: that one's back-off stands.
+    pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant, attach: bool) {
         self.reads.raise(&Key::Address(ip), verified);
         self.reads.raise(&Key::Machine(machine.clone()), verified);
         self.intents.ended(&ip, true);
         self.spent.insert(ip, operation);
-        self.failures.remove(&ip);
+        if attach || !self.failures.get(&ip).is_some_and(|failure| refuses_node(failure.kind)) {
+            self.failures.remove(&ip);
+        }
     }
 
     /// A cloud effect failed at `ended`.
@@ -139,9 +143,11 @@ impl Tables {
         }
     }
 
-    /// The deed was held back (no leadership, a pod that came late): nothing was sent, the same intent goes on.
-    pub fn held_back(&mut self, ip: IpAddr, message: String, retry: Timestamp) {
+    /// The deed was held back (a pod that came late, a node that could not be written): nothing was sent to the cloud.
+    /// The attempt counts as spent, so that the next one waits for `retry`.
+    pub fn held_back(&mut self, ip: IpAddr, operation: Uuid, message: String, retry: Timestamp) {
         self.intents.ended(&ip, true);
+        self.spent.insert(ip, operation);
         let attempts = self.failures.get(&ip).map_or(0, |known| known.attempts);
         self.failures.insert(ip, Failure { kind: ErrorKind::Unavailable, message, attempts, retry });
     }
@@ -257,6 +263,13 @@ impl Tables {
         }
     }
 
+    /// A debt that was just made: how an earlier one to the same machine ended says nothing about it.
+    pub fn renew_debt(&mut self, machine: &MachineId) {
+        if matches!(self.debts.get(machine), Some(Paying::Ended(_))) {
+            self.debts.remove(machine);
+        }
+    }
+
     /// A debt that is out of status.
     pub fn forget_debt(&mut self, machine: &MachineId) {
         self.debts.remove(machine);
@@ -271,12 +284,19 @@ impl Tables {
         self.reads.forget(&Key::Address(ip));
     }
 
-    /// Forgets pods that are gone.
-    pub fn retain_pods(&mut self, alive: impl Fn(&str) -> bool) {
-        self.evictions.retain(|pod, _| alive(pod));
+    /// Forgets what is over, so that nothing grows with the cluster's history: pods asked long ago, and nodes that are gone
+    /// and named by no entry (their clocks start anew should they come back).
+    pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
+        self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
+        self.not_ready.retain(|node, _| nodes.contains(node));
+        self.absent.retain(|node, since| !nodes.contains(node) && now.duration_since(*since) < ABSENCE);
     }
 }
 
+/// A pod that was asked to go is remembered for so long after it might be asked again.
+const FORGET_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// A Node that is gone is remembered beyond the longest `failover.notReadySeconds`, 30 days.
+const ABSENCE: SignedDuration = SignedDuration::from_hours(31 * 24);
 /// A budget that allows nothing now is asked again after seconds, not at once and not after minutes.
 const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(30) };
 

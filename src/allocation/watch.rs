@@ -6,9 +6,10 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt, stream};
@@ -28,7 +29,11 @@ pub type Guarded = DeserializeGuard<NetIPAllocation>;
 
 /// Wakes allocations. Clones wake the same ones.
 #[derive(Clone)]
-pub struct Wake(mpsc::UnboundedSender<Call>);
+pub struct Wake {
+    calls: mpsc::UnboundedSender<Call>,
+    /// Since when an allocation waits for its pass.
+    since: Arc<Mutex<HashMap<String, Instant>>>,
+}
 
 enum Call {
     All,
@@ -39,24 +44,36 @@ impl Wake {
     /// A waker, and the stream of what it wakes, given all that there is.
     pub fn new(all: Store<Guarded>) -> (Self, impl Stream<Item = ObjectRef<Guarded>> + Send) {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let since: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
+        let waiting = since.clone();
         let calls = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         let woken = calls.flat_map(move |call| {
             let names: Vec<ObjectRef<Guarded>> = match call {
                 Call::All => all.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect(),
                 Call::One(name) => vec![ObjectRef::new(&name)],
             };
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            for object in &names {
+                waiting.entry(object.name.clone()).or_insert_with(Instant::now);
+            }
             stream::iter(names)
         });
-        (Self(sender), woken)
+        (Self { calls: sender, since }, woken)
+    }
+
+    /// Its pass begins: how long it has waited since it was first woken, if it was.
+    pub fn waited(&self, name: &str) -> Option<Duration> {
+        let mut waiting = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.remove(name).map(|since| since.elapsed())
     }
 
     pub fn all(&self) {
         // Nobody listens any more only when the process ends.
-        let _ = self.0.send(Call::All);
+        let _ = self.calls.send(Call::All);
     }
 
     pub fn one(&self, name: &str) {
-        let _ = self.0.send(Call::One(name.to_owned()));
+        let _ = self.calls.send(Call::One(name.to_owned()));
     }
 }
 

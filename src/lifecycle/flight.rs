@@ -71,6 +71,19 @@ struct Intent<I> {
     ours: bool,
     /// Every request that left was answered for sure.
     answered: bool,
+    /// Until then a request of an earlier intent may still take effect: its answer was never heard.
+    residue: Option<Instant>,
+}
+
+impl<I> Intent<I> {
+    fn settled(&self) -> bool {
+        self.ours && self.answered
+    }
+
+    /// When the last of what may still be under way is dead; `None` when everything was answered.
+    fn ends(&self) -> Option<Instant> {
+        if self.settled() { self.residue } else { self.residue.max(Some(self.dead_at)) }
+    }
 }
 
 impl<S: Eq + Hash + Clone, I: Eq> Intents<S, I> {
@@ -80,8 +93,11 @@ impl<S: Eq + Hash + Clone, I: Eq> Intents<S, I> {
 
     /// An intent stands in the entry. `ours`: this process wrote it. Seen again, nothing changes.
     pub fn seen(&mut self, subject: &S, id: I, dead_at: Instant, ours: bool) {
-        if self.last.get(subject).is_none_or(|known| known.id != id) {
-            self.last.insert(subject.clone(), Intent { id, dead_at, ours, answered: true });
+        let known = self.last.get(subject);
+        if known.is_none_or(|known| known.id != id) {
+            // What an earlier intent left unanswered does not die of being replaced.
+            let residue = known.and_then(Intent::ends);
+            self.last.insert(subject.clone(), Intent { id, dead_at, ours, answered: true, residue });
         }
     }
 
@@ -101,7 +117,7 @@ impl<S: Eq + Hash + Clone, I: Eq> Intents<S, I> {
 
     /// Whether no request of the subject's last intent can take effect at or after `now`.
     pub fn dead(&self, subject: &S, now: Instant) -> bool {
-        self.last.get(subject).is_none_or(|intent| now >= intent.dead_at || (intent.ours && intent.answered))
+        self.last.get(subject).and_then(Intent::ends).is_none_or(|end| now >= end)
     }
 
     /// Forgets a subject that is gone.
@@ -149,5 +165,20 @@ mod tests {
         assert!(!intents.dead(&"a", now), "another process may have sent it");
         intents.ended(&"a", true);
         assert!(!intents.dead(&"a", now), "our answer says nothing of the other's requests");
+    }
+
+    #[test]
+    fn what_was_never_answered_outlives_the_intent_that_replaces_it() {
+        let now = Instant::now();
+        let at = |s| now + Duration::from_secs(s);
+        let mut intents: Intents<&str, u32> = Intents::new();
+        intents.seen(&"a", 1, at(180), true);
+        intents.sending(&"a");
+        intents.ended(&"a", false);
+        intents.seen(&"a", 2, at(240), true);
+        intents.sending(&"a");
+        intents.ended(&"a", true);
+        assert!(!intents.dead(&"a", at(179)), "a request of the first may still land");
+        assert!(intents.dead(&"a", at(180)));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         Cut,
         facts::User,
         leaving,
-        users::{self},
+        users::{self, Workload},
     },
     cloud::{Attach, Detach, Holder, MachineId, Verified, Whereabouts},
 };
@@ -81,6 +81,9 @@ impl Actor {
         if cut == Cut::Now {
             return None;
         }
+        if cut == Cut::WhenUnused && deed.workload == Workload::Unknown {
+            return Some("whether the workload exists cannot be read now".to_owned());
+        }
         let pods = match self.pods.live(node).await {
             Ok(pods) => pods,
             Err(_) if cut == Cut::Never => return None,
@@ -90,9 +93,12 @@ impl Actor {
             .into_iter()
             .filter(|user| deed.cause.is_none_or(|cause| leaving::keeps(cause, user, deed.evict)))
             .collect();
-        let staying: Vec<User> = users.iter().filter(|user| user.terminating_until.is_none()).cloned().collect();
+        let staying: Vec<User> =
+            users.iter().filter(|user| user.terminating_until.is_none() && !user.hold).cloned().collect();
         if deed.evict || cut == Cut::Never {
-            self.ask_all(&staying).await;
+            for (user, asked) in self.ask_all(&staying).await {
+                tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod that came late to go");
+            }
         }
         match users.first() {
             Some(user) if cut == Cut::WhenUnused => Some(format!(

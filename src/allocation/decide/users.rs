@@ -41,6 +41,8 @@ pub enum Workload {
     Unnamed,
     /// One is named that does not exist: a typo must not read as "no pods left".
     Missing,
+    /// One is named, and whether it exists cannot be told now.
+    Unknown,
     /// It exists.
     Named { kind: String, namespace: String, name: String },
 }
@@ -60,7 +62,7 @@ pub fn users(pods: &[Pod], workload: &Workload) -> Vec<User> {
                     && (!is_daemon(pod) || pod.gated)
             })
             .collect(),
-        Workload::Unnamed | Workload::Missing => {
+        Workload::Unnamed | Workload::Missing | Workload::Unknown => {
             let gated: Vec<&Pod> = running().filter(|pod| pod.gated).collect();
             if gated.is_empty() { running().filter(|pod| !is_daemon(pod) && !pod.mirror).collect() } else { gated }
         }

@@ -79,6 +79,10 @@ impl Pods {
         }
         let needed: BTreeSet<String> = inner.wanted.values().flatten().cloned().collect();
         inner.watches.retain(|node, _| needed.contains(node));
+        if needed.is_empty() {
+            // Nothing drains: whose ReplicaSets were is asked anew when something does.
+            inner.owners.clear();
+        }
         for node in needed {
             inner.watches.entry(node.clone()).or_insert_with(|| self.watch(&node));
         }
@@ -229,8 +233,11 @@ impl Pods {
                     self.lock().workloads.insert(key, (Instant::now(), exists));
                     exists
                 }
-                // Not to be told now: as it was, else as if it existed, and its pods are matched as named.
-                None => known.is_none_or(|(_, exists)| exists),
+                // Not to be told now: as it was.
+                None => match known {
+                    Some((_, exists)) => exists,
+                    None => return Workload::Unknown,
+                },
             },
         };
         if !exists {

@@ -202,7 +202,8 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
 }
 
 fn node_is_ready(facts: &Facts) -> bool {
-    facts.holder.as_ref().is_some_and(|holder| match &holder.object {
+    // Without a holder it has just arrived: the next pass looks at the node.
+    facts.holder.as_ref().is_none_or(|holder| match &holder.object {
         NodeObject::Present(view) => view.not_ready.is_none(),
         NodeObject::Absent { .. } => false,
     })
@@ -315,6 +316,7 @@ fn workload_found(picture: &Picture<'_>) -> Said {
             said("True", "NotNamed", "spec names no workload; pods that ask for ip.ready use the addresses".to_owned())
         }
         Workload::Named { .. } => said("True", "Found", format!("{named} exists")),
+        Workload::Unknown => said("Unknown", "NotRead", format!("whether {named} exists cannot be read now")),
         Workload::Missing => said(
             "False",
             "NotFound",
