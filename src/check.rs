@@ -23,9 +23,9 @@ const CALL: Duration = Duration::from_secs(10);
 /// What the operator does in the cluster: group, resource, subresource, verbs. In the release's namespace where `true`.
 const RIGHTS: &[(&str, &str, &str, &[&str], bool)] = &[
     (GROUP, "netipallocations", "", &["get", "list", "watch", "patch"], false),
-    (GROUP, "netipallocations", "status", &["get", "update"], false),
+    (GROUP, "netipallocations", "status", &["update"], false),
     ("", "nodes", "", &["get", "list", "watch", "patch"], false),
-    ("", "pods", "", &["get", "list", "watch"], false),
+    ("", "pods", "", &["list", "watch"], false),
     ("", "pods", "eviction", &["create"], false),
     ("apps", "deployments", "", &["get"], false),
     ("apps", "statefulsets", "", &["get"], false),

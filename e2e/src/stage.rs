@@ -76,20 +76,22 @@ impl Stage {
     /// # Errors
     /// Helm's.
     pub async fn install(&self, set: &[&str]) -> Result<()> {
+        self.helm_install(set, &["--wait", "--timeout", "120s"]).await
+    }
+
+    /// Installs the chart with Helm and does not wait: the pods may have a reason not to become Ready.
+    ///
+    /// # Errors
+    /// Helm's.
+    pub async fn install_without_waiting(&self, set: &[&str]) -> Result<()> {
+        self.helm_install(set, &[]).await
+    }
+
+    async fn helm_install(&self, set: &[&str], more: &[&str]) -> Result<()> {
         let chart = chart();
         let chart = chart.to_string_lossy();
-        let mut args = vec![
-            "upgrade",
-            "--install",
-            RELEASE,
-            &*chart,
-            "--namespace",
-            NAMESPACE,
-            "--create-namespace",
-            "--wait",
-            "--timeout",
-            "120s",
-        ];
+        let mut args = vec!["upgrade", "--install", RELEASE, &*chart, "--namespace", NAMESPACE, "--create-namespace"];
+        args.extend(more);
         let mut all = vec![
             r"nodeSelector.ip-address-controller/agent=true",
             "readinessProbe.initialDelaySeconds=0",

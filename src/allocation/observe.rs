@@ -190,7 +190,7 @@ impl Eyes<'_> {
             operation_spent: spent,
             in_flight: tables.busy(entry.ip, place),
             holder: self.holder(entry, tables),
-            adoptable: self.adoptable(entry.ip, &read, tables),
+            adoptable: self.adoptable(entry, &read, tables),
             read,
             users: self.users(entry, tables),
             target: Target::None(String::new()),
@@ -331,7 +331,13 @@ impl Eyes<'_> {
         }
     }
 
-    fn adoptable(&self, ip: IpAddr, read: &Read, tables: &Tables) -> Adoptable {
+    /// Asked only of an address that looks for a place: where one is held, the survey tells all, and its machine is read
+    /// by nobody.
+    fn adoptable(&self, entry: &Entry, read: &Read, tables: &Tables) -> Adoptable {
+        if !matches!(entry.state, State::Unassigned | State::Detached) {
+            return Adoptable::No(String::new());
+        }
+        let ip = entry.ip;
         let (Whereabouts::On(place), Ok(scope)) = (&read.place, &self.subject.scope) else {
             return Adoptable::No(String::new());
         };

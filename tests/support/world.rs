@@ -94,6 +94,7 @@ fn pod(n: usize, kind: &str) -> User {
         ready: true,
         terminating_until: None,
         hold: false,
+        returns: false,
         eviction_blocked: None,
         ask_again: None,
     }

@@ -327,6 +327,8 @@ pub struct User {
     pub terminating_until: Option<Timestamp>,
     /// It carries the hold annotation.
     pub hold: bool,
+    /// A cordon does not keep it away: while the labels are on, whoever replaces it comes to the same node.
+    pub returns: bool,
     /// Why the last request to evict it was refused, in words.
     pub eviction_blocked: Option<String>,
     /// Not asked again before.

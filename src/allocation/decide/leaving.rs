@@ -224,12 +224,16 @@ pub fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
 /// PodDisruptionBudget, so there they go last; that is once none of them is in service any more: a DaemonSet replaces a
 /// pod that ends at once, and the moment between two pods would never be seen. One that terminates is past saving,
 /// whatever it holds: it keeps the address, not the labels that would bring its successor.
+///
+/// A cordon keeps nobody away who tolerates it. With such a user the labels go first on a cordoned node too, else each
+/// pod that leaves is replaced there, and with eviction for ever.
 pub fn labels_may_go(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
     let Users::Known(users) = facts.users_of(entry) else { return false };
     let daemons = || users.iter().filter(|user| user.daemon);
     let none_in_service = daemons().all(|user| user.terminating_until.is_some() || (!user.ready && !user.hold));
     match cause.row().labels_go {
         LabelsGo::First => none_in_service,
+        LabelsGo::AfterUsers if users.iter().any(|user| user.returns && !user.daemon) => none_in_service,
         LabelsGo::AfterUsers => daemons().next().is_some() && none_in_service && users.iter().all(|user| user.daemon),
         LabelsGo::WithDetach | LabelsGo::AtOnce => false,
     }

@@ -17,6 +17,8 @@ pub struct Pod {
     pub terminating_until: Option<Timestamp>,
     /// It carries the hold annotation.
     pub hold: bool,
+    /// It tolerates the taint of a cordoned node.
+    pub returns: bool,
     /// What controls it, followed up to the workload (ReplicaSet → Deployment).
     pub owner: Option<Owner>,
     /// Its nodeSelector or required node affinity names `ip.ready` or one of our labels.
@@ -85,6 +87,7 @@ fn user(pod: &Pod) -> User {
         ready: pod.ready,
         terminating_until: pod.terminating_until,
         hold: pod.hold,
+        returns: pod.returns,
         eviction_blocked: None,
         ask_again: None,
     }
@@ -103,6 +106,7 @@ mod tests {
             ready: true,
             terminating_until: None,
             hold: false,
+            returns: false,
             owner: Some(Owner { kind: kind.into(), name: owner.into() }),
             gated: false,
             mirror: false,

@@ -38,6 +38,9 @@ const FOUND_FOR: Duration = Duration::from_secs(300);
 /// One that was missing is looked for sooner.
 const MISSING_FOR: Duration = Duration::from_secs(10);
 
+/// The taint of a cordoned node.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
 /// The pods of some nodes, and the workloads that they belong to.
 #[derive(Clone)]
 pub struct Pods {
@@ -179,6 +182,7 @@ impl Pods {
             // The deletion timestamp already has the grace period in it.
             terminating_until: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
             hold: annotation(HOLD_ANNOTATION) == Some("true"),
+            returns: pod.spec.as_ref().is_some_and(tolerates_cordon),
             owner: self.owner(pod).await?,
             gated: pod.spec.as_ref().is_some_and(is_gated),
             mirror: annotation("kubernetes.io/config.mirror").is_some(),
@@ -293,4 +297,37 @@ fn is_gated(spec: &v1::PodSpec) -> bool {
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref())
         .is_some_and(|required| required.node_selector_terms.iter().any(names));
     selected || required
+}
+
+/// Whether a cordon does not keep it away: `operator: Exists` without key tolerates everything.
+fn tolerates_cordon(spec: &v1::PodSpec) -> bool {
+    spec.tolerations.iter().flatten().any(|toleration| {
+        let effect = matches!(toleration.effect.as_deref(), None | Some("" | "NoSchedule"));
+        let valueless = toleration.operator.as_deref() == Some("Exists")
+            || toleration.value.as_deref().unwrap_or_default().is_empty();
+        match toleration.key.as_deref() {
+            None | Some("") => effect && toleration.operator.as_deref() == Some("Exists"),
+            Some(key) => effect && valueless && key == UNSCHEDULABLE,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_tolerates_everything_or_the_cordon_itself_comes_back_to_a_cordoned_node() {
+        let tolerates = |toleration: &str| {
+            let spec = format!("{{containers: [], tolerations: [{toleration}]}}");
+            tolerates_cordon(&serde_yaml::from_str(&spec).unwrap())
+        };
+        assert!(tolerates("{operator: Exists}"));
+        assert!(tolerates("{operator: Exists, effect: NoSchedule}"));
+        assert!(tolerates("{key: node.kubernetes.io/unschedulable, operator: Exists}"));
+        assert!(tolerates("{key: node.kubernetes.io/unschedulable, effect: NoSchedule}"));
+        assert!(!tolerates("{operator: Exists, effect: NoExecute}"));
+        assert!(!tolerates("{key: node.kubernetes.io/not-ready, operator: Exists}"));
+        assert!(!tolerates(""));
+    }
 }

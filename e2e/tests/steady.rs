@@ -1,0 +1,70 @@
+//! At rest, an operator with many addresses costs next to nothing.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod acts;
+
+use std::time::{Duration, Instant};
+
+use acts::{ACCOUNT, INTERVAL, Theatre, allocation, is_survey, pool, reserve, surveys, writes};
+use anyhow::{Result, ensure};
+use e2e::cluster::{Seen, wait_for};
+
+static THEATRE: Theatre = Theatre::new();
+
+const MANY: usize = 100;
+/// Intervals that are looked at: longer than anything that is kept fresh on the side (30 s).
+const WINDOW: usize = 8;
+
+#[test]
+fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_and_no_write() -> Result<()> {
+    THEATRE.alone(async |stage| {
+        let name = "many";
+        let ips: Vec<String> = (1..=MANY).map(|last| format!("198.51.100.{last}")).collect();
+        let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
+        reserve(&stage.world, &ips)?;
+        pool(stage, name, MANY).await?;
+
+        let began = Instant::now();
+        stage.cluster.apply(&allocation(name, &ips, "")).await?;
+        wait_for("all are attached and labelled", Duration::from_secs(300), || async {
+            let attached = stage
+                .allocation(name)
+                .await?
+                .and_then(|object| object.status)
+                .map_or(0, |status| status.addresses.iter().filter(|address| address.state == "Attached").count());
+            let labelled =
+                stage.cluster.kubectl(&["get", "nodes", "-l", "ip.ready=true", "-o", "name"]).await?.lines().count();
+            Ok(Seen::when((attached, labelled) == (MANY, MANY), (attached, labelled)))
+        })
+        .await?;
+        println!("{MANY} addresses attached and labelled after {:.1?}", began.elapsed());
+
+        // The last labels wake passes of their own; two intervals later all is quiet.
+        surveys(stage, 2).await?;
+        let told = stage.cluster.audit()?.len();
+        stage.world.clear_calls();
+        surveys(stage, WINDOW).await?;
+        let calls = stage.world.calls();
+        let events = stage.cluster.audit()?.split_off(told);
+
+        let others: Vec<_> = calls.iter().filter(|call| !is_survey(call)).collect();
+        ensure!(others.is_empty(), "calls that are no survey: {others:#?}");
+        for pair in calls.windows(2) {
+            let apart = pair[1].at.duration_since(pair[0].at);
+            ensure!(apart >= INTERVAL.mul_f32(0.8), "two calls in one interval, {apart:?} apart");
+        }
+        let writes = writes(&events);
+        ensure!(writes.is_empty(), "written at rest: {writes:#?}");
+        let renewals = events.iter().filter(|event| event.user == ACCOUNT && event.resource == "leases").count();
+        ensure!(renewals > 0, "the window shows nothing of the operator at all");
+        let reads: Vec<_> = events
+            .iter()
+            .filter(|event| event.user == ACCOUNT && event.resource != "leases" && event.verb != "watch")
+            .map(|event| format!("{} {}", event.verb, event.uri))
+            .collect();
+        println!("{} cloud calls, {renewals} calls about the Lease, other calls: {reads:?}", calls.len());
+        Ok(())
+    })
+}
