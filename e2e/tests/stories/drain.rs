@@ -5,7 +5,8 @@ use e2e::world::{Holder, World};
 
 use crate::story::{Story, parse, tell, used_by};
 
-const SLOW: &str = "      terminationGracePeriodSeconds: 5";
+/// Seconds; long beside a pass.
+const SLOW: u8 = 5;
 
 #[tokio::test]
 async fn a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
@@ -14,7 +15,7 @@ async fn a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_bef
         story.nodes("ab").await?;
         story.allocate(&[&ip], &used_by("Deployment", "drain")).await?;
         let from = story.attached(&ip).await?;
-        story.run("Deployment", "drain", 2, SLOW).await?;
+        story.run_slowly("Deployment", "drain", 2, SLOW, "").await?;
         let pods = story.running("drain", 2).await?;
 
         let drain = format!("drain {from} --ignore-daemonsets --timeout=90s");
@@ -111,10 +112,11 @@ async fn a_drain_waits_for_the_statefulset_that_uses_the_address_and_for_nobody_
         story.nodes("ab").await?;
         story.allocate(&[&ip], &used_by("StatefulSet", "stateful")).await?;
         let from = story.attached(&ip).await?;
-        story.run("StatefulSet", "stateful", 2, SLOW).await?;
+        story.run_slowly("StatefulSet", "stateful", 2, SLOW, "").await?;
         story.run("Deployment", "stateful-guest", 1, "").await?;
         let pods = story.running("stateful", 2).await?;
         let guest = story.running("stateful-guest", 1).await?;
+        story.condition("WorkloadFound", "True", "Found").await?;
 
         let drain = format!("drain {from} --pod-selector=app=stateful --timeout=90s");
         let (drained, draining) = tokio::join!(

@@ -135,3 +135,21 @@ async fn retain_set_while_terminating_lets_the_object_go_at_once_and_applying_it
     })
     .await
 }
+
+#[tokio::test]
+async fn an_allocation_whose_pool_is_gone_can_be_deleted() -> Result<()> {
+    tell("orphan", async |story| {
+        let ip = story.ip();
+        let node = story.nodes("a").await?.remove(0);
+        story.allocate(&[&ip], "").await?;
+        story.attached_to(&ip, &node).await?;
+        // Nothing but status says any more in which project the address is.
+        story.kubectl(&format!("delete node {node}")).await?;
+        story.stage.world.delete_machine(&node);
+        story.kubectl("delete nia orphan --wait=false").await?;
+        story.gone().await?;
+        ensure!(story.stage.world.holder(crate::story::parse(&ip)) == Some(e2e::world::Holder::Nobody));
+        Ok(())
+    })
+    .await
+}

@@ -116,6 +116,11 @@ spec:
 
     /// A workload of the story's name whose pods run only where an address is. `more` are further lines of the pods' spec.
     pub async fn run(&self, kind: &str, name: &str, replicas: u8, more: &str) -> Result<()> {
+        self.run_slowly(kind, name, replicas, 1, more).await
+    }
+
+    /// One whose pods take so many seconds to end.
+    pub async fn run_slowly(&self, kind: &str, name: &str, replicas: u8, grace: u8, more: &str) -> Result<()> {
         let (replicas, service) = match kind {
             "DaemonSet" => (String::new(), String::new()),
             "StatefulSet" => {
@@ -136,7 +141,7 @@ spec:
     metadata: {{labels: {{app: {name}}}}}
     spec:
       nodeSelector: {{{READY_LABEL}: 'true', pool: {pool}}}
-      terminationGracePeriodSeconds: 0
+      terminationGracePeriodSeconds: {grace}
       containers: [{{name: pretended, image: pretended}}]
 {more}
 ",
