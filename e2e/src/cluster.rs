@@ -27,7 +27,7 @@ use kube::{Api, Client, Config};
 
 pub mod agent;
 mod audit;
-mod background;
+pub(crate) mod background;
 mod command;
 mod control_plane;
 mod credentials;

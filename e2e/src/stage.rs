@@ -18,7 +18,7 @@ use k8s_openapi::api::{
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use crate::{
-    cluster::{Agent, AgentOptions, Cluster, NodeSpec, Options, Seen, wait_for},
+    cluster::{Agent, AgentOptions, Cluster, NodeSpec, Options, Seen, background, wait_for},
     simulator::Simulator,
     world::{NewMachine, World},
 };
@@ -59,7 +59,11 @@ impl Stage {
                 world.add_zone(PROJECT, region, zone);
             }
         }
-        let simulator = Simulator::start(world.clone()).await.context("starting the simulated cloud")?;
+        // On the thread that outlives every test: a stage is shared by the tests of a binary.
+        let simulated = world.clone();
+        let simulator = background::run(async move { Ok(Simulator::start(simulated).await?) })
+            .await
+            .context("starting the simulated cloud")?;
         say("starting etcd, API server, controller-manager, scheduler and kwok");
         let cluster = Cluster::start(Options::default()).await.context("starting the control plane")?;
         let options = AgentOptions::new("operator-host")

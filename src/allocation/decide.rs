@@ -333,6 +333,7 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
         Whereabouts::Unknown(why) => {
             return not_now(unreadable(entry), format!("its whereabouts are not known: {why}"), SOON);
         }
+        Whereabouts::Unasked(why) => return not_now(Reason::NoEligibleNode, why.clone(), LATER),
         Whereabouts::NotFound => {
             return not_now(
                 Reason::AddressNotFound,
@@ -517,6 +518,7 @@ fn undo(entry: &Entry, machine: &MachineId, operation: &Operation, facts: &Facts
         Whereabouts::Foreign(_) => return Some(Reason::AddressInUse),
         Whereabouts::On(_)
         | Whereabouts::Unknown(_)
+        | Whereabouts::Unasked(_)
         | Whereabouts::Free
         | Whereabouts::NotFound
         | Whereabouts::OtherRegion(_) => {}
@@ -790,7 +792,8 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     }
     let gone = matches!(life(entry, facts), Life::Gone | Life::Replaced);
     // Read on our machine while it is another's: that one holds it there, and it is not ours to cut (S2).
-    let yielded = facts.claim != Claim::Ours && !matches!(facts.read.place, Whereabouts::Unknown(_));
+    let yielded =
+        facts.claim != Claim::Ours && !matches!(facts.read.place, Whereabouts::Unknown(_) | Whereabouts::Unasked(_));
     let off = gone || facts.read.is_off(machine) || yielded;
     if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);

@@ -99,26 +99,26 @@ impl Surroundings {
     }
 }
 
-/// Where the addresses of a spec are: given, or that of the nodes it selects.
+/// Where the addresses of a spec are: given, or that of the nodes it selects, or else of the machines that hold them: a
+/// pool that is gone must not keep its addresses from being let go.
 ///
 /// # Errors
 /// The sentence for status.
-pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>]) -> Result<Scope, String> {
+pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[ProviderId]) -> Result<Scope, String> {
     let provider = match spec.cloud.provider {
         Some(api::ProviderName::Gcp) => Provider::Gcp,
         Some(api::ProviderName::Aws) => Provider::Aws,
         Some(api::ProviderName::Azure) => Provider::Azure,
         None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
     };
-    let place =
-        nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.place()?.place()).find(
-            |place| {
-                place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region)
-            },
-        );
+    let selected =
+        nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.place()?.place());
+    let place = selected.chain(held.iter().filter_map(ProviderId::place)).find(|place| {
+        place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region)
+    });
     let from_nodes = |get: fn(Place) -> String, field: &str| {
         place.clone().map(get).ok_or_else(|| {
-            format!("no selected node has a {provider} provider ID to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
+            format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
         })
     };
     let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
@@ -216,13 +216,14 @@ impl Eyes<'_> {
     /// question by id; only its answer proves absence (R2).
     fn read(&self, entry: &Entry, tables: &Tables) -> Read {
         let unknown = |why: String| Read { place: Whereabouts::Unknown(why), live: false };
+        let unasked = |why: String| Read { place: Whereabouts::Unasked(why), live: false };
         let scope = match &self.scope_of(entry) {
             Ok(scope) => scope.clone(),
-            Err(why) => return unknown(why.clone()),
+            Err(why) => return unasked(why.clone()),
         };
         let scope = &scope;
         if self.view.cloud(scope.provider).is_none() {
-            return unknown(format!("this version of the operator has no provider {}", scope.provider));
+            return unasked(format!("this version of the operator has no provider {}", scope.provider));
         }
         let keys: Vec<Key> = std::iter::once(Key::Address(entry.ip))
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
@@ -547,7 +548,11 @@ fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
         State::Attached => leaving::cause(entry, facts).map(|_| 1),
         State::Unassigned => match facts.read.place {
             Whereabouts::Free | Whereabouts::Unknown(_) => Some(2),
-            Whereabouts::On(_) | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => None,
+            Whereabouts::On(_)
+            | Whereabouts::Unasked(_)
+            | Whereabouts::Foreign(_)
+            | Whereabouts::NotFound
+            | Whereabouts::OtherRegion(_) => None,
         },
         State::Attaching => None,
     }

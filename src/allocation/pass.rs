@@ -163,7 +163,7 @@ impl Controller {
     }
 
     fn subject(&self, object: Arc<NetIPAllocation>, terminating: bool, retain: bool) -> Subject {
-        let scope = observe::scope(&object.spec, &self.nodes.all());
+        let scope = observe::scope(&object.spec, &self.nodes.all(), &held_places(&object));
         let survey = scope.as_ref().ok().and_then(|scope| self.view.survey(scope).0);
         let mode = match object.spec.mode {
             _ if self.config.observe_only || retain => Mode::Observe,
@@ -954,6 +954,17 @@ fn read_entries(subject: &Subject, terminating: bool) -> Entries {
     }
     known.sort_by_key(|entry| entry.ip);
     Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
+}
+
+/// The machines that status names.
+fn held_places(object: &NetIPAllocation) -> Vec<ProviderId> {
+    let status = object.status.iter();
+    let held = status.clone().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
+        Stored::Known(entry) => Some(entry.machine?.place),
+        Stored::Foreign(_) => None,
+    });
+    let owed = status.flat_map(|status| &status.owed).filter_map(|owed| Some(memory::read_owed(owed)?.machine.place));
+    held.chain(owed).collect()
 }
 
 /// Takes the seats of everything that status says is held or owed.

@@ -239,6 +239,9 @@ impl World {
             ["it", "is", "read", "on", "a", "load", "balancer"] => {
                 self.reads(Whereabouts::Foreign("forwarding rule lb".into()), true);
             }
+            ["nobody", "can", "be", "asked", "where", "it", "is"] => {
+                self.reads(Whereabouts::Unasked("no selected node has a provider ID".into()), false);
+            }
             ["it", "is", "not", "found"] => self.reads(Whereabouts::NotFound, true),
             ["it", "is", "in", "another", "region"] => self.reads(Whereabouts::OtherRegion("us-east1".into()), true),
             ["it", "cannot", "be", "read"] => self.blind = true,

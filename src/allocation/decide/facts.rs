@@ -192,6 +192,8 @@ pub struct Read {
 pub enum Whereabouts {
     /// No read that counts; the text says why.
     Unknown(String),
+    /// Nobody can be asked: spec and nodes do not say in which account and region, or this build has no such provider.
+    Unasked(String),
     Free,
     On(ProviderId),
     /// Held by something that is no machine of ours.
@@ -210,7 +212,7 @@ impl Read {
     pub fn is_off(&self, machine: &MachineId) -> bool {
         self.live
             && match &self.place {
-                Whereabouts::Unknown(_) => false,
+                Whereabouts::Unknown(_) | Whereabouts::Unasked(_) => false,
                 Whereabouts::On(place) => *place != machine.place,
                 Whereabouts::Free | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => {
                     true

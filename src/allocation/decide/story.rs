@@ -100,7 +100,7 @@ pub fn trouble(node: &str, entry: &Entry, facts: &Facts) -> Option<(Reason, Stri
         ));
     }
     match &facts.read.place {
-        Whereabouts::Unknown(why) => {
+        Whereabouts::Unknown(why) | Whereabouts::Unasked(why) => {
             Some((Reason::CloudUnavailable, format!("is on node {node} as last read; not read since: {why}")))
         }
         Whereabouts::Free
