@@ -141,6 +141,10 @@ impl Teller {
 
     fn output(&self, command: &str, output: &str) {
         println!("  {}", self.painted("33", format!("$ {command}")));
+        self.lines(output);
+    }
+
+    fn lines(&self, output: &str) {
         output.trim_end().lines().for_each(|line| println!("  {line}"));
     }
 
@@ -286,33 +290,35 @@ impl Teller {
     }
 
     async fn lose_the_leader(&self, stage: &Stage) -> Result<()> {
-        self.chapter(6, "The leader is killed in the worst moment: an address is off its node and on no other yet");
+        self.chapter(6, "The leader is killed in the middle of a drain, and the other takes over");
         for (node, _) in POOL {
             stage.cluster.kubectl(&["uncordon", node]).await?;
         }
         let leader = stage.until_led(None).await?;
         let (ip, node) = self.first_address(stage).await?;
         let attaches = stage.world.attaches(ip);
-        let (_, (left, killed, next)) = tokio::try_join!(self.drained(stage, &node), async {
-            let (left, users) = self.until_off(stage, ip, &node).await?;
+        let (_, (gap, next)) = tokio::try_join!(self.drained(stage, &node), async {
+            stage.until("the address is Draining", NAME, &ip.to_string(), |a| a.state == "Draining").await?;
             self.kill(stage, &leader).await?;
             let killed = Instant::now();
-            ensure!(users.is_empty(), "{ip} left {node} while these ran there: {users:?}");
-            self.seen(format!("{ip} left {node}, and SIGKILL went to {leader}"));
+            self.seen(format!("{ip} is Draining on {node}, and SIGKILL went to {leader}"));
             let next = stage.until_led(Some(&leader)).await?;
-            Ok((left, killed.elapsed(), next))
+            let took = killed.elapsed().as_secs_f64();
+            ensure!(stage.world.machine_of(ip).as_deref() == Some(&*node), "{ip} moved although nobody led");
+            self.seen(format!("{next} leads, {took:.1} s later; until then {ip} stayed where it was"));
+            let (left, users) = self.until_off(stage, ip, &node).await?;
+            ensure!(users.is_empty(), "{ip} left {node} while these ran there: {users:?}");
+            let to = self.until_on_another(stage, ip, &node).await?;
+            let gap = left.elapsed();
+            self.seen(format!("{ip} is on {to}: the new leader finished what the old one had begun"));
+            Ok((gap, next))
         })?;
-        self.seen(format!("{next} leads, {:.1} s later; it reads status and cloud, and goes on", killed.as_secs_f64()));
-        let to = self.until_on_another(stage, ip, &node).await?;
-        let gap = left.elapsed();
         stage.until_attached(NAME, &ip.to_string()).await?;
         ensure!(stage.world.attaches(ip) == attaches + 1, "{ip} was attached more than once");
-        self.seen(format!("{ip} is on {to}, attached once and by one of the two"));
-        self.say(format!(
-            "It was on no node for {:.1} s: the Lease is 6 s here, 60 s by default. A leader that is told to go (SIGTERM) \
-             hands over at once.",
-            gap.as_secs_f64()
-        ));
+        self.say(format!("It was attached once, and on no node for {:.1} s.", gap.as_secs_f64()));
+        self.say(
+            "The Lease is 6 s here and 60 s by default. A leader that is told to go (SIGTERM) hands over at once.",
+        );
         self.until_running(stage, 2).await?;
         self.kubectl(stage, &["get", "nia"]).await?;
         self.leadership(stage, &next).await
@@ -400,8 +406,12 @@ impl Teller {
         Ok(())
     }
 
+    /// The command is shown at once: things happen while it runs.
     async fn drained(&self, stage: &Stage, node: &str) -> Result<()> {
-        self.kubectl(stage, &["drain", node, "--ignore-daemonsets"]).await
+        self.output(&format!("kubectl drain {node} --ignore-daemonsets"), "");
+        let said = stage.cluster.kubectl(&["drain", node, "--ignore-daemonsets"]).await?;
+        self.lines(&said);
+        Ok(())
     }
 
     async fn pods(&self, stage: &Stage) -> Result<Vec<Pod>> {
