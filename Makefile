@@ -34,14 +34,14 @@ check: ## Format, lints, dependencies, generated files, chart; and that the chec
 	$(call needs,check)
 	@echo "==> format"
 	@cargo fmt --all --check
-	@echo "==> lints (the first time about 5 minutes on two cores)"
+	@echo "==> lints (the first time about 4 minutes on two cores)"
 	@cargo clippy --locked --workspace --all-targets -- --deny warnings
 	@[ -x $(cargo_deny) ] || { echo "==> building cargo-deny $(cargo_deny_version) (once, about 6 minutes on two cores)"; \
 	  cargo install --quiet --locked cargo-deny --version $(cargo_deny_version) --root $(cache)/tools/cargo-deny-$(cargo_deny_version) --target-dir $(cache)/tools/build-cargo-deny \
 	  && rm -rf $(cache)/tools/build-cargo-deny; }
 	@echo "==> dependencies: bans, licenses, sources"
 	@$(cargo_deny) --log-level warn --workspace --locked check bans licenses sources
-	@echo "==> building (the first time about 9 minutes on two cores)"
+	@echo "==> building (the first time about 5 minutes on two cores)"
 	@$(cargo_build)
 	@echo "==> generated files"
 	@$(operator) crd | cmp - crds/netipallocations.yaml
@@ -74,6 +74,6 @@ define prepared
 $(call needs)
 @echo "==> tools: etcd, Kubernetes, kwok, Helm (the first time about 9 minutes on two cores)"
 @e2e/tools/build >/dev/null
-@echo "==> building (the first time about 9 minutes on two cores)"
+@echo "==> building (the first time about 5 minutes on two cores)"
 @$(cargo_build)
 endef
