@@ -126,6 +126,12 @@ impl Cluster {
         &self.control_plane.kubeconfig
     }
 
+    /// The folder with kubectl, helm and the control plane's programs.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        self.bin
+    }
+
     /// The folder with everything in it: logs (`kube-apiserver.log`, …), data, kubeconfigs. With `E2E_KEEP` set in the
     /// environment it outlives the cluster.
     #[must_use]

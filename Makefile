@@ -1,0 +1,79 @@
+# Everything that is built lives outside the checkout: a fresh clone beside this one finds it built.
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ip-address-controller
+export CARGO_TARGET_DIR ?= $(cache)/target
+# One feature set for everything that is run: what the tests built is what the demo runs.
+cargo_build := cargo build --locked --workspace --all-targets
+operator := $(CARGO_TARGET_DIR)/debug/ip-address-controller
+cargo_deny_version := 0.20.2
+cargo_deny := $(cache)/tools/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
+
+# Stops at once, in one line, where something is missing.
+needs = $(if $(missing),$(error $(missing)))
+missing = $(shell .ci/prerequisites $(1))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check generate build tools
+.NOTPARALLEL:
+
+help: ## This help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  Built things live in $(cache); CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
+
+CLOUD ?= gcp
+demo: ## Tell the whole story on a real control plane and a simulated cloud; KEEP=1 leaves it running until Ctrl-C
+	$(call prepared)
+	@exec $(CARGO_TARGET_DIR)/debug/demo --cloud $(CLOUD) $(if $(filter-out 0 no false,$(KEEP)),--keep)
+
+test: ## Every test, end to end ones included
+	$(call prepared)
+	@echo "==> running the tests"
+	@cargo test --locked --workspace
+
+check: ## Format, lints, dependencies, generated files, chart; and that the checkout is clean
+	$(call needs,check)
+	@echo "==> format"
+	@cargo fmt --all --check
+	@echo "==> lints (the first time about 4 minutes on two cores)"
+	@cargo clippy --locked --workspace --all-targets -- --deny warnings
+	@[ -x $(cargo_deny) ] || { echo "==> building cargo-deny $(cargo_deny_version) (once, about 6 minutes on two cores)"; \
+	  cargo install --quiet --locked cargo-deny --version $(cargo_deny_version) --root $(cache)/tools/cargo-deny-$(cargo_deny_version) --target-dir $(cache)/tools/build-cargo-deny \
+	  && rm -rf $(cache)/tools/build-cargo-deny; }
+	@echo "==> dependencies: bans, licenses, sources"
+	@$(cargo_deny) --log-level warn --workspace --locked check bans licenses sources
+	@echo "==> building (the first time about 5 minutes on two cores)"
+	@$(cargo_build)
+	@echo "==> generated files"
+	@$(operator) crd | cmp - crds/netipallocations.yaml
+	@cmp crds/netipallocations.yaml charts/ip-address-controller/files/crds/netipallocations.yaml
+	@echo "==> chart"
+	@bin=$$(e2e/tools/build) && "$$bin/helm" lint --strict --quiet charts/ip-address-controller
+	@echo "==> the checkout is clean"
+	@changed=$$(git status --porcelain) && if [ -n "$$changed" ]; then echo "$$changed"; echo "commit or remove these"; exit 1; fi
+	@echo "check: all good"
+
+generate: ## Write the CRD from src/api.rs to crds/ and to the chart
+	$(call needs)
+	@echo "==> building"
+	@cargo build --locked --workspace --all-targets
+	@mkdir -p crds charts/ip-address-controller/files/crds
+	@$(operator) crd > crds/netipallocations.yaml.new
+	@mv crds/netipallocations.yaml.new crds/netipallocations.yaml
+	@cp crds/netipallocations.yaml charts/ip-address-controller/files/crds/
+	@echo "wrote crds/netipallocations.yaml and the chart's copy"
+
+build: ## The operator, the demo and all tests
+	$(call prepared)
+
+tools: ## etcd, Kubernetes, kwok and Helm, from pinned Go modules
+	$(call needs)
+	@e2e/tools/build
+
+# Tools and binaries, each with a line before it takes long.
+define prepared
+$(call needs)
+@echo "==> tools: etcd, Kubernetes, kwok, Helm (the first time about 9 minutes on two cores)"
+@e2e/tools/build >/dev/null
+@echo "==> building (the first time about 5 minutes on two cores)"
+@$(cargo_build)
+endef

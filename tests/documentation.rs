@@ -1,0 +1,69 @@
+//! The tables in the README name exactly what the code has.
+
+// clippy's leave for tests covers `#[test]` functions, not what they share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use ip_address_controller::{allocation::decide::state::Reason, api, metrics::names::CATALOGUE, settings::VARIABLES};
+
+#[test]
+fn the_settings_are_those_of_the_code() {
+    assert_same(&section("## Settings"), VARIABLES.iter().copied());
+}
+
+#[test]
+fn the_reasons_are_those_of_the_code() {
+    assert_same(&section("### Reasons of an address"), Reason::ALL.iter().map(|reason| reason.as_str()));
+}
+
+#[test]
+fn the_metrics_are_those_of_the_code() {
+    assert_same(&section("## Metrics"), CATALOGUE.iter().map(|metric| metric.name));
+}
+
+#[test]
+fn the_columns_are_those_of_the_resource() {
+    let crd = api::crd();
+    let columns = crd.spec.versions.iter().flat_map(|version| version.additional_printer_columns.iter().flatten());
+    let wanted: BTreeSet<String> = columns.map(|column| column.name.to_uppercase()).collect();
+    let told = first_cells(&section("### Columns of `kubectl get nia`"));
+    let told = told.iter().flat_map(|cell| cell.split("(`").next().unwrap_or_default().split(','));
+    let told: BTreeSet<String> = told.map(|name| name.trim().to_owned()).filter(|name| name != "NAME").collect();
+    assert_eq!(told, wanted);
+}
+
+#[test]
+fn the_first_allocation_is_the_one_that_the_demo_applies() {
+    let manifest = read("examples/first-allocation.yaml");
+    assert!(read("README.md").contains(&format!("```yaml\n{manifest}```\n")));
+}
+
+/// The names in backquotes that begin the rows of a section's table.
+fn assert_same<'a>(section: &str, wanted: impl Iterator<Item = &'a str>) {
+    let cells = first_cells(section);
+    let told: Vec<&str> = cells.iter().map(|cell| cell.trim_matches('`')).collect();
+    let once: BTreeSet<&str> = told.iter().copied().collect();
+    assert_eq!(once.len(), told.len(), "a row is there twice");
+    assert_eq!(once, wanted.collect());
+}
+
+fn first_cells(section: &str) -> Vec<String> {
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let cells = rows.filter_map(|row| Some(row.split('|').nth(1)?.trim().to_owned()));
+    // The first two are the head and the line under it.
+    cells.skip(2).collect()
+}
+
+/// From the heading to the next one.
+fn section(heading: &str) -> String {
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("README.md: no {heading}"));
+    let end = ["\n## ", "\n### "].iter().filter_map(|next| rest.find(next)).min().unwrap_or(rest.len());
+    rest.get(..end).unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    let full = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&full).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
