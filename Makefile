@@ -22,6 +22,7 @@ help: ## This help
 
 CLOUD ?= gcp
 demo: ## Tell the whole story on a real control plane and a simulated cloud; KEEP=1 leaves it running until Ctrl-C
+	$(if $(filter gcp,$(CLOUD)),,$(error CLOUD=$(CLOUD) cannot be shown: expected gcp))
 	$(call prepared)
 	@exec $(CARGO_TARGET_DIR)/debug/demo --cloud $(CLOUD) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
