@@ -89,6 +89,8 @@ pub struct Controller {
     /// Effects under way; waited for at the end of the term (F6).
     pub(crate) effects: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// What was last said of objects that cannot be decoded, by name: said once per text.
+    undecodable: Mutex<HashMap<String, String>>,
     /// Failed passes in a row, by object name.
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -143,6 +145,7 @@ impl Controller {
             slots: Arc::new(Semaphore::new(config.max_concurrent_effects)),
             effects: TaskTracker::new(),
             running: Mutex::default(),
+            undecodable: Mutex::default(),
             failures: Mutex::default(),
             config,
             client,
@@ -225,6 +228,12 @@ impl Controller {
             }
             me.wake.one(&name);
         });
+    }
+
+    /// Whether this error has not been told of this object yet.
+    fn is_news(&self, name: &str, error: &str) -> bool {
+        let mut told = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(name.to_owned(), error.to_owned()).as_deref() != Some(error)
     }
 
     fn failed(&self, name: &str) -> u32 {

@@ -51,6 +51,18 @@ impl Provider {
         [Provider::Gcp, Provider::Aws, Provider::Azure].into_iter().find(|provider| provider.as_str() == word)
     }
 
+    /// Whether each request of a detach names the very thing that it takes off, so that one that lands late, after the
+    /// address has gone elsewhere, takes nothing off.
+    ///
+    /// Google Cloud: an access config is deleted by its name, and each that we add has a name of its own. AWS
+    /// disassociates by association id, but is eventually consistent; Azure writes whole interfaces: neither counts here.
+    pub fn late_detach_hits_nothing(self) -> bool {
+        match self {
+            Provider::Gcp => true,
+            Provider::Aws | Provider::Azure => false,
+        }
+    }
+
     /// How long after a request's last permitted instant the cloud may still let it take effect (F5).
     pub fn settle_time(self) -> Duration {
         match self {

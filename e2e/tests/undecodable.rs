@@ -6,7 +6,8 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    stage::{PROJECT, REGION, Stage},
+    cluster::{Seen, wait_for},
+    stage::{PATIENCE, PROJECT, REGION, Stage},
     world::Address,
 };
 
@@ -79,6 +80,11 @@ async fn tell(stage: &Stage) -> Result<()> {
     ensure!(moved.node.as_deref() != Some(other.as_str()), "{moved:?}");
     ensure!(stage.world.machine_of("203.0.113.8".parse()?).is_none(), "the strange one was acted on");
 
+    wait_for("an event on the object says that it cannot be read", PATIENCE, || async {
+        let events = stage.cluster.kubectl(&["get", "events", "--namespace", "default"]).await?;
+        Ok(Seen::when(events.contains("InvalidSpec") && events.contains("netipallocation/strange"), events))
+    })
+    .await?;
     // Who looks for it finds it by name in the log; put right, it is served.
     let logs = stage.logs().await?;
     let said = logs

@@ -24,8 +24,8 @@ use super::{
     claims::Claims,
     decide::{
         facts::{
-            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, NotReady, Read,
-            Target, User, Users, Wanted, Whereabouts,
+            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, NotReady,
+            Operation, OperationKind, Read, Target, User, Users, Wanted, Whereabouts,
         },
         failover::{Breaker, Health},
         leaving,
@@ -171,7 +171,7 @@ impl Eyes<'_> {
         let spec = &self.subject.object.spec;
         let now = self.around.now;
         if let (Some(operation), Ok(scope)) = (&entry.operation, self.scope_of(entry)) {
-            tables.intents.seen(&entry.ip, operation.id, dead_at(operation.send_before, scope.provider, now), false);
+            tables.intents.seen(&entry.ip, operation.id, dead_at(operation, scope.provider, now), false);
         }
         let place = entry.machine.as_ref().map(|machine| &machine.place);
         let read = self.read(entry, tables);
@@ -584,9 +584,15 @@ fn of_holder(holder: &cloud::Holder) -> Whereabouts {
     }
 }
 
-/// When nothing of an intent can take effect any more, on this process's monotonic clock (F5).
-pub fn dead_at(send_before: Timestamp, provider: Provider, now: Timestamp) -> Instant {
-    let left = Duration::try_from(send_before.duration_since(now)).unwrap_or_default();
+/// When nothing of an intent can do harm any more, on this process's monotonic clock (F5).
+///
+/// A detach whose requests name what they take off (F7) is dead when it is born: landing late it hits nothing
+/// (`docs/decisions/0002-late-detach.md`).
+pub fn dead_at(operation: &Operation, provider: Provider, now: Timestamp) -> Instant {
+    if operation.kind == OperationKind::Detach && provider.late_detach_hits_nothing() {
+        return Instant::now();
+    }
+    let left = Duration::try_from(operation.send_before.duration_since(now)).unwrap_or_default();
     Instant::now() + left + provider.settle_time()
 }
 

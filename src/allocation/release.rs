@@ -1,12 +1,12 @@
 //! Letting an object go: whether addresses stay, and the finalizer, last.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use tokio::time::timeout;
 
-use super::{Controller, pass::PassError};
+use super::{Controller, pass::PassError, tables::Uid};
 use crate::{
     api::{self, DeletionPolicy, NetIPAllocation},
     cloud::Gate,
@@ -56,5 +56,25 @@ impl Controller {
             }
             Err(_) => Err(PassError::NotWritten("no answer in time".to_owned())),
         }
+    }
+
+    /// Everything that is known of an object that is gone. kube's applier runs no pass for such, so this is called where
+    /// the end is seen: when our finalizer goes, and by the sweep for objects that went without us.
+    pub(super) fn forget(&self, name: &str) {
+        self.gauges.forget(name);
+        self.return_permits(name, &BTreeSet::new());
+        for uid in self.ledger.forget(name) {
+            self.forget_uid(&uid);
+        }
+    }
+
+    /// The same for one life of an object: one of its name may have taken its place.
+    pub(super) fn forget_uid(&self, uid: &Uid) {
+        self.ledger.forget_uid(uid);
+        let mut tables = self.tables();
+        tables.seats.drop_owner(uid);
+        tables.breakers.remove(uid);
+        drop(tables);
+        self.pods.want(uid, BTreeSet::new());
     }
 }

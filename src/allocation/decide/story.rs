@@ -38,7 +38,7 @@ pub fn leaving(cause: Cause, node: &str, entry: &Entry, facts: &Facts) -> String
     };
     let next = match &facts.target {
         Target::None(verdicts) if leaving::needs_target(cause, facts) => format!("no node can take it: {verdicts}"),
-        Target::None(_) => "goes nowhere next".to_owned(),
+        Target::None(_) => "then it is let go".to_owned(),
         Target::Looking { node } | Target::Seat { node, .. } => format!("goes to node {node} next"),
     };
     let holders = match leaving::holders(cause, entry, facts) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Client, Resource};
+use kube::{Client, Resource, core::error_boundary::InvalidObject};
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::{
@@ -89,7 +89,32 @@ impl Teller {
                 ..ObjectReference::default()
             }),
         };
-        let (recorder, about) = (self.recorder.clone(), object.object_ref(&()));
+        self.publish(event, object.object_ref(&()));
+    }
+
+    /// An object that cannot be decoded: nothing can be written into its status, so an event has to say it.
+    pub fn undecodable(&self, invalid: &InvalidObject) {
+        let note =
+            format!("this object cannot be read and is left alone, addresses stay where they are: {}", invalid.error);
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "InvalidSpec".to_owned(),
+            note: Some(clip(&note, 1024)),
+            action: "Decode".to_owned(),
+            secondary: None,
+        };
+        let about = ObjectReference {
+            api_version: Some(NetIPAllocation::api_version(&()).into_owned()),
+            kind: Some(NetIPAllocation::kind(&()).into_owned()),
+            name: invalid.metadata.name.clone(),
+            uid: invalid.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        self.publish(event, about);
+    }
+
+    fn publish(&self, event: Event, about: ObjectReference) {
+        let recorder = self.recorder.clone();
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {
                 tracing::warn!(reason = event.reason, %error, "publishing an event failed");

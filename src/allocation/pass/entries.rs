@@ -1,0 +1,107 @@
+//! What one pass reads out of an object: its entries, debts and seats. Pure.
+
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use super::super::{
+    decide::{
+        facts::Entry,
+        state::{Reason, State},
+    },
+    memory::{self, Owed, Stored},
+    observe::{Subject, scope_at},
+    tables::Tables,
+};
+use crate::{
+    api::{AddressStatus, NetIPAllocation},
+    cloud::{MachineId, ProviderId, Scope},
+};
+
+/// What is known when a pass begins to decide.
+pub(super) struct Entries {
+    pub(super) known: Vec<Entry>,
+    pub(super) foreign: Vec<AddressStatus>,
+    pub(super) owed: Vec<Owed>,
+}
+
+pub(super) fn read_entries(subject: &Subject, terminating: bool) -> Entries {
+    let status = subject.object.status.clone().unwrap_or_default();
+    let mut known: Vec<Entry> = Vec::new();
+    let mut foreign = Vec::new();
+    for stored in &status.addresses {
+        match memory::read(stored) {
+            // Not an address at all: told anew from the spec each time.
+            _ if stored.reason.as_deref() == Some(Reason::InvalidAddress.as_str()) => {}
+            Stored::Known(entry) if known.iter().all(|other| other.ip != entry.ip) => known.push(*entry),
+            Stored::Known(_) => {}
+            Stored::Foreign(status) => foreign.push(*status),
+        }
+    }
+    if !terminating {
+        let now = memory::whole_seconds(Timestamp::now());
+        for ip in &subject.selection.wanted() {
+            let text = ip.to_string();
+            if known.iter().all(|entry| entry.ip != *ip) && foreign.iter().all(|status| status.ip != text) {
+                known.push(Entry::new(*ip, now));
+            }
+        }
+    }
+    for entry in known.iter_mut().filter(|entry| entry.state == State::Draining) {
+        // An edit of drain.timeoutSeconds counts for a drain that is under way.
+        let timeout =
+            subject.object.spec.drain.timeout_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
+        entry.deadline = timeout.and_then(|timeout| entry.since.checked_add(timeout).ok());
+    }
+    known.sort_by_key(|entry| entry.ip);
+    Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
+}
+
+/// The machines that status names.
+pub(super) fn held_places(object: &NetIPAllocation) -> Vec<ProviderId> {
+    let status = object.status.iter();
+    let held = status.clone().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
+        Stored::Known(entry) => Some(entry.machine?.place),
+        Stored::Foreign(_) => None,
+    });
+    let owed = status.flat_map(|status| &status.owed).filter_map(|owed| Some(memory::read_owed(owed)?.machine.place));
+    held.chain(owed).collect()
+}
+
+/// Takes the seats of everything that status says is held or owed.
+pub(in crate::allocation) fn seat(tables: &mut Tables, object: &NetIPAllocation) {
+    let status = object.status.clone().unwrap_or_default();
+    let (mut known, mut foreign) = (Vec::new(), Vec::new());
+    for stored in &status.addresses {
+        match memory::read(stored) {
+            Stored::Known(entry) => known.push(*entry),
+            Stored::Foreign(status) => foreign.push(*status),
+        }
+    }
+    let owed: Vec<Owed> = status.owed.iter().filter_map(memory::read_owed).collect();
+    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known, &owed, &foreign));
+}
+
+/// Every machine that an allocation has a say in: those of its entries, those that it owes an address, and those that
+/// entries name which it does not understand.
+pub(super) fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatus]) -> Vec<(ProviderId, IpAddr)> {
+    let held = entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip)));
+    let due = owed.iter().map(|owed| (owed.machine.place.clone(), NOBODY));
+    let unknown = foreign.iter().filter_map(|status| {
+        let machine: MachineId = status.machine_id.as_ref()?.parse().ok()?;
+        Some((machine.place, status.ip.parse().unwrap_or(NOBODY)))
+    });
+    held.chain(due).chain(unknown).collect()
+}
+
+/// Sits on a machine that no address of ours may take: it is owed one of its own.
+const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+/// Where an entry is read and changed: where its machine stands, else what the spec says.
+pub(super) fn scope_of(entry: &Entry, subject: &Subject) -> Result<Scope, String> {
+    match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &subject.object.spec)) {
+        Some(scope) => Ok(scope),
+        None => subject.scope.clone(),
+    }
+}

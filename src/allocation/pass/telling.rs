@@ -1,0 +1,180 @@
+//! Telling what one pass made durable: events, metrics, gauges, and the answer to a request to move.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::super::{
+    Controller,
+    decide::{
+        facts::{Entry, Facts, Mode},
+        placement::{Plan, Verdict},
+        state::{Reason, State},
+    },
+    observe::{self, Subject, Surroundings},
+    record::tell::Told,
+};
+use super::turn::Turn;
+use crate::{
+    api::{self, NetIPAllocation},
+    lifecycle::Transition,
+    metrics::{self},
+};
+
+impl Controller {
+    pub(super) fn tell(&self, subject: &Subject, stored: &NetIPAllocation, turns: &[Turn], now: Timestamp) {
+        let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
+        for turn in turns {
+            for step in &turn.steps {
+                let told = Told { object: stored, before: &turn.before, after: &turn.after, step: *step };
+                self.teller.moved(&told);
+                let transition = Transition {
+                    object: subject.name.clone(),
+                    subject: turn.before.ip.to_string(),
+                    kind: provider.map_or("none", |provider| provider.as_str()),
+                    from: step.from,
+                    to: step.to,
+                    reason: step.reason.as_str(),
+                    spent: Duration::try_from(now.duration_since(turn.before.since)).unwrap_or_default(),
+                    gap: turn
+                        .after
+                        .last_move
+                        .as_ref()
+                        .filter(|_| (step.from, step.to) == (State::Attaching, Some(State::Attached)))
+                        .and_then(|journey| Duration::try_from(journey.gap?).ok()),
+                };
+                for observer in &self.observers {
+                    observer.moved(&transition);
+                }
+            }
+            let (old, new) = (turn.before.reason, turn.after.reason);
+            if old != new
+                && let Some(reason) = warning(new)
+            {
+                self.teller.warn(
+                    stored,
+                    reason,
+                    &turn.after.ip.to_string(),
+                    format!("{} {}", turn.after.ip, turn.after.message),
+                );
+            }
+        }
+    }
+
+    pub(super) fn gauge(
+        &self,
+        subject: &Subject,
+        stored: &NetIPAllocation,
+        entries: &[Entry],
+        facts: &[Facts],
+        plan: &Plan,
+        around: &Surroundings,
+    ) {
+        let status = stored.status.clone().unwrap_or_default();
+        let ready = status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let size = |n: i32| usize::try_from(n).unwrap_or_default();
+        let addresses = entries.iter().map(|entry| metrics::AddressGauges {
+            ip: entry.ip.to_string(),
+            node: entry
+                .node
+                .clone()
+                .filter(|_| matches!(entry.state, State::Attached | State::Draining | State::Releasing)),
+            state: entry.state.shown(),
+            reason: entry.reason.as_str(),
+        });
+        let labelled = around.nodes.iter().filter(|node| {
+            node.label(api::READY_LABEL) == Some(api::READY_VALUE)
+                && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)
+        });
+        self.gauges.allocation(
+            &subject.name,
+            &metrics::AllocationGauges {
+                ready,
+                reserved: size(status.reserved_count),
+                attached: size(status.attached_count),
+                unattached: size(status.unattached_count),
+                required: size(status.required_count),
+                conflicting: entries.iter().filter(|entry| entry.reason == Reason::DuplicateClaim).count(),
+                eligible_nodes: plan.counts.get(&Verdict::Eligible).copied().unwrap_or_default(),
+                spare_nodes: plan.spare,
+                failover_frozen: facts.iter().any(|facts| facts.frozen),
+                reconcile_interval: subject.interval,
+                last_success: around.survey.as_ref().map(|survey| {
+                    around.now.as_second() - i64::try_from(survey.began.elapsed().as_secs()).unwrap_or_default()
+                }),
+                deletion: stored.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
+                provider: subject.scope.as_ref().ok().map(|scope| scope.provider),
+                region: subject.scope.as_ref().map(|scope| scope.region.clone()).unwrap_or_default(),
+                mode: match subject.mode {
+                    Mode::Enforce => "Enforce",
+                    Mode::Hold => "Hold",
+                    Mode::Observe => "Observe",
+                },
+                addresses: addresses.collect(),
+                verdicts: plan.counts.iter().map(|(verdict, n)| (verdict.as_str(), *n)).collect(),
+                labelled_nodes: labelled.map(|node| node.name_any()).collect(),
+            },
+        );
+    }
+
+    /// A request to move is one-shot: once status has it, the annotation goes. What cannot be done is refused in an event.
+    /// Failing here is harmless: the annotation is read again with the next pass.
+    pub(super) async fn answer_move(&self, stored: &Arc<NetIPAllocation>, entries: &[Entry]) {
+        let Some(text) = stored.annotations().get(api::MOVE_ANNOTATION) else { return };
+        let asked = observe::requested_move(stored);
+        let entry = asked.and_then(|(ip, _)| entries.iter().find(|entry| entry.ip == ip));
+        let (accepted, note) = match (asked, entry) {
+            (None, _) => (false, format!("\"{text}\" is not of the form IP or IP=NODE")),
+            (Some((ip, _)), None) => (false, format!("{ip} is no address of this allocation")),
+            (Some((ip, _)), Some(entry)) if entry.reason == Reason::MoveRequested && entry.state != State::Attached => {
+                (true, format!("{ip} is to leave node {}", entry.node.as_deref().unwrap_or("?")))
+            }
+            (Some((ip, Some(node))), Some(entry)) if entry.node.as_deref() == Some(node) => {
+                (false, format!("{ip} is on node {node} already"))
+            }
+            (Some((ip, _)), Some(entry)) if entry.state == State::Unassigned => {
+                (false, format!("{ip} is on no node; it goes to one as soon as one can take it"))
+            }
+            (Some(_), Some(_)) => return,
+        };
+        let patch = serde_json::json!({"metadata": {
+            "resourceVersion": stored.resource_version(),
+            "annotations": {api::MOVE_ANNOTATION: null},
+        }});
+        if self.may_write().is_err() {
+            return;
+        }
+        let params = kube::api::PatchParams::default();
+        let patch = kube::api::Patch::Merge(patch);
+        let name = stored.name_any();
+        let write = self.api.patch(&name, &params, &patch);
+        if let Ok(Ok(written)) = tokio::time::timeout(self.config.mutation_timeout, write).await {
+            self.ledger.put(written);
+            if accepted {
+                self.teller.note(stored, "MoveAccepted", text, note, None);
+            } else {
+                self.teller.warn(stored, "MoveRefused", text, note);
+            }
+        }
+    }
+}
+
+/// Reasons that come with a warning when they appear.
+fn warning(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::NoEligibleNode
+        | Reason::NoTarget
+        | Reason::AddressNotFound
+        | Reason::WrongRegion
+        | Reason::AddressInUse
+        | Reason::DuplicateClaim
+        | Reason::HolderUnreachable
+        | Reason::FailoverFrozen
+        | Reason::NodeNotReady
+        | Reason::QuotaExceeded
+        | Reason::Denied
+        | Reason::CloudUnavailable => Some(reason.as_str()),
+        _ => None,
+    }
+}

@@ -1,0 +1,252 @@
+//! Deciding: the machine of every address on one set of facts, with pace, permits, seats and tickets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::super::{
+    Controller, PodsByNode,
+    act::Deed,
+    claims::Claims,
+    decide::{
+        Address, Effect,
+        facts::{Claim, Entry, Facts, Labels, NodeObject, Wanted},
+        leaving::{self, Cause},
+        placement::Plan,
+        state::{Reason, State},
+        users::Workload,
+    },
+    observe::{Eyes, Subject, Surroundings},
+    subject_key,
+    tables::{Key, Tables},
+};
+use super::{
+    debts::Debt,
+    entries::{Entries, scope_of, seats_of},
+};
+use crate::{
+    cloud::limits::Urgency,
+    lifecycle::{
+        flight,
+        pass::{self, End, Step},
+    },
+};
+
+/// What a pass does with one address, beside its entry.
+pub(super) struct Turn {
+    pub(super) before: Entry,
+    pub(super) after: Entry,
+    pub(super) steps: Vec<Step<State, Reason>>,
+    pub(super) forgotten: bool,
+    pub(super) deed: Option<(Deed, flight::Ticket<Key>, Option<OwnedSemaphorePermit>)>,
+    /// The entry's intent was written new by this pass.
+    pub(super) new_intent: bool,
+    /// The address is this allocation's: what is known of it may be forgotten with the entry.
+    pub(super) claimed: bool,
+}
+
+impl Controller {
+    /// Watches the pods of nodes that an address is leaving, and of no others.
+    pub(super) async fn pods_of_leaving_nodes(
+        &self,
+        subject: &Subject,
+        around: &Surroundings,
+        claims: &Claims,
+        workload: &Workload,
+        entries: &Entries,
+    ) -> PodsByNode {
+        let none = BTreeMap::new();
+        let permits = BTreeSet::new();
+        let leaving: BTreeSet<String> = {
+            let mut tables = self.tables();
+            let eyes = self.eyes(subject, around, claims, workload, &none, &permits);
+            let facts = eyes.facts(&entries.known, &mut tables);
+            entries
+                .known
+                .iter()
+                .zip(&facts)
+                .filter(|(entry, facts)| match entry.state {
+                    State::Draining | State::Releasing => true,
+                    State::Attached => leaving::cause(entry, facts).is_some(),
+                    State::Unassigned | State::Attaching | State::Detached => false,
+                })
+                .filter_map(|(entry, _)| entry.node.clone())
+                .collect()
+        };
+        self.pods.want(&subject.uid, leaving.clone());
+        let mut pods = BTreeMap::new();
+        for node in leaving {
+            if let Some(known) = self.pods.of(&node).await {
+                pods.insert(node, known);
+            }
+        }
+        pods
+    }
+
+    /// Runs the machine of every address on one set of facts; takes seats and tickets for what is to be done.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn decide(
+        self: &Arc<Self>,
+        subject: &Subject,
+        around: &Surroundings,
+        claims: &Claims,
+        workload: &Workload,
+        pods: &PodsByNode,
+        entries: &Entries,
+        permits: &BTreeSet<String>,
+    ) -> (Vec<Turn>, Vec<Facts>, Plan, Vec<Debt>) {
+        let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
+        let eyes = self.eyes(subject, around, claims, workload, pods, &held);
+        let mut tables = self.tables();
+        tables.seats.set(&subject.uid, seats_of(&entries.known, &entries.owed, &entries.foreign));
+        let mut facts = eyes.facts(&entries.known, &mut tables);
+        let plan = eyes.plan(&entries.known, &mut facts, &mut tables);
+
+        let wanted = facts.iter().filter(|facts| facts.wanted == Wanted::Yes).count();
+        let most = subject.object.spec.strategy.max_unavailable.resolve(wanted).max(1);
+        let mut motion = entries.known.iter().zip(&facts).filter(|(entry, facts)| in_motion(entry, facts)).count();
+        let mut used = BTreeSet::new();
+        let mut turns = Vec::with_capacity(entries.known.len());
+        for (entry, facts) in entries.known.iter().zip(facts.iter_mut()) {
+            let moved_before = in_motion(entry, facts);
+            facts.turn = moved_before || motion < most;
+            let mut turn = self.turn(subject, entry, facts, workload, &mut tables);
+            if turn.deed.as_ref().is_some_and(|(deed, ..)| is_of_cloud(&deed.effect)) {
+                used.insert(subject_key(entry.ip));
+            }
+            let unlabels = turn.deed.as_ref().is_some_and(|(deed, ..)| matches!(deed.effect, Effect::Unlabel { .. }));
+            if !moved_before && (in_motion(&turn.after, facts) || unlabels) {
+                motion += 1;
+            }
+            if let Some((deed, _, permit)) = &mut turn.deed
+                && is_of_cloud(&deed.effect)
+            {
+                *permit = self.use_permit(&subject.name, &subject_key(entry.ip));
+            }
+            turns.push(turn);
+        }
+        let debts = self.debts(subject, entries, permits, &mut tables, &mut used);
+        drop(tables);
+        self.return_permits(&subject.name, &used);
+        (turns, facts, plan, debts)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn eyes<'a>(
+        &'a self,
+        subject: &'a Subject,
+        around: &'a Surroundings,
+        claims: &'a Claims,
+        workload: &'a Workload,
+        pods: &'a PodsByNode,
+        permits: &'a BTreeSet<IpAddr>,
+    ) -> Eyes<'a> {
+        Eyes { subject, around, view: &self.view, claims, workload, pods, permits }
+    }
+
+    /// One address.
+    fn turn(
+        self: &Arc<Self>,
+        subject: &Subject,
+        entry: &Entry,
+        facts: &mut Facts,
+        workload: &Workload,
+        tables: &mut Tables,
+    ) -> Turn {
+        let has_permit = facts.permit;
+        facts.permit = true;
+        let mut made = pass::run::<Address>(entry.clone(), facts);
+        facts.permit = has_permit;
+        if let End::Perform(effect) = &made.end
+            && is_of_cloud(effect)
+            && !has_permit
+        {
+            if let Ok(scope) = scope_of(&made.entry, subject) {
+                self.ask_permit(&subject.name, &subject_key(entry.ip), &scope, urgency(entry, facts));
+            }
+            made = pass::run::<Address>(entry.clone(), facts);
+        }
+        if let End::Perform(Effect::Attach { machine, .. }) = &made.end
+            && entry.state != State::Attaching
+            && !tables.seats.take(&subject.uid, machine.place.clone(), entry.ip)
+        {
+            // A rival was faster; the next pass plans anew.
+            made = pass::Pass { entry: entry.clone(), steps: Vec::new(), end: End::Wait(Duration::from_secs(1)) };
+        }
+        let mut turn = Turn {
+            before: entry.clone(),
+            forgotten: matches!(made.end, End::Forgotten),
+            new_intent: made.entry.operation.as_ref().map(|o| o.id) != entry.operation.as_ref().map(|o| o.id)
+                && made.entry.operation.is_some(),
+            after: made.entry,
+            steps: made.steps,
+            deed: None,
+            claimed: facts.claim == Claim::Ours,
+        };
+        match made.end {
+            End::Perform(effect) => {
+                let place = turn.after.machine.as_ref().map(|machine| machine.place.clone());
+                if let (Some(place), Ok(scope)) = (place, scope_of(&turn.after, subject))
+                    && let Some(cloud) = self.view.cloud(scope.provider).cloned()
+                    && let Some(ticket) = tables.begin(entry.ip, place)
+                {
+                    let cause = Cause::of(turn.after.reason);
+                    let node_uid = turn.after.node.as_ref().and_then(|node| self.nodes.get(node)?.metadata.uid.clone());
+                    let deed = Deed {
+                        effect,
+                        node_uid,
+                        ip: entry.ip,
+                        allocation: subject.name.clone(),
+                        scope,
+                        cloud,
+                        workload: workload.clone(),
+                        cause,
+                        evict: cause.is_some_and(|cause| {
+                            cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)
+                        }),
+                    };
+                    turn.deed = Some((deed, ticket, None));
+                } else if turn.new_intent {
+                    // No intent without its deed at hand (F2).
+                    turn = Turn { after: entry.clone(), steps: Vec::new(), new_intent: false, ..turn };
+                }
+            }
+            End::Refused(why) => {
+                tracing::error!(crd = subject.name, ip = %entry.ip, error = why, "the machine asked for what it may not")
+            }
+            End::Rest | End::Wait(_) | End::Forgotten => {}
+        }
+        turn
+    }
+}
+
+/// Unlabelled and not yet Attached; at rest without a node does not count.
+fn in_motion(entry: &Entry, facts: &Facts) -> bool {
+    match entry.state {
+        State::Attaching | State::Releasing | State::Detached => true,
+        State::Draining => facts.holder.as_ref().is_some_and(|holder| match &holder.object {
+            NodeObject::Present(view) => view.labels == Labels::Off,
+            NodeObject::Absent { .. } => true,
+        }),
+        State::Unassigned | State::Attached => false,
+    }
+}
+
+pub(super) fn is_of_cloud(effect: &Effect) -> bool {
+    matches!(effect, Effect::Attach { .. } | Effect::Detach { .. })
+}
+
+fn urgency(entry: &Entry, facts: &Facts) -> Urgency {
+    let fault = leaving::cause(entry, facts).is_some_and(|cause| !cause.row().by_choice)
+        || entry.last_move.as_ref().is_some_and(|journey| journey.to.is_none() && Cause::is_fault(&journey.reason));
+    match entry.state {
+        _ if fault => Urgency::Failover,
+        State::Unassigned => Urgency::Placement,
+        State::Attaching | State::Attached | State::Draining | State::Releasing | State::Detached => Urgency::Drain,
+    }
+}
