@@ -63,6 +63,11 @@ pub struct Subject {
     pub name: String,
     pub scope: Result<Scope, String>,
     pub mode: Mode,
+    /// The object is being deleted,
+    pub terminating: bool,
+    /// and addresses and labels stay as they are;
+    pub retain: bool,
+    /// or they are let go.
     pub deleting: bool,
     pub selection: Selection,
     pub interval: Duration,

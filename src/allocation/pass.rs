@@ -17,23 +17,21 @@ use kube_runtime::controller::Action;
 
 pub(super) use self::entries::seat;
 use self::{
-    debts::{Debt, DebtState, new_debt},
+    debts::{DebtState, new_debt},
     deeds::rand_unit,
     entries::{Entries, held_places, read_entries},
-    turn::Turn,
+    turn::{Decided, Scene},
 };
 use super::{
-    Controller,
+    Controller, PodsByNode,
     claims::Claims,
     decide::{
         facts::{Entry, Facts, Mode},
-        placement::Plan,
         state::{Reason, State},
-        users::Workload,
     },
     ledger::{ReadError, number},
     memory::Owed,
-    observe::{self, Subject, Surroundings},
+    observe::{self, Subject},
     record::{self, Written, conditions},
     selection::Selection,
 };
@@ -119,7 +117,7 @@ impl Controller {
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
         let subject = self.subject(object, terminating, retain);
-        let entries = read_entries(&subject, terminating);
+        let entries = read_entries(&subject);
 
         // Observe.
         let around = observe::surroundings(
@@ -134,14 +132,14 @@ impl Controller {
         }
         let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
-        let pods = self.pods_of_leaving_nodes(&subject, &around, &claims, &workload, &entries).await;
+        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
+        scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
 
         // Decide.
-        let permits = self.permitted(&subject.name);
-        let (turns, facts, plan, debts) = self.decide(&subject, &around, &claims, &workload, &pods, &entries, &permits);
+        let decided = self.decide(&subject, &scene, &entries);
 
         // Record, and only then act.
-        self.finish_pass(&subject, &around, &workload, entries, turns, facts, plan, debts, terminating, retain).await
+        self.finish(&subject, &scene, &entries, decided).await
     }
 
     fn subject(&self, object: Arc<NetIPAllocation>, terminating: bool, retain: bool) -> Subject {
@@ -158,6 +156,8 @@ impl Controller {
             name: object.name_any(),
             scope,
             mode,
+            terminating,
+            retain,
             deleting: terminating && !retain,
             selection: Selection::of(&object, survey.as_deref()),
             interval: Duration::from_secs(u64::try_from(object.spec.reconcile_interval).unwrap_or(30).max(5)),
@@ -198,20 +198,17 @@ impl Controller {
         self.actor.gate().open_for(self.config.mutation_timeout).map_err(|_| PassError::NotLeading)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn finish_pass(
+    /// Writes what was decided, and then begins it; tells what is durable; lets go of what may go.
+    async fn finish(
         self: &Arc<Self>,
         subject: &Subject,
-        around: &Surroundings,
-        workload: &Workload,
-        entries: Entries,
-        mut turns: Vec<Turn>,
-        facts: Vec<Facts>,
-        plan: Plan,
-        debts: Vec<Debt>,
-        terminating: bool,
-        retain: bool,
+        scene: &Scene,
+        entries: &Entries,
+        decided: Decided,
     ) -> Result<(Duration, Outcome), PassError> {
+        let Decided { turns, facts, plan, debts } = decided;
+        let Scene { around, workload, .. } = scene;
+        let (terminating, retain) = (subject.terminating, subject.retain);
         let mut owed: Vec<Owed> = debts
             .iter()
             .filter(|debt| !matches!(debt.state, DebtState::Struck(_)))
@@ -282,7 +279,7 @@ impl Controller {
             }
         }
         let rest = turns.iter().all(|turn| turn.forgotten || turn.deed.is_none());
-        for turn in turns.drain(..) {
+        for turn in turns {
             self.begin(subject, turn, around.now);
         }
         let owes = !owed.is_empty();

@@ -26,7 +26,7 @@ pub(super) struct Entries {
     pub(super) owed: Vec<Owed>,
 }
 
-pub(super) fn read_entries(subject: &Subject, terminating: bool) -> Entries {
+pub(super) fn read_entries(subject: &Subject) -> Entries {
     let status = subject.object.status.clone().unwrap_or_default();
     let mut known: Vec<Entry> = Vec::new();
     let mut foreign = Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn read_entries(subject: &Subject, terminating: bool) -> Entries {
             Stored::Foreign(status) => foreign.push(*status),
         }
     }
-    if !terminating {
+    if !subject.terminating {
         let now = memory::whole_seconds(Timestamp::now());
         for ip in &subject.selection.wanted() {
             let text = ip.to_string();

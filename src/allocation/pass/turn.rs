@@ -50,21 +50,36 @@ pub(super) struct Turn {
     pub(super) claimed: bool,
 }
 
+/// What one pass sees around its addresses.
+pub(super) struct Scene {
+    pub(super) around: Surroundings,
+    pub(super) claims: Claims,
+    pub(super) workload: Workload,
+    /// The pods of the nodes that an address is leaving.
+    pub(super) pods: PodsByNode,
+}
+
+/// What one pass makes of its addresses, not yet durable.
+pub(super) struct Decided {
+    pub(super) turns: Vec<Turn>,
+    /// Of each turn, in the same order.
+    pub(super) facts: Vec<Facts>,
+    pub(super) plan: Plan,
+    pub(super) debts: Vec<Debt>,
+}
+
 impl Controller {
     /// Watches the pods of nodes that an address is leaving, and of no others.
     pub(super) async fn pods_of_leaving_nodes(
         &self,
         subject: &Subject,
-        around: &Surroundings,
-        claims: &Claims,
-        workload: &Workload,
+        scene: &Scene,
         entries: &Entries,
     ) -> PodsByNode {
-        let none = BTreeMap::new();
         let permits = BTreeSet::new();
         let leaving: BTreeSet<String> = {
             let mut tables = self.tables();
-            let eyes = self.eyes(subject, around, claims, workload, &none, &permits);
+            let eyes = self.eyes(subject, scene, &permits);
             let facts = eyes.facts(&entries.known, &mut tables);
             entries
                 .known
@@ -89,19 +104,10 @@ impl Controller {
     }
 
     /// Runs the machine of every address on one set of facts; takes seats and tickets for what is to be done.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn decide(
-        self: &Arc<Self>,
-        subject: &Subject,
-        around: &Surroundings,
-        claims: &Claims,
-        workload: &Workload,
-        pods: &PodsByNode,
-        entries: &Entries,
-        permits: &BTreeSet<String>,
-    ) -> (Vec<Turn>, Vec<Facts>, Plan, Vec<Debt>) {
+    pub(super) fn decide(self: &Arc<Self>, subject: &Subject, scene: &Scene, entries: &Entries) -> Decided {
+        let permits = self.permitted(&subject.name);
         let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
-        let eyes = self.eyes(subject, around, claims, workload, pods, &held);
+        let eyes = self.eyes(subject, scene, &held);
         let mut tables = self.tables();
         tables.seats.set(&subject.uid, seats_of(&entries.known, &entries.owed, &entries.foreign));
         let mut facts = eyes.facts(&entries.known, &mut tables);
@@ -115,7 +121,7 @@ impl Controller {
         for (entry, facts) in entries.known.iter().zip(facts.iter_mut()) {
             let moved_before = in_motion(entry, facts);
             facts.turn = moved_before || motion < most;
-            let mut turn = self.turn(subject, entry, facts, workload, &mut tables);
+            let mut turn = self.turn(subject, entry, facts, &scene.workload, &mut tables);
             if turn.deed.as_ref().is_some_and(|(deed, ..)| is_of_cloud(&deed.effect)) {
                 used.insert(subject_key(entry.ip));
             }
@@ -130,22 +136,14 @@ impl Controller {
             }
             turns.push(turn);
         }
-        let debts = self.debts(subject, entries, permits, &mut tables, &mut used);
+        let debts = self.debts(subject, entries, &permits, &mut tables, &mut used);
         drop(tables);
         self.return_permits(&subject.name, &used);
-        (turns, facts, plan, debts)
+        Decided { turns, facts, plan, debts }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn eyes<'a>(
-        &'a self,
-        subject: &'a Subject,
-        around: &'a Surroundings,
-        claims: &'a Claims,
-        workload: &'a Workload,
-        pods: &'a PodsByNode,
-        permits: &'a BTreeSet<IpAddr>,
-    ) -> Eyes<'a> {
+    fn eyes<'a>(&'a self, subject: &'a Subject, scene: &'a Scene, permits: &'a BTreeSet<IpAddr>) -> Eyes<'a> {
+        let Scene { around, claims, workload, pods } = scene;
         Eyes { subject, around, view: &self.view, claims, workload, pods, permits }
     }
 
