@@ -330,3 +330,82 @@ pub fn refuses_node(kind: ErrorKind) -> bool {
         | ErrorKind::Unknown => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + s).unwrap()
+    }
+
+    fn refusal(kind: ErrorKind) -> CloudError {
+        CloudError::new(kind, "instances.addAccessConfig", "no")
+    }
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
+
+    fn fail(tables: &mut Tables, kind: ErrorKind, now: Timestamp) {
+        let machine = ProviderId::new("gce://p/us-west1-a/a");
+        tables.failed(IP, "a", &machine, Uuid::from_u128(1), &refusal(kind), Instant::now(), now, 0.0);
+    }
+
+    #[test]
+    fn failures_in_a_row_wait_longer_by_their_kind() {
+        let mut tables = Tables::new(Instant::now());
+        let mut waits = |kind, n: usize| {
+            tables.clear_failure(IP);
+            (0..n).for_each(|_| fail(&mut tables, kind, at(0)));
+            tables.failure(IP).unwrap().retry.duration_since(at(0)).as_secs()
+        };
+        assert_eq!([1, 2, 3].map(|n| waits(ErrorKind::Unavailable, n)), [1, 2, 4]);
+        assert_eq!([1, 2, 3].map(|n| waits(ErrorKind::Denied, n)), [30, 60, 120]);
+        assert_eq!(waits(ErrorKind::Throttled, 1), 60, "quotas refill on the minute");
+    }
+
+    #[test]
+    fn a_node_that_refused_comes_last_for_ten_minutes_and_a_hiccup_is_no_refusal() {
+        let mut tables = Tables::new(Instant::now());
+        fail(&mut tables, ErrorKind::Timeout, at(0));
+        assert!(tables.refused(IP, at(1)).is_empty());
+        fail(&mut tables, ErrorKind::Unsupported, at(0));
+        assert_eq!(tables.refused(IP, at(599)), BTreeSet::from(["a".to_owned()]));
+        assert!(tables.refused(IP, at(600)).is_empty());
+    }
+
+    #[test]
+    fn undoing_an_attach_does_not_make_its_refusal_good() {
+        let machine = ProviderId::new("gce://p/us-west1-a/a");
+        let mut tables = Tables::new(Instant::now());
+        fail(&mut tables, ErrorKind::Quota, at(0));
+        tables.succeeded(IP, &machine, Uuid::from_u128(2), Instant::now(), false);
+        assert!(tables.failure(IP).is_some(), "the next attach still waits");
+        tables.succeeded(IP, &machine, Uuid::from_u128(3), Instant::now(), true);
+        assert!(tables.failure(IP).is_none());
+    }
+
+    #[test]
+    fn a_pod_that_may_not_go_is_asked_again_soon_and_forgotten_when_it_is_over() {
+        let mut tables = Tables::new(Instant::now());
+        let mut user = User {
+            namespace: "voip".into(),
+            name: "sip".into(),
+            uid: "1".into(),
+            owner: String::new(),
+            daemon: false,
+            ready: true,
+            terminating_until: None,
+            hold: false,
+            returns: false,
+            eviction_blocked: None,
+            ask_again: None,
+        };
+        tables.asked("1", Some("budget".into()), at(0), 0.0);
+        tables.tell_asked(&mut user);
+        assert_eq!((user.eviction_blocked.as_deref(), user.ask_again), (Some("budget"), Some(at(5))));
+        tables.prune(at(2000), &BTreeSet::new());
+        user.ask_again = None;
+        tables.tell_asked(&mut user);
+        assert_eq!(user.ask_again, None);
+    }
+}

@@ -223,3 +223,45 @@ where
 {
     reflector::store()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn listed(names: &[&str]) -> Store<Guarded> {
+        let (store, mut writer) = store();
+        for name in names {
+            let object = NetIPAllocation::new(name, Default::default());
+            writer.apply_watcher_event(&watcher::Event::Apply(DeserializeGuard(Ok(object))));
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn wakes_fold_into_one_a_name_and_none_is_lost() {
+        let wake = Wake::new();
+        // Nobody listens yet, as on a standby.
+        wake.one("a");
+        wake.one("a");
+        wake.all();
+        let mut woken = Box::pin(wake.stream(listed(&["a", "b"])));
+        let first = [woken.next().await.unwrap().name, woken.next().await.unwrap().name];
+        assert_eq!(first, ["a", "b"]);
+        assert!(woken.next().now_or_never().is_none(), "folded");
+        wake.one("a");
+        assert_eq!(woken.next().await.unwrap().name, "a");
+    }
+
+    #[tokio::test]
+    async fn an_allocation_waits_since_its_first_wake() {
+        let wake = Wake::new();
+        wake.one("a");
+        assert!(wake.waited("a").is_none(), "not handed out yet");
+        let mut woken = Box::pin(wake.stream(listed(&[])));
+        woken.next().await.unwrap();
+        assert!(wake.waited("a").is_some());
+        assert!(wake.waited("a").is_none(), "its pass has begun");
+    }
+}
