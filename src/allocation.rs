@@ -85,6 +85,8 @@ pub struct Controller {
     tables: Mutex<Tables>,
     permits: Mutex<Permits>,
     slots: Arc<Semaphore>,
+    /// When this term began.
+    began: Instant,
     running: Mutex<BTreeMap<Provider, usize>>,
     /// Effects under way; waited for at the end of the term (F6).
     pub(crate) effects: TaskTracker,
@@ -143,6 +145,7 @@ impl Controller {
             tables: Mutex::new(Tables::new(std::time::Instant::now())),
             permits: Mutex::default(),
             slots: Arc::new(Semaphore::new(config.max_concurrent_effects)),
+            began: Instant::now(),
             effects: TaskTracker::new(),
             running: Mutex::default(),
             undecodable: Mutex::default(),

@@ -207,6 +207,7 @@ async fn lead(
         () = ready => {}
     }
     tokio::spawn(controller.clone().sweep());
+    wake.reset();
     wake.all();
 
     let passes = {
@@ -224,9 +225,7 @@ async fn lead(
             Arc::new(()),
             allocations,
             queue.map(Ok::<_, std::convert::Infallible>),
-            controller::Config::default()
-                .concurrency(settings.max_concurrent_reconciles)
-                .debounce(Duration::from_millis(20)),
+            controller::Config::default().concurrency(settings.max_concurrent_reconciles),
         )
         .for_each(|_| std::future::ready(()))
     };

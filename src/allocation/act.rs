@@ -48,6 +48,9 @@ pub struct Deed {
     /// Of the Node that was decided on: one that was created anew under the same name is not labelled (F8).
     pub node_uid: Option<String>,
     pub allocation: String,
+    /// The allocation that the node's labels name, where that is another one which has nothing there any more: its labels
+    /// are nobody's and may be taken off.
+    pub left_by: Option<String>,
     pub scope: Scope,
     pub cloud: Arc<dyn Cloud>,
     pub workload: Workload,
@@ -78,7 +81,7 @@ impl Actor {
     pub async fn perform(&self, deed: &Deed) -> Done {
         match &deed.effect {
             Effect::Label { node } => self.label(node, deed).await,
-            Effect::Unlabel { node } => self.unlabel(node, &deed.allocation).await,
+            Effect::Unlabel { node } => self.unlabel(node, &deed.allocation, deed.left_by.as_deref()).await,
             Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
             Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {
                 self.attach(deed, machine, *operation, *send_before, *may_displace_own).await

@@ -30,7 +30,7 @@ use super::{
         failover::{Breaker, Health},
         leaving,
         placement::{self, Candidate, Need, Plan, Verdict},
-        state::State,
+        state::{Reason, State},
         users::{self, Pod, Workload},
     },
     memory,
@@ -281,7 +281,7 @@ impl Eyes<'_> {
         let now = self.around.now;
         // A Node of that name on another machine is not the node of this one: ours is gone.
         let node = self.around.node(&name).filter(|node| node.place().is_none_or(|place| place == machine.place));
-        let absent_since = tables.seen_absent(&name, node.is_none(), now);
+        let absent_since = tables.seen_absent(&machine.place, node.is_none(), now);
         let Some(node) = node else {
             let life = self.life(machine, Some(absent_since), tables);
             return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });
@@ -305,6 +305,7 @@ impl Eyes<'_> {
             out_of_service: node.out_of_service(),
             labels: match node.label(api::ALLOCATION_LABEL) {
                 Some(whose) if whose != self.subject.name && self.claims.holds(whose, &name) => Labels::Others,
+                // Its own, or left behind by one that has nothing there any more.
                 Some(_) | None => node.labels_for(&self.subject.name, &entry.ip.to_string()),
             },
         });
@@ -357,9 +358,10 @@ impl Eyes<'_> {
         if tables.seats.others(place, &ip).next().is_some() {
             return Adoptable::No(format!("node {name}, which has another address by now"));
         }
+        let surveyed = self.around.survey.as_ref().map_or(FRESH_SEAT, |survey| survey.began.elapsed());
         let counted = self
             .view
-            .inspect(scope, place, FRESH_SEAT)
+            .inspect(scope, place, FRESH_SEAT.min(surveyed.max(CONFIRM)))
             .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
         let overtaken = |began: Instant| self.around.survey.as_ref().is_some_and(|survey| survey.began > began);
         match counted.map(|answer| (answer.began, answer.result)) {
@@ -368,7 +370,10 @@ impl Eyes<'_> {
             Some((_, Ok(seat))) if seat.interface == Interface::Reserved(ip) => {
                 Adoptable::Yes { node: name, machine: seat.machine }
             }
-            Some((began, Ok(_))) if overtaken(began) => Adoptable::Looking { node: name },
+            // Read before it came, perhaps; once it was found to be elsewhere, that stands until a newer read says otherwise.
+            Some((began, Ok(_))) if overtaken(began) && entry.reason != Reason::AddressInUse => {
+                Adoptable::Looking { node: name }
+            }
             Some((_, Ok(_))) => Adoptable::No(format!("node {name}, but not its primary interface")),
         }
     }
@@ -396,44 +401,48 @@ impl Eyes<'_> {
     /// §3.4, over the selected nodes and the gone ones that entries name.
     fn frozen(&self, entries: &[Entry], tables: &mut Tables) -> bool {
         let spec = &self.subject.object.spec;
-        let mut health = Health::default();
         let mut judged = BTreeSet::new();
-        let mut not_ready = Vec::new();
+        let mut suspects: Vec<Option<ProviderId>> = Vec::new();
         for node in self.around.nodes.iter().filter(|node| node.matches(&spec.node_selector)) {
             judged.insert(node.name_any());
-            let bad = node.not_ready_since().is_some();
-            let dead = bad && node.place().is_some_and(|place| self.proven_dead(&place));
-            not_ready.extend(node.place().filter(|_| bad));
-            if !dead {
-                health.nodes += 1;
-                health.unhealthy += usize::from(bad);
+            if node.not_ready_since().is_some() {
+                suspects.push(node.place());
             }
         }
         for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)))
         {
-            if judged.insert(name.clone()) && self.around.node(name).is_none() && !self.proven_dead(&machine.place) {
-                health.nodes += 1;
-                health.unhealthy += 1;
+            if judged.insert(name.clone()) && self.around.node(name).is_none() {
+                suspects.push(Some(machine.place.clone()));
             }
         }
-        let most = spec.failover.max_unhealthy.resolve(health.nodes);
-        if health.is_mass_failure(most)
-            && let Ok(scope) = &self.subject.scope
-        {
-            // Spares that are stopped must not freeze the others' failover: whether they run is asked now.
-            for place in not_ready {
-                self.view.inspect(scope, &place, PROVEN_FOR / 2);
+        let mass = |nodes: usize, unhealthy: usize| {
+            Health { nodes, unhealthy }.is_mass_failure(spec.failover.max_unhealthy.resolve(nodes))
+        };
+        let suspected = mass(judged.len(), suspects.len());
+        // Whether they run is asked, and asked again, for as long as the answer matters: spares that are stopped must not
+        // freeze the others' failover.
+        if suspected && let Ok(scope) = &self.subject.scope {
+            for place in suspects.iter().flatten() {
+                self.view.inspect(scope, place, PROVEN_FOR / 2);
             }
         }
-        let quiet = SignedDuration::from_secs(spec.failover.not_ready_seconds.into());
+        let dead = suspects.iter().flatten().filter(|place| self.proven_dead(place)).count();
+        let proven = mass(judged.len() - dead, suspects.len() - dead);
+        let answered = suspects.iter().flatten().all(|place| self.lately_inspected(place));
         // A new leader goes on where the last one stood.
         let frozen_before = || {
             let conditions = self.subject.object.status.iter().flat_map(|status| &status.conditions);
             conditions.into_iter().any(|condition| condition.type_ == "FailoverFrozen" && condition.status == "True")
         };
+        let quiet = SignedDuration::from_secs(spec.failover.not_ready_seconds.into());
         let breaker = tables.breakers.entry(self.subject.uid.clone());
         let breaker = breaker.or_insert_with(|| Breaker::restored(frozen_before().then_some(self.around.now)));
-        breaker.frozen(self.around.now, health.is_mass_failure(most), quiet)
+        // While the answers are on their way nothing moves, but that alone does not trip the breaker.
+        breaker.frozen(self.around.now, proven && answered, quiet) || (suspected && proven)
+    }
+
+    fn lately_inspected(&self, place: &ProviderId) -> bool {
+        self.view.inspected(place).is_some_and(|answer| answer.began.elapsed() < PROVEN_FOR)
     }
 
     fn proven_dead(&self, place: &ProviderId) -> bool {
@@ -485,6 +494,13 @@ impl Eyes<'_> {
                 None => Target::None(verdicts.clone()),
                 Some(node) => self.seat(entry, node, tables),
             };
+            if let Target::Looking { node } = &facts.target
+                && matches!(entry.state, State::Unassigned | State::Detached)
+                && self.is_unreadable(node)
+            {
+                // Another node is tried with the next pass (P11).
+                tables.refuse(entry.ip, node, self.around.now);
+            }
             // A node's refusal delays only what goes to that node: another one is tried at once (P11).
             let refused = tables.refused(entry.ip, self.around.now);
             let elsewhere = facts.target.node().is_some_and(|node| !refused.contains(node));
@@ -514,6 +530,16 @@ impl Eyes<'_> {
             }),
         };
         Candidate { name: node.name_any(), zone: node.zone().to_owned(), verdict, last_choice: node.may_end_soon() }
+    }
+
+    /// Its machine was asked about and could not be told, or is another one than the Node says.
+    fn is_unreadable(&self, node: &str) -> bool {
+        let Some(object) = self.around.node(node) else { return false };
+        let Some(answer) = object.place().and_then(|place| self.view.inspected(&place)) else { return false };
+        match &answer.result {
+            Err(_) => true,
+            Ok(seat) => object.instance().is_some_and(|instance| instance != seat.machine.instance),
+        }
     }
 
     fn seat(&self, entry: &Entry, node: &str, tables: &Tables) -> Target {

@@ -238,7 +238,7 @@ impl Controller {
             cloud_error: around.survey_error.as_ref(),
             scope_error: subject.scope.as_ref().err().map(String::as_str),
             surveyed,
-            blind: around.survey.is_some() && !surveyed,
+            blind: !surveyed && (around.survey.is_some() || self.began.elapsed() >= subject.blind_after()),
             terminating,
             now: around.now,
         });

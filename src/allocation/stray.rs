@@ -35,6 +35,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Pods on a node that was a stray are asked again after so long: a PodDisruptionBudget may have said no.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
+/// A survey older than this proves no stray: nobody keeps that scope surveyed any more.
+const BELIEVED: Duration = Duration::from_secs(3600);
+
 /// Nodes whose stray labels were taken off and whose pods may still be there, with the instant of the last request.
 type Evicting = BTreeMap<String, Instant>;
 
@@ -51,7 +54,7 @@ impl Controller {
             }
             self.forget_the_gone().await;
             self.gauge_nodes();
-            if !self.config.observe_only {
+            if !self.config.observe_only && !self.stop.is_cancelled() {
                 // Among the effects: the Lease is not released while a request of the sweep is under way (F6).
                 self.effects.track_future(self.take_strays_off(&mut evicting)).await;
             }
@@ -82,6 +85,7 @@ impl Controller {
         let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
         self.tables().prune(Timestamp::now(), &nodes);
         self.view.prune();
+        self.nodes.prune();
         self.return_stale_permits();
     }
 
@@ -103,6 +107,9 @@ impl Controller {
         if !labelled.is_empty() {
             let claimed = self.claimed();
             for node in &labelled {
+                if self.stop.is_cancelled() {
+                    return;
+                }
                 evicting.remove(&node.name_any());
                 if !claimed.contains(&node.name_any()) && self.is_stray(node).await && self.take_off(node).await {
                     evicting.insert(node.name_any(), Instant::now() - ASK_AGAIN);
@@ -128,6 +135,9 @@ impl Controller {
         let scope =
             Scope { provider: parsed.provider, account: parsed.account, region: parsed.region, resource_group: None };
         let (Some(survey), None) = self.view.survey(&scope) else { return false };
+        if survey.began.elapsed() > BELIEVED {
+            return false;
+        }
         {
             let tables = self.tables();
             let key = Key::Machine(place.clone());
@@ -164,12 +174,17 @@ impl Controller {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
-        match self.actor.unlabel(&name, &whose).await {
+        match self.actor.unlabel(&name, &whose, None).await {
             Done::Node(Some(written)) => {
+                // Somebody may have labelled it for another allocation meanwhile: then it is no stray.
+                let off = written.label(READY_LABEL).is_none();
                 self.nodes.wrote(*written);
-                true
+                off
             }
-            Done::Node(None) => false,
+            Done::Node(None) => {
+                self.nodes.gone(node.metadata.uid.clone());
+                false
+            }
             other => {
                 tracing::warn!(node = name, outcome = ?other, "taking a stray label off failed");
                 false

@@ -51,7 +51,8 @@ pub struct Tables {
     evictions: HashMap<String, Asked>,
     debts: HashMap<MachineId, Paying>,
     not_ready: HashMap<String, Timestamp>,
-    absent: HashMap<String, Timestamp>,
+    /// By machine: a Node of the same name may be another machine's.
+    absent: HashMap<ProviderId, Timestamp>,
 }
 
 /// A pod that was asked to go.
@@ -145,10 +146,11 @@ impl Tables {
 
     /// The deed was held back (a pod that came late, a node that could not be written): nothing was sent to the cloud.
     /// The attempt counts as spent, so that the next one waits for `retry`.
-    pub fn held_back(&mut self, ip: IpAddr, operation: Uuid, message: String, retry: Timestamp) {
+    pub fn held_back(&mut self, ip: IpAddr, operation: Uuid, message: String, now: Timestamp) {
         self.intents.ended(&ip, true);
         self.spent.insert(ip, operation);
-        let attempts = self.failures.get(&ip).map_or(0, |known| known.attempts);
+        let attempts = self.failures.get(&ip).map_or(1, |known| known.attempts.saturating_add(1));
+        let retry = now.checked_add(HELD_BACK.delay(attempts, 0.0)).unwrap_or(now);
         self.failures.insert(ip, Failure { kind: ErrorKind::Unavailable, message, attempts, retry });
     }
 
@@ -174,6 +176,11 @@ impl Tables {
         self.spent.get(&ip) == Some(&operation)
     }
 
+    /// The node cannot take the address now: others come first.
+    pub fn refuse(&mut self, ip: IpAddr, node: &str, now: Timestamp) {
+        self.refusals.entry(ip).or_default().insert(node.to_owned(), now);
+    }
+
     /// Nodes that refused the address a moment ago.
     pub fn refused(&mut self, ip: IpAddr, now: Timestamp) -> BTreeSet<String> {
         let Some(nodes) = self.refusals.get_mut(&ip) else { return BTreeSet::new() };
@@ -191,12 +198,12 @@ impl Tables {
     }
 
     /// Since when this process has missed the Node object (or seen it again).
-    pub fn seen_absent(&mut self, node: &str, absent: bool, now: Timestamp) -> Timestamp {
+    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, now: Timestamp) -> Timestamp {
         if !absent {
-            self.absent.remove(node);
+            self.absent.remove(machine);
             return now;
         }
-        *self.absent.entry(node.to_owned()).or_insert(now)
+        *self.absent.entry(machine.clone()).or_insert(now)
     }
 
     /// A pod was asked to go; `blocked` is why it may not yet.
@@ -289,7 +296,7 @@ impl Tables {
     pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
         self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
         self.not_ready.retain(|node, _| nodes.contains(node));
-        self.absent.retain(|node, since| !nodes.contains(node) && now.duration_since(*since) < ABSENCE);
+        self.absent.retain(|_, since| now.duration_since(*since) < ABSENCE);
     }
 }
 
@@ -297,6 +304,8 @@ impl Tables {
 const FORGET_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// A Node that is gone is remembered beyond the longest `failover.notReadySeconds`, 30 days.
 const ABSENCE: SignedDuration = SignedDuration::from_hours(31 * 24);
+/// A deed that was held back looks again soon at first: most pods that come late leave at once.
+const HELD_BACK: Backoff = Backoff { first: Duration::from_secs(3), most: Duration::from_secs(30) };
 /// A budget that allows nothing now is asked again after seconds, not at once and not after minutes.
 const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(30) };
 

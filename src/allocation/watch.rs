@@ -58,10 +58,17 @@ impl Wake {
         let bell = self.0.clone();
         stream::unfold((bell, all), |(bell, all)| async move {
             bell.rung.notified().await;
+            // What comes together is taken together; unlike a debounce this never waits longer.
+            tokio::time::sleep(TOGETHER).await;
             let names = bell.take(&all);
             Some((stream::iter(names), (bell, all)))
         })
         .flatten()
+    }
+
+    /// Forgets what was woken while nobody listened: a standby that leads now wakes everything anew.
+    pub fn reset(&self) {
+        self.0.with(|waiting| *waiting = Waiting::default());
     }
 
     pub fn all(&self) {
@@ -93,6 +100,8 @@ impl Bell {
                     woken.entry(object.name_any()).or_insert(since);
                 }
             }
+            // One that is gone has no pass.
+            woken.retain(|name, _| all.get(&ObjectRef::new(name)).is_some());
             let names = woken.keys().map(|name| ObjectRef::new(name)).collect();
             for (name, since) in woken {
                 waiting.queued.entry(name).or_insert(since);
@@ -105,6 +114,9 @@ impl Bell {
         look(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+/// Wakes within so long are taken together.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// Whether a watch has shown everything once. `Init` proves nothing: it comes before the list is asked for.
 #[derive(Clone, Default)]
@@ -259,7 +271,7 @@ mod tests {
         let wake = Wake::new();
         wake.one("a");
         assert!(wake.waited("a").is_none(), "not handed out yet");
-        let mut woken = Box::pin(wake.stream(listed(&[])));
+        let mut woken = Box::pin(wake.stream(listed(&["a"])));
         woken.next().await.unwrap();
         assert!(wake.waited("a").is_some());
         assert!(wake.waited("a").is_none(), "its pass has begun");

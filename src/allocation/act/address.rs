@@ -49,7 +49,7 @@ impl Actor {
         send_before: Timestamp,
         cut: Cut,
     ) -> Done {
-        match self.unlabel(node, &deed.allocation).await {
+        match self.unlabel(node, &deed.allocation, deed.left_by.as_deref()).await {
             Done::Node(Some(written)) => self.nodes.wrote(*written),
             Done::Node(None) => {}
             Done::NodeFailed(why) => return Done::HeldBack(why),

@@ -29,14 +29,14 @@ impl Actor {
         }
     }
 
-    /// Takes the labels off, unless another allocation has earned them.
-    pub async fn unlabel(&self, name: &str, allocation: &str) -> Done {
+    /// Takes the labels off, unless another allocation has earned them. `left_by`: one whose labels are nobody's any more.
+    pub async fn unlabel(&self, name: &str, allocation: &str, left_by: Option<&str>) -> Done {
         let node = match self.live_node(name).await {
             Ok(Some(node)) => node,
             Ok(None) => return Done::Node(None),
             Err(why) => return Done::NodeFailed(why),
         };
-        let others = node.label(ALLOCATION_LABEL).is_some_and(|whose| whose != allocation);
+        let others = node.label(ALLOCATION_LABEL).is_some_and(|whose| whose != allocation && Some(whose) != left_by);
         let none = [READY_LABEL, ALLOCATION_LABEL, ADDRESS_LABEL].iter().all(|key| node.label(key).is_none());
         if others || none {
             return Done::Node(Some(Box::new(node)));

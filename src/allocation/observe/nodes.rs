@@ -1,7 +1,7 @@
 //! What is read of Nodes: a slim type (images and the like are never parsed), and this process's own writes on top.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -149,22 +149,25 @@ impl SlimNode {
 pub struct Nodes {
     cache: Store<SlimNode>,
     own: Arc<Mutex<HashMap<String, SlimNode>>>,
+    /// Uids that the API server did not find: the cache may still show them.
+    gone: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Nodes {
     pub fn new(cache: Store<SlimNode>) -> Self {
-        Self { cache, own: Arc::default() }
+        Self { cache, own: Arc::default(), gone: Arc::default() }
     }
 
     /// The newest version known.
     pub fn get(&self, name: &str) -> Option<Arc<SlimNode>> {
         let cached = self.cache.get(&ObjectRef::new(name))?;
-        Some(self.newer(cached))
+        (!self.is_gone(&cached)).then(|| self.newer(cached))
     }
 
     /// All of them, by name.
     pub fn all(&self) -> Vec<Arc<SlimNode>> {
-        let mut all: Vec<_> = self.cache.state().into_iter().map(|node| self.newer(node)).collect();
+        let mut all: Vec<_> =
+            self.cache.state().into_iter().filter(|node| !self.is_gone(node)).map(|node| self.newer(node)).collect();
         all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         all
     }
@@ -172,6 +175,22 @@ impl Nodes {
     /// What a write of ours returned.
     pub fn wrote(&self, node: SlimNode) {
         self.lock().insert(node.name_any(), node);
+    }
+
+    /// The API server says that there is no such Node.
+    pub fn gone(&self, uid: Option<String>) {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).extend(uid);
+    }
+
+    /// Forgets what the cache knows by now as well.
+    pub fn prune(&self) {
+        let cached: HashSet<String> = self.cache.state().iter().filter_map(|node| node.uid()).collect();
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid| cached.contains(uid));
+    }
+
+    fn is_gone(&self, node: &SlimNode) -> bool {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        node.metadata.uid.as_ref().is_some_and(|uid| gone.contains(uid))
     }
 
     fn newer(&self, cached: Arc<SlimNode>) -> Arc<SlimNode> {

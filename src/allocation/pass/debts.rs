@@ -107,8 +107,11 @@ impl Controller {
             DebtState::Paying { ticket, permit } => (ticket, permit),
         };
         let scope = scope_at(&owed.machine.place, &subject.object.spec);
-        let (Some((operation, before)), Some(scope)) = (owed.attempt, scope) else { return };
-        let Some(cloud) = self.view.cloud(scope.provider).cloned() else { return };
+        let cloud = scope.as_ref().and_then(|scope| self.view.cloud(scope.provider).cloned());
+        let (Some((operation, before)), Some(scope), Some(cloud)) = (owed.attempt, scope, cloud) else {
+            self.tables().flights.end(ticket);
+            return;
+        };
         let order = Restore {
             scope: scope.clone(),
             machine: owed.machine.clone(),

@@ -1,10 +1,6 @@
 //! Beginning what was written, and what an ended effect leaves behind.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -89,8 +85,9 @@ impl Controller {
         match (done, cloudy) {
             (Done::Node(written), _) => {
                 tables.clear_failure(deed.ip);
-                if let Some(node) = written {
-                    self.nodes.wrote(*node);
+                match written {
+                    Some(node) => self.nodes.wrote(*node),
+                    None => self.nodes.gone(deed.node_uid.clone()),
                 }
             }
             (Done::Asked(asked), _) => {
@@ -125,8 +122,7 @@ impl Controller {
             }
             (Done::HeldBack(why), Some((_, _, operation, _))) => {
                 tracing::info!(crd = object.name_any(), ip = %deed.ip, why, "effect held back");
-                let retry = now.checked_add(HELD_BACK).unwrap_or(now);
-                tables.held_back(deed.ip, operation, why, retry);
+                tables.held_back(deed.ip, operation, why, now);
             }
             (Done::NodeFailed(why), _) => {
                 tracing::warn!(crd = object.name_any(), ip = %deed.ip, error = why, "effect failed");
@@ -168,9 +164,6 @@ impl Controller {
 fn count(attach: bool, name: &str, ended: Ended) {
     if attach { metrics::attached(name, ended) } else { metrics::detached(name, ended) }
 }
-
-/// A deed that was held back is tried again after so long.
-const HELD_BACK: Duration = Duration::from_secs(3);
 
 /// In [0, 1), from the operation ids' source of randomness.
 pub(super) fn rand_unit() -> f64 {

@@ -24,6 +24,12 @@ use crate::{
 
 impl Controller {
     pub(super) fn tell(&self, subject: &Subject, stored: &NetIPAllocation, turns: &[Turn], now: Timestamp) {
+        let known = subject.object.status.iter().flat_map(|status| &status.addresses);
+        let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
+        for unusable in subject.selection.unusable.iter().filter(|unusable| !known.contains(&unusable.text.as_str())) {
+            let note = format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why);
+            self.teller.warn(stored, "InvalidSpec", &unusable.text, note);
+        }
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
         for turn in turns {
             for step in &turn.steps {

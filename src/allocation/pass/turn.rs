@@ -30,6 +30,7 @@ use super::{
     entries::{Entries, scope_of, seats_of},
 };
 use crate::{
+    api,
     cloud::limits::Urgency,
     lifecycle::{
         flight,
@@ -121,7 +122,7 @@ impl Controller {
         for (entry, facts) in entries.known.iter().zip(facts.iter_mut()) {
             let moved_before = in_motion(entry, facts);
             facts.turn = moved_before || motion < most;
-            let mut turn = self.turn(subject, entry, facts, &scene.workload, &mut tables);
+            let mut turn = self.turn(subject, scene, entry, facts, &mut tables);
             if turn.deed.as_ref().is_some_and(|(deed, ..)| is_of_cloud(&deed.effect)) {
                 used.insert(subject_key(entry.ip));
             }
@@ -151,9 +152,9 @@ impl Controller {
     fn turn(
         self: &Arc<Self>,
         subject: &Subject,
+        scene: &Scene,
         entry: &Entry,
         facts: &mut Facts,
-        workload: &Workload,
         tables: &mut Tables,
     ) -> Turn {
         let has_permit = facts.permit;
@@ -194,15 +195,20 @@ impl Controller {
                     && let Some(ticket) = tables.begin(entry.ip, place)
                 {
                     let cause = Cause::of(turn.after.reason);
+                    let left_by = turn.after.node.as_ref().and_then(|name| {
+                        let whose = self.nodes.get(name)?.label(api::ALLOCATION_LABEL)?.to_owned();
+                        (whose != subject.name && !scene.claims.holds(&whose, name)).then_some(whose)
+                    });
                     let node_uid = turn.after.node.as_ref().and_then(|node| self.nodes.get(node)?.metadata.uid.clone());
                     let deed = Deed {
                         effect,
                         node_uid,
+                        left_by,
                         ip: entry.ip,
                         allocation: subject.name.clone(),
                         scope,
                         cloud,
-                        workload: workload.clone(),
+                        workload: scene.workload.clone(),
                         cause,
                         evict: cause.is_some_and(|cause| {
                             cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)
