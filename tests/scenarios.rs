@@ -147,8 +147,7 @@ fn every_edge_and_both_ways_to_be_forgotten_are_taken() {
 #[test]
 fn every_reason_that_a_decision_gives_is_shown() {
     // Said by the controller, around the machine: of entries that are no address or one too many, and of debts.
-    let outside =
-        [Reason::InvalidAddress, Reason::TooManyAddresses, Reason::Repairing, Reason::Restoring, Reason::RestoreFailed];
+    let outside = [Reason::InvalidAddress, Reason::TooManyAddresses, Reason::Restoring, Reason::RestoreFailed];
     let shown: BTreeSet<String> =
         lives().into_iter().filter_map(|(_, _, outcome)| outcome.ok()).flat_map(|shown| shown.reasons).collect();
     let missing: Vec<&Reason> =

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    decide::{facts::Claim, state::State},
+    decide::{
+        facts::Claim,
+        state::{Reason, State},
+    },
     memory::{self, Stored},
     tables::Uid,
 };
@@ -102,13 +105,13 @@ pub fn listed(allocation: &NetIPAllocation) -> (BTreeSet<IpAddr>, Vec<Unusable>)
     let mut unusable = Vec::new();
     for text in &allocation.spec.reserved_ips {
         match text.parse::<IpAddr>() {
-            Err(_) => unusable.push(Unusable { text: text.clone(), why: "is not an IP address".to_owned() }),
-            Ok(IpAddr::V6(_)) => unusable.push(Unusable {
-                text: text.clone(),
-                why: "is an IPv6 address; only IPv4 addresses can be kept on nodes".to_owned(),
-            }),
+            Err(_) => unusable.push(Unusable::invalid(text, "is not an IP address".to_owned())),
+            Ok(IpAddr::V6(_)) => unusable.push(Unusable::invalid(
+                text,
+                "is an IPv6 address; only IPv4 addresses can be kept on nodes".to_owned(),
+            )),
             Ok(ip) if !good.insert(ip) => {
-                unusable.push(Unusable { text: text.clone(), why: format!("names {ip} a second time; dropped") });
+                unusable.push(Unusable::invalid(text, format!("names {ip} a second time; dropped")));
             }
             Ok(_) => {}
         }
@@ -120,7 +123,21 @@ pub fn listed(allocation: &NetIPAllocation) -> (BTreeSet<IpAddr>, Vec<Unusable>)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     pub text: String,
+    /// What is wrong, and what to do.
     pub why: String,
+    pub reason: Reason,
+}
+
+impl Unusable {
+    fn invalid(text: &str, why: String) -> Self {
+        let why = format!("{why}; take it out of spec.reservedIPs");
+        Self { text: text.to_owned(), why, reason: Reason::InvalidAddress }
+    }
+
+    /// Words in status that a later pass writes anew from the spec.
+    pub fn is_told_anew(reason: Option<&str>) -> bool {
+        [Reason::InvalidAddress, Reason::TooManyAddresses].iter().any(|known| Some(known.as_str()) == reason)
+    }
 }
 
 #[cfg(test)]

@@ -498,7 +498,8 @@ fn perform_attach(entry: &Entry, node: &str, machine: &MachineId, operation: &Op
             send_before: operation.send_before,
             may_displace_own: entry.restore.is_some(),
         },
-        reason: entry.reason,
+        // The attempt before may have taken the machine's own address off and no further (P10).
+        reason: if operation.attempts > 0 && entry.restore.is_some() { Reason::Repairing } else { entry.reason },
         message: story::under_way(entry, operation),
     }
 }

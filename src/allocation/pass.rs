@@ -17,7 +17,7 @@ use kube_runtime::controller::Action;
 
 pub(super) use self::entries::seat;
 use self::{
-    debts::{DebtState, new_debt},
+    debts::{DebtState, new_debt, tell_debt},
     deeds::rand_unit,
     entries::{Entries, held_places, read_entries},
     turn::{Decided, Scene},
@@ -206,7 +206,7 @@ impl Controller {
         entries: &Entries,
         decided: Decided,
     ) -> Result<(Duration, Outcome), PassError> {
-        let Decided { turns, facts, plan, debts } = decided;
+        let Decided { mut turns, facts, plan, debts } = decided;
         let Scene { around, workload, .. } = scene;
         let (terminating, retain) = (subject.terminating, subject.retain);
         let mut owed: Vec<Owed> = debts
@@ -215,6 +215,9 @@ impl Controller {
             .map(|debt| debt.owed.clone())
             .collect();
         owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| new_debt(turn, facts)));
+        for turn in &mut turns {
+            tell_debt(&mut turn.after, &owed);
+        }
         for debt in owed.iter().filter(|owed| owed.attempt.is_none()) {
             self.tables().renew_debt(&debt.machine);
         }

@@ -27,7 +27,7 @@ pub struct Selection {
 impl Selection {
     /// `survey`: whole and good, if there is one. Without one nothing is known to have stopped matching (P3).
     pub fn of(object: &NetIPAllocation, survey: Option<&Survey>) -> Self {
-        let (listed, unusable) = claims::listed(object);
+        let (listed, mut unusable) = claims::listed(object);
         let Some(selector) = &object.spec.address_selector else {
             return Self { listed, unusable, ..Self::default() };
         };
@@ -42,6 +42,8 @@ impl Selection {
             .map(|(ip, _)| *ip)
             .collect();
         let kept = before.intersection(&now).count();
+        let (now, surplus) = within_limit(now, &listed, &before);
+        unusable.extend(surplus);
         let edited = object.status.as_ref().and_then(|status| status.observed_generation) != object.metadata.generation;
         let lost = before.len() - kept;
         if !edited && lost > 0 && lost * 2 > before.len() {
@@ -71,12 +73,37 @@ impl Selection {
     }
 }
 
+/// As many as an object may hold, those first that it holds already; of the others, some to be told.
+fn within_limit(
+    now: BTreeSet<IpAddr>,
+    listed: &BTreeSet<IpAddr>,
+    before: &BTreeSet<IpAddr>,
+) -> (BTreeSet<IpAddr>, Vec<Unusable>) {
+    let mut all: Vec<IpAddr> = now.difference(listed).copied().collect();
+    all.sort_by_key(|ip| (!before.contains(ip), *ip));
+    let surplus = all.split_off(all.len().min(MOST.saturating_sub(listed.len())));
+    let why = format!(
+        "is more than the {MOST} addresses that an object may hold; narrow spec.addressSelector or make a second allocation"
+    );
+    let told = surplus.iter().take(SURPLUS_TOLD);
+    let told = told.map(|ip| Unusable { text: ip.to_string(), why: why.clone(), reason: Reason::TooManyAddresses });
+    (all.into_iter().collect(), told.collect())
+}
+
+/// What a status of bearable size holds; the CRD refuses a longer list.
+const MOST: usize = 1024;
+/// So many of those beyond are named in status.
+const SURPLUS_TOLD: usize = 16;
+
 /// Addresses in status that the spec does not list: the selector brought them. Those that are on their way out already
 /// were judged when they left, and are not judged again.
 fn matched_before(object: &NetIPAllocation, listed: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
     let leaving = [Reason::NotMatched.as_str(), Reason::RemovedFromSpec.as_str()];
     let stored = object.status.iter().flat_map(|status| &status.addresses);
-    let stored = stored.filter(|entry| !leaving.contains(&entry.reason.as_deref().unwrap_or_default()));
+    let stored = stored.filter(|entry| {
+        !leaving.contains(&entry.reason.as_deref().unwrap_or_default())
+            && !Unusable::is_told_anew(entry.reason.as_deref())
+    });
     stored
         .filter_map(|entry| entry.ip.parse().ok())
         .filter(|ip: &IpAddr| !listed.contains(ip) && ip.is_ipv4())
@@ -166,6 +193,20 @@ mod tests {
         object.metadata.generation = Some(4);
         let selection = Selection::of(&object, Some(&lost));
         assert_eq!((selection.held.clone(), selection.of_address(ip(4), &object)), (None, Wanted::NotMatched));
+    }
+
+    #[test]
+    fn more_than_an_object_may_hold_are_told_and_those_that_it_holds_stay() {
+        let mut many = survey(&[], &[]);
+        let one = survey(&[2], &[]).addresses[&ip(2)].clone();
+        many.addresses = (0..1100_u32).map(|n| (IpAddr::from((0x0A00_0000 + n).to_be_bytes()), one.clone())).collect();
+        many.addresses.insert(ip(9), one);
+        let object = allocation(&[1, 9]);
+        let selection = Selection::of(&object, Some(&many));
+        assert_eq!(selection.wanted().len(), 1024);
+        assert!(selection.wanted().contains(&ip(9)), "it holds that one");
+        assert_eq!(selection.unusable.len(), 16);
+        assert!(selection.unusable.iter().all(|unusable| unusable.reason == Reason::TooManyAddresses));
     }
 
     #[test]

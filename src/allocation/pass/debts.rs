@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::super::{
     Controller,
     decide::{
-        facts::{Facts, Life, Mode},
-        state::State,
+        facts::{Entry, Facts, Life, Mode},
+        state::{Reason, State},
     },
     memory::{self, Owed},
     observe::{SEND_WINDOW, Subject, scope_at},
@@ -144,6 +144,18 @@ impl Controller {
             drop(permit);
             me.wake.one(&name);
         });
+    }
+}
+
+/// While a detached address waits, what its last node gets back is the news.
+pub(super) fn tell_debt(entry: &mut Entry, owed: &[Owed]) {
+    let told = matches!(entry.reason, Reason::Released | Reason::Restoring | Reason::RestoreFailed);
+    let left = entry.last_move.as_ref().and_then(|journey| journey.from.as_ref());
+    if entry.state == State::Detached
+        && told
+        && let Some(debt) = owed.iter().find(|debt| Some(&debt.node) == left)
+    {
+        entry.reason = if debt.retry.is_some() { Reason::RestoreFailed } else { Reason::Restoring };
     }
 }
 

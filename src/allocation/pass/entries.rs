@@ -6,10 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::super::{
-    decide::{
-        facts::Entry,
-        state::{Reason, State},
-    },
+    claims::Unusable,
+    decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
     observe::{Subject, scope_at},
     tables::Tables,
@@ -33,7 +31,7 @@ pub(super) fn read_entries(subject: &Subject) -> Entries {
     for stored in &status.addresses {
         match memory::read(stored) {
             // Not an address at all: told anew from the spec each time.
-            _ if stored.reason.as_deref() == Some(Reason::InvalidAddress.as_str()) => {}
+            _ if Unusable::is_told_anew(stored.reason.as_deref()) => {}
             Stored::Known(entry) if known.iter().all(|other| other.ip != entry.ip) => known.push(*entry),
             Stored::Known(_) => {}
             Stored::Foreign(status) => foreign.push(*status),

@@ -27,7 +27,7 @@ impl Controller {
         let known = subject.object.status.iter().flat_map(|status| &status.addresses);
         let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
         for unusable in subject.selection.unusable.iter().filter(|unusable| !known.contains(&unusable.text.as_str())) {
-            let note = format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why);
+            let note = format!("\"{}\" {}", unusable.text, unusable.why);
             self.teller.warn(stored, "InvalidSpec", &unusable.text, note);
         }
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);

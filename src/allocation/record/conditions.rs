@@ -95,8 +95,8 @@ fn unusable_entry(unusable: &Unusable, old: &NetIPAllocationStatus, now: Timesta
     let since = old.addresses.iter().find(|entry| entry.ip == ip && entry.state == "Unassigned");
     AddressStatus {
         state: State::Unassigned.shown().to_owned(),
-        reason: Some(Reason::InvalidAddress.as_str().to_owned()),
-        message: Some(clip(&format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why), 1024)),
+        reason: Some(unusable.reason.as_str().to_owned()),
+        message: Some(clip(&format!("\"{}\" {}", unusable.text, unusable.why), 1024)),
         last_transition_time: since.and_then(|entry| entry.last_transition_time.clone()).or(Some(Time(now))),
         ip,
         ..AddressStatus::default()
@@ -277,11 +277,7 @@ fn of_reason(reason: Reason) -> (&'static str, &'static str) {
 fn addresses_valid(picture: &Picture<'_>) -> Said {
     let said = |status, reason: &str, message: String| Said::new("AddressesValid", status, reason, message);
     if let Some(unusable) = picture.unusable.first() {
-        return said(
-            "False",
-            "InvalidSpec",
-            format!("\"{}\" {}; take it out of spec.reservedIPs", unusable.text, unusable.why),
-        );
+        return said("False", "InvalidSpec", format!("\"{}\" {}", unusable.text, unusable.why));
     }
     if let Some(held) = picture.held {
         return said("Unknown", "SelectorLost", held.to_owned());
