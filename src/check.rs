@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::{
     allocation::observe::nodes::SlimNode,
     api::{GROUP, NetIPAllocation},
-    cloud::{Finding, Provider, Scope},
+    cloud::{Finding, Place, Provider, Scope},
     run,
     settings::Settings,
 };
@@ -137,11 +137,6 @@ async fn scopes(client: &Client) -> BTreeSet<Scope> {
         .iter()
         .filter_map(|node| node.place()?.place())
         .filter(|place| place.provider == Provider::Gcp)
-        .map(|place| Scope {
-            provider: place.provider,
-            account: place.account,
-            region: place.region,
-            resource_group: None,
-        })
+        .map(Place::scope)
         .collect()
 }

@@ -112,6 +112,13 @@ pub struct Place {
     pub machine: String,
 }
 
+impl Place {
+    /// The account and region in which the machine stands, all resource groups of it.
+    pub fn scope(self) -> Scope {
+        Scope { provider: self.provider, account: self.account, region: self.region, resource_group: None }
+    }
+}
+
 impl ProviderId {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())

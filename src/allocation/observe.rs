@@ -74,6 +74,18 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Where an entry is read and changed: where its machine stands, whatever the spec says by now. An edit of project or
+    /// region must not make an address that sits where it sat look gone.
+    ///
+    /// # Errors
+    /// The sentence for status, where neither entry nor spec nor nodes say it.
+    pub fn scope_of(&self, entry: &Entry) -> Result<Scope, String> {
+        match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &self.object.spec)) {
+            Some(scope) => Ok(scope),
+            None => self.scope.clone(),
+        }
+    }
+
     /// A survey is asked for anew a little before the interval is over, so that one serves each pass.
     pub fn survey_age(&self) -> Duration {
         self.interval.mul_f32(0.9)
@@ -141,8 +153,7 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
 
 /// The account and region in which a machine stands.
 pub fn scope_at(machine: &ProviderId, spec: &api::NetIPAllocationSpec) -> Option<Scope> {
-    let Place { provider, account, region, .. } = machine.place()?;
-    Some(Scope { provider, account, region, resource_group: spec.cloud.resource_group.clone() })
+    Some(Scope { resource_group: spec.cloud.resource_group.clone(), ..machine.place()?.scope() })
 }
 
 /// One pass's eyes: everything that is needed to make facts, with the tables locked by the caller.
@@ -163,19 +174,10 @@ impl Eyes<'_> {
         entries.iter().map(|entry| self.of(entry, frozen, tables)).collect()
     }
 
-    /// Where an entry is read and changed: where its machine stands, whatever the spec says by now. An edit of project or
-    /// region must not make an address that sits where it sat look gone.
-    pub fn scope_of(&self, entry: &Entry) -> Result<Scope, String> {
-        match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &self.subject.object.spec)) {
-            Some(scope) => Ok(scope),
-            None => self.subject.scope.clone(),
-        }
-    }
-
     fn of(&self, entry: &Entry, frozen: bool, tables: &mut Tables) -> Facts {
         let spec = &self.subject.object.spec;
         let now = self.around.now;
-        if let (Some(operation), Ok(scope)) = (&entry.operation, self.scope_of(entry)) {
+        if let (Some(operation), Ok(scope)) = (&entry.operation, self.subject.scope_of(entry)) {
             tables.intents.seen(&entry.ip, operation.id, dead_at(operation, scope.provider, now), false);
         }
         let place = entry.machine.as_ref().map(|machine| &machine.place);
@@ -222,7 +224,7 @@ impl Eyes<'_> {
     fn read(&self, entry: &Entry, tables: &Tables) -> Read {
         let unknown = |why: String| Read { place: Whereabouts::Unknown(why), live: false };
         let unasked = |why: String| Read { place: Whereabouts::Unasked(why), live: false };
-        let scope = match &self.scope_of(entry) {
+        let scope = match &self.subject.scope_of(entry) {
             Ok(scope) => scope.clone(),
             Err(why) => return unasked(why.clone()),
         };

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     api::{ALLOCATION_LABEL, READY_LABEL},
-    cloud::Scope,
+    cloud::Place,
     metrics::NodeGauges,
 };
 
@@ -131,9 +131,7 @@ impl Controller {
     /// names no allocation of another release.
     async fn is_stray(&self, node: &SlimNode) -> bool {
         let Some(place) = node.place() else { return false };
-        let Some(parsed) = place.place() else { return false };
-        let scope =
-            Scope { provider: parsed.provider, account: parsed.account, region: parsed.region, resource_group: None };
+        let Some(scope) = place.place().map(Place::scope) else { return false };
         let (Some(survey), None) = self.view.survey(&scope) else { return false };
         if survey.began.elapsed() > BELIEVED {
             return false;

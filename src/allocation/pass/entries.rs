@@ -9,12 +9,12 @@ use super::super::{
     claims::Unusable,
     decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
-    observe::{Subject, scope_at},
+    observe::Subject,
     tables::Tables,
 };
 use crate::{
     api::{AddressStatus, NetIPAllocation},
-    cloud::{MachineId, ProviderId, Scope},
+    cloud::{MachineId, ProviderId},
 };
 
 /// What is known when a pass begins to decide.
@@ -95,11 +95,3 @@ pub(super) fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatu
 
 /// Sits on a machine that no address of ours may take: it is owed one of its own.
 const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-
-/// Where an entry is read and changed: where its machine stands, else what the spec says.
-pub(super) fn scope_of(entry: &Entry, subject: &Subject) -> Result<Scope, String> {
-    match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &subject.object.spec)) {
-        Some(scope) => Ok(scope),
-        None => subject.scope.clone(),
-    }
-}

@@ -27,7 +27,7 @@ use super::super::{
 };
 use super::{
     debts::Debt,
-    entries::{Entries, scope_of, seats_of},
+    entries::{Entries, seats_of},
 };
 use crate::{
     api,
@@ -165,7 +165,7 @@ impl Controller {
             && is_of_cloud(effect)
             && !has_permit
         {
-            if let Ok(scope) = scope_of(&made.entry, subject) {
+            if let Ok(scope) = subject.scope_of(&made.entry) {
                 self.ask_permit(&subject.name, &subject_key(entry.ip), &scope, urgency(entry, facts));
             }
             made = pass::run::<Address>(entry.clone(), facts);
@@ -190,7 +190,7 @@ impl Controller {
         match made.end {
             End::Perform(effect) => {
                 let place = turn.after.machine.as_ref().map(|machine| machine.place.clone());
-                if let (Some(place), Ok(scope)) = (place, scope_of(&turn.after, subject))
+                if let (Some(place), Ok(scope)) = (place, subject.scope_of(&turn.after))
                     && let Some(cloud) = self.view.cloud(scope.provider).cloned()
                     && let Some(ticket) = tables.begin(entry.ip, place)
                 {
