@@ -14,8 +14,10 @@ pub mod limits;
 pub mod metered;
 
 use std::{
-    collections::BTreeMap,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
     fmt,
+    hash::{Hash, Hasher},
     net::IpAddr,
     str::FromStr,
     sync::Arc,
@@ -63,6 +65,15 @@ impl Provider {
         }
     }
 
+    /// How much later than its end a change may still be missing from what the cloud shows (R1). EC2 is eventually
+    /// consistent (Amazon EC2 API Reference, "Eventual consistency"); the answer to the change itself is the truth.
+    pub fn read_lag(self) -> Duration {
+        match self {
+            Provider::Aws => Duration::from_secs(30),
+            Provider::Gcp | Provider::Azure => Duration::ZERO,
+        }
+    }
+
     /// How long after a request's last permitted instant the cloud may still let it take effect (F5).
     pub fn settle_time(self) -> Duration {
         match self {
@@ -97,16 +108,25 @@ impl fmt::Display for Scope {
 }
 
 /// Where a machine stands: the text of a Node's `spec.providerID`, for example `gce://PROJECT/ZONE/NAME`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProviderId(String);
+///
+/// Two texts of one machine are equal: an EC2 instance by its id alone, because an address names its holder without the
+/// zone; an Azure machine in any case, because the Node, the address and the interface each spell it their own way.
+#[derive(Clone, Debug)]
+pub struct ProviderId {
+    text: String,
+    /// What is compared; the text itself where that is empty.
+    key: String,
+}
 
 /// What a provider ID says, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub provider: Provider,
-    /// GCP project, Azure subscription; empty on AWS, whose provider IDs do not name the account.
+    /// GCP project; Azure subscription in lower case; empty on AWS, whose provider IDs do not name the account.
     pub account: String,
+    /// Empty on Azure, whose provider IDs do not name the region.
     pub region: String,
+    /// Empty on Azure.
     pub zone: String,
     /// Name or id of the machine, unique within account and zone.
     pub machine: String,
@@ -121,20 +141,44 @@ impl Place {
 
 impl ProviderId {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let text = text.into();
+        let key = match ec2_instance(&text) {
+            Some((_, instance)) => instance.to_owned(),
+            None if text.starts_with("azure://") => text.to_lowercase(),
+            None => String::new(),
+        };
+        Self { text, key }
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// What the text says, or `None` for a form that no supported cloud uses.
     ///
-    /// Forms: `gce://PROJECT/ZONE/NAME` (cloud-provider-gcp). A URL parser will not do: domain-scoped projects
-    /// contain a colon (`example.com:project`).
+    /// Forms: `gce://PROJECT/ZONE/NAME` (cloud-provider-gcp), `aws:///ZONE/i-…` (cloud-provider-aws),
+    /// `azure:///subscriptions/SUB/resourceGroups/GROUP/providers/Microsoft.Compute/virtualMachines/NAME`
+    /// (cloud-provider-azure). A URL parser will not do: domain-scoped projects contain a colon (`example.com:project`).
     pub fn place(&self) -> Option<Place> {
-        let rest = self.0.strip_prefix("gce://")?;
-        let mut parts = rest.split('/');
+        if let Some((zone, instance)) = ec2_instance(&self.text) {
+            return Some(Place {
+                provider: Provider::Aws,
+                account: String::new(),
+                region: ec2_region(zone)?.to_owned(),
+                zone: zone.to_owned(),
+                machine: instance.to_owned(),
+            });
+        }
+        if let Some((subscription, machine)) = azure_machine(&self.text) {
+            return Some(Place {
+                provider: Provider::Azure,
+                account: subscription.to_lowercase(),
+                region: String::new(),
+                zone: String::new(),
+                machine: machine.to_owned(),
+            });
+        }
+        let mut parts = self.text.strip_prefix("gce://")?.split('/');
         let (project, zone, name) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() || project.is_empty() || name.is_empty() {
             return None;
@@ -151,11 +195,102 @@ impl ProviderId {
             machine: name.to_owned(),
         })
     }
+
+    /// Why a machine of a supported cloud can never take an address, and what to use instead.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        let lower = self.text.to_lowercase();
+        if lower.starts_with("eks-hybrid://") {
+            Some("an EKS hybrid node is no EC2 instance, so AWS cannot put an address on it; use EC2 nodes")
+        } else if lower.starts_with("aws://")
+            && lower.rsplit('/').next().is_some_and(|last| last.starts_with("fargate-"))
+        {
+            Some("a Fargate node has no network interface of yours to put an address on; use EC2 nodes")
+        } else if lower.starts_with("azure://") && lower.contains("/virtualmachinescalesets/") {
+            Some(
+                "Azure cannot attach a reserved IP to a Uniform scale-set instance; use a VirtualMachines or Flexible pool, or a node public IP prefix",
+            )
+        } else if self.place().is_some_and(|place| place.provider == Provider::Gcp && place.machine.starts_with("gk3-"))
+        {
+            Some(
+                "the machines of GKE Autopilot are Google's and take no address of yours; use a GKE Standard node pool",
+            )
+        } else {
+            None
+        }
+    }
+
+    fn key(&self) -> &str {
+        if self.key.is_empty() { &self.text } else { &self.key }
+    }
+}
+
+impl PartialEq for ProviderId {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for ProviderId {}
+
+impl PartialOrd for ProviderId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ProviderId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl Hash for ProviderId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// Zone and instance of `aws:///ZONE/i-…` (also seen with two slashes, and without a zone where an address names its
+/// holder).
+fn ec2_instance(text: &str) -> Option<(&str, &str)> {
+    let path = text.strip_prefix("aws://")?.trim_start_matches('/');
+    let (zone, instance) = path.rsplit_once('/').unwrap_or(("", path));
+    let digits = instance.strip_prefix("i-")?;
+    let is_hex = !digits.is_empty() && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_hex && !zone.contains('/')).then_some((zone, instance))
+}
+
+/// `us-west-2` of `us-west-2a`, of the local zone `us-west-2-lax-1a` and of `us-gov-west-1b`'s kind: up to the first number.
+fn ec2_region(zone: &str) -> Option<&str> {
+    let number = zone.match_indices('-').find(|(at, _)| {
+        zone.get(at + 1..).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    })?;
+    let rest = zone.get(number.0 + 1..)?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    zone.get(..number.0 + 1 + digits)
+}
+
+/// Subscription and name, whatever the case of the words between them.
+fn azure_machine(text: &str) -> Option<(&str, &str)> {
+    let path = text.strip_prefix("azure:///")?;
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        [s, subscription, g, group, p, compute, v, name]
+            if s.eq_ignore_ascii_case("subscriptions")
+                && g.eq_ignore_ascii_case("resourceGroups")
+                && p.eq_ignore_ascii_case("providers")
+                && compute.eq_ignore_ascii_case("Microsoft.Compute")
+                && v.eq_ignore_ascii_case("virtualMachines")
+                && [subscription, group, name].iter().all(|part| !part.is_empty()) =>
+        {
+            Some((subscription, name))
+        }
+        _ => None,
+    }
 }
 
 impl fmt::Display for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -203,6 +338,35 @@ pub enum Holder {
     Foreign(String),
 }
 
+/// On which of its region's machines an address can be put.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// All.
+    #[default]
+    Region,
+    /// Those in these zones, as in the node label `topology.kubernetes.io/zone`, and those in no zone (Azure).
+    Zones(BTreeSet<String>),
+    /// Those in the zones of this network border group (AWS): the region, or the name of a local zone's group.
+    BorderGroup(String),
+}
+
+impl Reach {
+    /// Whether an address of this reach can be put on a machine in the zone; the cloud has the last word.
+    pub fn covers(&self, zone: &str) -> bool {
+        match self {
+            Reach::Region => true,
+            Reach::Zones(zones) => zones.contains(zone) || !is_zone(zone),
+            // `us-west-2-lax-1a` is of group `us-west-2-lax-1`, `us-west-2a` of the region's.
+            Reach::BorderGroup(group) => zone.trim_end_matches(|last: char| last.is_ascii_lowercase()) == group,
+        }
+    }
+}
+
+/// Azure gives a machine in no zone a number for its fault domain as label, or nothing.
+fn is_zone(zone: &str) -> bool {
+    !zone.is_empty() && zone.bytes().any(|byte| !byte.is_ascii_digit())
+}
+
 /// One reserved address as the cloud shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
@@ -211,6 +375,7 @@ pub struct Reservation {
     pub name: String,
     /// GCP network tier (`PREMIUM`, `STANDARD`), which an access config must repeat.
     pub network_tier: Option<String>,
+    pub reach: Reach,
     /// Labels (GCP) or tags (AWS, Azure).
     pub tags: BTreeMap<String, String>,
 }
@@ -426,8 +591,12 @@ impl ErrorKind {
         match self {
             ErrorKind::NotFound => "check that the address and the machine exist in this account and region",
             ErrorKind::Conflict => "something else holds it; free it there or take it out of the spec",
-            ErrorKind::Denied => "grant the operator the missing permission (docs/gcp.md lists all of them)",
-            ErrorKind::Unauthenticated => "check the operator's cloud credentials",
+            ErrorKind::Denied => {
+                "grant the operator the missing permission; `ip-address-controller check` prints the command, docs/ lists all for each cloud"
+            }
+            ErrorKind::Unauthenticated => {
+                "check the operator's cloud credentials; `ip-address-controller check` says what it found"
+            }
             ErrorKind::Throttled => "nothing to do: retried at a slower pace",
             ErrorKind::Quota => "raise the cloud quota or free what uses it up",
             ErrorKind::Unsupported => "use a node of a kind that the docs list as supported",
@@ -461,5 +630,78 @@ impl CloudError {
     pub fn unsettled(mut self) -> Self {
         self.settled = false;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM: &str =
+        "azure:///subscriptions/0a1b/resourceGroups/mc_prod/providers/Microsoft.Compute/virtualMachines/aks-sip-1";
+
+    fn place(text: &str) -> Option<(String, String, String, String)> {
+        let Place { account, region, zone, machine, .. } = ProviderId::new(text).place()?;
+        Some((account, region, zone, machine))
+    }
+
+    fn told(account: &str, region: &str, zone: &str, machine: &str) -> Option<(String, String, String, String)> {
+        Some((account.to_owned(), region.to_owned(), zone.to_owned(), machine.to_owned()))
+    }
+
+    #[test]
+    fn a_provider_id_says_where_the_machine_stands() {
+        assert_eq!(
+            place("gce://example.com:prod/us-west1-a/node-1"),
+            told("example.com:prod", "us-west1", "us-west1-a", "node-1")
+        );
+        assert_eq!(place("aws:///us-west-2a/i-0abc12"), told("", "us-west-2", "us-west-2a", "i-0abc12"));
+        assert_eq!(place("aws://us-gov-west-1b/i-0abc12"), told("", "us-gov-west-1", "us-gov-west-1b", "i-0abc12"));
+        assert_eq!(place("aws:///us-west-2-lax-1a/i-0abc12"), told("", "us-west-2", "us-west-2-lax-1a", "i-0abc12"));
+        assert_eq!(place(VM), told("0a1b", "", "", "aks-sip-1"));
+        assert_eq!(place(&VM.to_uppercase().replace("AZURE", "azure")), told("0a1b", "", "", "AKS-SIP-1"));
+    }
+
+    #[test]
+    fn what_is_no_machine_of_a_supported_kind_says_nothing_and_is_told_why() {
+        let uniform = VM.replace("virtualMachines/aks-sip-1", "virtualMachineScaleSets/pool/virtualMachines/3");
+        for (text, word) in [
+            ("aws:///us-west-2a/0123abcd/fargate-ip-10-0-1-2.ec2.internal", Some("Fargate")),
+            ("eks-hybrid:///us-west-2/prod/mi-0123", Some("hybrid")),
+            (uniform.as_str(), Some("Uniform")),
+            ("kind://docker/kind/kind-worker", None),
+            ("aws:///us-west-2a/i-", None),
+            ("gce://prod/node-1", None),
+        ] {
+            assert_eq!(place(text), None, "{text}");
+            let why = ProviderId::new(text).unsupported();
+            assert_eq!(why.is_some(), word.is_some(), "{text}: {why:?}");
+            assert!(word.is_none_or(|word| why.is_some_and(|why| why.contains(word))), "{text}: {why:?}");
+        }
+        assert!(
+            ProviderId::new("gce://prod/us-west1-a/gk3-auto-1")
+                .unsupported()
+                .is_some_and(|why| why.contains("Autopilot"))
+        );
+        assert_eq!(ProviderId::new(VM).unsupported(), None);
+    }
+
+    #[test]
+    fn two_texts_of_one_machine_are_equal() {
+        let same = |a: &str, b: &str| ProviderId::new(a) == ProviderId::new(b);
+        assert!(same("aws:///us-west-2a/i-0abc12", "aws:///i-0abc12"));
+        assert!(!same("aws:///us-west-2a/i-0abc12", "aws:///us-west-2a/i-0abc13"));
+        assert!(same(VM, &VM.replace("mc_prod", "MC_Prod").replace("aks-sip", "AKS-sip")));
+        assert!(!same("gce://prod/us-west1-a/node-1", "gce://prod/us-west1-a/Node-1"));
+    }
+
+    #[test]
+    fn an_address_reaches_the_zones_that_it_was_reserved_for() {
+        let zonal = Reach::Zones(BTreeSet::from(["westeurope-1".to_owned()]));
+        assert!(zonal.covers("westeurope-1") && zonal.covers("0") && zonal.covers("") && !zonal.covers("westeurope-2"));
+        let group = |name: &str| Reach::BorderGroup(name.to_owned());
+        assert!(group("us-west-2").covers("us-west-2b") && !group("us-west-2").covers("us-west-2-lax-1a"));
+        assert!(group("us-west-2-lax-1").covers("us-west-2-lax-1a") && !group("us-west-2-lax-1").covers("us-west-2a"));
+        assert!(Reach::Region.covers("anywhere"));
     }
 }

@@ -166,11 +166,15 @@ impl State {
         let machine_id = self.inventory.machine(change.machine()).map_or(0, |machine| machine.id);
         let done = self.inventory.apply(change)?;
         match done {
-            Done::Attached(External { ip: Some(ip), reserved: true, .. }) if by == Actor::Api => {
-                let count = self.ledger.attaches.entry(ip).or_default();
-                *count = count.saturating_add(1);
+            Done::Attached { external, displaced } => {
+                if let Some(displaced) = displaced {
+                    self.removed(change.machine().clone(), machine_id, &displaced, by);
+                }
+                if let (Some(ip), true, Actor::Api) = (external.ip, external.reserved, by) {
+                    let count = self.ledger.attaches.entry(ip).or_default();
+                    *count = count.saturating_add(1);
+                }
             }
-            Done::Attached(_) => {}
             Done::Detached(external) => self.removed(change.machine().clone(), machine_id, &external, by),
         }
         self.witness();

@@ -44,8 +44,14 @@ fn key(name: &str) -> MachineKey {
 }
 
 async fn attach(world: &World, name: &str) -> Answer<Operation> {
-    let change =
-        Change::Attach { machine: key(name), config: "nia".to_owned(), ip: Some(ip()), tier: Tier::Premium, ptr: None };
+    let change = Change::Attach {
+        machine: key(name),
+        config: "nia".to_owned(),
+        ip: Some(ip()),
+        tier: Tier::Premium,
+        ptr: None,
+        displace: false,
+    };
     world.submit(ask("attach", name), None, change).await
 }
 

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{AddressSelector, AddressStatus, NetIPAllocationSpec, NetIPAllocationStatus},
-        cloud::{Holder, Reservation},
+        cloud::{Holder, Reach, Reservation},
     };
 
     fn ip(last: u8) -> IpAddr {
@@ -133,6 +133,7 @@ mod tests {
             holder: Holder::Free,
             name: String::new(),
             network_tier: None,
+            reach: Reach::default(),
             tags: BTreeMap::from([("pool".to_owned(), tag.to_owned())]),
         };
         let addresses = tagged

@@ -92,7 +92,10 @@ impl World {
             state.free(ip);
             state.strip(&machine);
             let config = "outsider".to_owned();
-            state.apply(&Change::Attach { machine, config, ip: Some(ip), tier, ptr: None }, Actor::Outsider)
+            state.apply(
+                &Change::Attach { machine, config, ip: Some(ip), tier, ptr: None, displace: false },
+                Actor::Outsider,
+            )
         })
     }
 

@@ -210,8 +210,9 @@ impl NewMachine {
 /// A change of a machine's primary interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Put a reserved address on it, or an ephemeral one where `ip` is `None`.
-    Attach { machine: MachineKey, config: String, ip: Option<IpAddr>, tier: Tier, ptr: Option<String> },
+    /// Put a reserved address on it, or an ephemeral one where `ip` is `None`. What sits there goes with `displace`,
+    /// and without it the change is refused.
+    Attach { machine: MachineKey, config: String, ip: Option<IpAddr>, tier: Tier, ptr: Option<String>, displace: bool },
     /// Take off what the configuration of this name holds.
     Detach { machine: MachineKey, config: String },
 }
@@ -228,7 +229,7 @@ impl Change {
 /// What a change of an interface did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    Attached(External),
+    Attached { external: External, displaced: Option<External> },
     Detached(External),
 }
 
@@ -398,8 +399,8 @@ impl Inventory {
     pub fn accepts(&self, change: &Change) -> Result<(), Refusal> {
         let machine = self.machine_or_refusal(change.machine())?;
         match change {
-            Change::Attach { ip, tier, .. } => {
-                if machine.external.is_some() {
+            Change::Attach { ip, tier, displace, .. } => {
+                if machine.external.is_some() && !displace {
                     return Err(Refusal::SeatTaken);
                 }
                 let Some(ip) = *ip else { return Ok(()) };
@@ -429,8 +430,9 @@ impl Inventory {
     pub fn apply(&mut self, change: &Change) -> Result<Done, Refusal> {
         self.accepts(change)?;
         let done = match change {
-            Change::Attach { machine, config, ip, tier, ptr } => {
-                let running = self.machine_or_refusal(machine)?.power.keeps_ephemeral();
+            Change::Attach { machine, config, ip, tier, ptr, .. } => {
+                let target = self.machine_or_refusal(machine)?;
+                let (running, displaced) = (target.power.keeps_ephemeral(), target.external.clone());
                 if let Some(ip) = *ip {
                     match self.holder(ip) {
                         None | Some(Holder::Nobody) => {}
@@ -440,13 +442,14 @@ impl Inventory {
                         Some(Holder::Foreign(by)) => return Err(Refusal::InUse { ip, by }),
                     }
                 }
-                Done::Attached(External {
+                let external = External {
                     config: config.clone(),
                     ip: ip.or_else(|| running.then(|| self.ephemeral_ip())),
                     reserved: ip.is_some(),
                     tier: *tier,
                     ptr: ptr.clone(),
-                })
+                };
+                Done::Attached { external, displaced }
             }
             Change::Detach { machine, config } => match self.machine_or_refusal(machine)?.external.clone() {
                 Some(external) => Done::Detached(external),
@@ -458,7 +461,7 @@ impl Inventory {
         if let Some(machine) = self.machines.get_mut(change.machine()) {
             machine.generation = machine.generation.wrapping_add(1);
             machine.external = match &done {
-                Done::Attached(external) => Some(external.clone()),
+                Done::Attached { external, .. } => Some(external.clone()),
                 Done::Detached(_) => None,
             };
         }

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::{
-    Cloud, CloudError, ErrorKind, Holder, Provider, ProviderId, Reservation, Scope, Seat, Survey, Verified,
+    Cloud, CloudError, ErrorKind, Holder, Provider, ProviderId, Reach, Reservation, Scope, Seat, Survey, Verified,
     Whereabouts,
     limits::{Limits, Urgency},
 };
@@ -121,6 +121,7 @@ impl CloudView {
             holder: verified.holder.clone(),
             name: String::new(),
             network_tier: None,
+            reach: Reach::default(),
             tags: Default::default(),
         };
         let answer = Answer { began: verified.began, result: Ok(Whereabouts::Here(reservation)) };

@@ -283,7 +283,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cloud::{Closed, Power, Provider, ProviderId, gcp::translate::Config};
+    use crate::cloud::{Closed, Power, Provider, ProviderId, Reach, gcp::translate::Config};
 
     struct Open;
 
@@ -332,6 +332,7 @@ mod tests {
             holder,
             name: "sip-1".to_owned(),
             network_tier: Some("STANDARD".to_owned()),
+            reach: Reach::default(),
             tags: Default::default(),
         }
     }

@@ -9,7 +9,9 @@ use google_cloud_compute_v1::model::{
     instance::Status as MachineStatus,
 };
 
-use crate::cloud::{CloudError, ErrorKind, Holder, MachineId, Own, Place, Power, Provider, ProviderId, Reservation};
+use crate::cloud::{
+    CloudError, ErrorKind, Holder, MachineId, Own, Place, Power, Provider, ProviderId, Reach, Reservation,
+};
 
 /// The primary interface by the name that Compute Engine gives it; the only one that we touch.
 pub(super) const PRIMARY: &str = "nic0";
@@ -65,6 +67,7 @@ pub(super) fn reservation(address: &Address) -> Option<(IpAddr, Reservation)> {
         holder: holder(address),
         name: address.name.clone().unwrap_or_default(),
         network_tier: word(address.network_tier.as_ref().and_then(|tier| tier.name())),
+        reach: Reach::default(),
         tags: address.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
     };
     Some((ip, reservation))

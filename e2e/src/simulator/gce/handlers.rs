@@ -237,6 +237,7 @@ async fn add_access_config(routed: &Routed, world: &World) -> Result<Value, Fail
         ip,
         tier,
         ptr: text(&body, "publicPtrDomainName")?.filter(|_| wants_ptr),
+        displace: false,
     };
     let mut ask = routed.ask();
     if ip.is_some() {
