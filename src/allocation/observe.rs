@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     api::{self, NetIPAllocation},
-    cloud::{self, CloudError, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
+    cloud::{self, CloudError, ErrorKind, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
 };
 
 /// An intent may be sent for so long after it was written.
@@ -81,6 +81,12 @@ impl Subject {
     /// The sentence for status, where neither entry nor spec nor nodes say it.
     pub fn scope_of(&self, entry: &Entry) -> Result<Scope, String> {
         match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &self.object.spec)) {
+            // An Azure machine does not say its region: an address of its subscription is looked for where spec or nodes
+            // say, and the provider finds it wherever it sits.
+            Some(scope) if scope.region.is_empty() => {
+                let region = self.scope.as_ref().map(|own| own.region.clone()).map_err(Clone::clone)?;
+                Ok(Scope { region, ..scope })
+            }
             Some(scope) => Ok(scope),
             None => self.scope.clone(),
         }
@@ -128,21 +134,32 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
         Some(api::ProviderName::Azure) => Provider::Azure,
         None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
     };
-    let selected =
-        nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.place()?.place());
-    let place = selected.chain(held.iter().filter_map(ProviderId::place)).find(|place| {
-        place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region)
+    let selected = nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.location());
+    let held_at = |machine: &ProviderId| {
+        let node = nodes.iter().find(|node| node.place().as_ref() == Some(machine));
+        node.map_or_else(|| machine.place(), |node| node.location())
+    };
+    let place = selected.chain(held.iter().filter_map(held_at)).find(|place| {
+        place.provider == provider
+            && spec.cloud.region.as_ref().is_none_or(|region| place.region.is_empty() || *region == place.region)
     });
     let from_nodes = |get: fn(Place) -> String, field: &str| {
-        place.clone().map(get).ok_or_else(|| {
+        let said = place.clone().map(get).filter(|said| !said.is_empty() || provider == Provider::Aws);
+        said.ok_or_else(|| {
             format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
         })
     };
     let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
-        (Some(account), _) | (None, Some(account)) => account.clone(),
-        (None, None) => {
-            from_nodes(|place| place.account, if provider == Provider::Gcp { "project" } else { "region" })?
-        }
+        (Some(account), _) => account.clone(),
+        (None, Some(account)) => account.to_lowercase(),
+        (None, None) => from_nodes(
+            |place| place.account,
+            match provider {
+                Provider::Gcp => "project",
+                Provider::Aws => "region",
+                Provider::Azure => "subscriptionID",
+            },
+        )?,
     };
     let region = match &spec.cloud.region {
         Some(region) => region.clone(),
@@ -230,7 +247,7 @@ impl Eyes<'_> {
         };
         let scope = &scope;
         if self.view.cloud(scope.provider).is_none() {
-            return unasked(format!("this version of the operator has no provider {}", scope.provider));
+            return unasked(self.view.why_not(scope.provider));
         }
         let keys: Vec<Key> = std::iter::once(Key::Address(entry.ip))
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
@@ -242,9 +259,12 @@ impl Eyes<'_> {
             .as_ref()
             .filter(|survey| counts(survey.began) && survey.began.elapsed() < self.subject.blind_after());
         let listed = survey.and_then(|survey| Some((survey.began, survey.addresses.get(&entry.ip)?)));
-        // An answer by id that a later survey has overtaken stays overtaken, even when that survey is too old to be used.
+        // An answer by id that a later survey has overtaken stays overtaken, even when that survey is too old to be used;
+        // but one that began before the end of a change says nothing.
         let overtaken = |began: Instant| {
-            newest.as_ref().is_some_and(|survey| survey.began > began && survey.addresses.contains_key(&entry.ip))
+            newest.as_ref().is_some_and(|survey| {
+                survey.began > began && counts(survey.began) && survey.addresses.contains_key(&entry.ip)
+            })
         };
         let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began) && !overtaken(answer.began));
 
@@ -353,6 +373,8 @@ impl Eyes<'_> {
         let Some(node) = self.around.node_at(place) else {
             return Adoptable::No("its machine has no Node in this cluster".to_owned());
         };
+        // The same machine in the Node's words, which may say more than the address's (AWS: the zone).
+        let place = &node.place().unwrap_or_else(|| place.clone());
         let name = node.name_any();
         if !node.matches(&self.subject.object.spec.node_selector) {
             return Adoptable::No(format!("node {name}, which spec.nodeSelector does not select"));
@@ -474,6 +496,10 @@ impl Eyes<'_> {
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
             *by_zone.entry(node.zone().to_owned()).or_default() += 1;
         }
+        let reach = |ip| {
+            let listed = self.around.survey.as_ref().and_then(|survey| survey.addresses.get(&ip));
+            listed.map(|reservation| reservation.reach.clone()).unwrap_or_default()
+        };
         let mut needs: Vec<(u8, Need)> = Vec::new();
         for (entry, facts) in entries.iter().zip(facts.iter()) {
             if let Some(urgency) = urgency(entry, facts) {
@@ -481,19 +507,14 @@ impl Eyes<'_> {
                     Some((ip, Some(node))) if ip == entry.ip => Some(node.to_owned()),
                     _ => entry.planned_node.clone(),
                 };
-                needs.push((
-                    urgency,
-                    Need { ip: entry.ip, planned, refused: tables.refused(entry.ip, self.around.now) },
-                ));
+                let refused = tables.refused(entry.ip, self.around.now);
+                needs.push((urgency, Need { ip: entry.ip, planned, refused, reach: reach(entry.ip) }));
             }
         }
-        needs.sort_by_key(|(urgency, need)| (*urgency, need.ip));
-        let needs: Vec<Need> = needs.into_iter().map(|(_, need)| need).collect();
         let plan = placement::place(&needs, &candidates, &by_zone);
-        let verdicts = plan.verdicts();
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
-                None => Target::None(verdicts.clone()),
+                None => Target::None(plan.verdicts(entry.ip)),
                 Some(node) => self.seat(entry, node, tables),
             };
             if let Target::Looking { node } = &facts.target
@@ -531,7 +552,23 @@ impl Eyes<'_> {
                 }
             }),
         };
-        Candidate { name: node.name_any(), zone: node.zone().to_owned(), verdict, last_choice: node.may_end_soon() }
+        let why = (verdict == Verdict::Unsupported).then(|| self.why_unsupported(node)).flatten();
+        Candidate {
+            name: node.name_any(),
+            zone: node.zone().to_owned(),
+            verdict,
+            why,
+            last_choice: node.may_end_soon(),
+        }
+    }
+
+    /// By the Node itself, or by what the cloud said when its machine was read.
+    fn why_unsupported(&self, node: &SlimNode) -> Option<String> {
+        let said = || {
+            let error = self.view.inspected(&node.place()?)?.result.err()?;
+            (error.kind == ErrorKind::Unsupported).then_some(error.message)
+        };
+        node.unsupported().map(str::to_owned).or_else(said)
     }
 
     /// Its machine was asked about and could not be told, or is another one than the Node says.

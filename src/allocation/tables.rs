@@ -109,8 +109,9 @@ impl Tables {
     ///
     /// A detach does not make good the refusal of the attach that it undoes: that one's back-off stands.
     pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant, attach: bool) {
-        self.reads.raise(&Key::Address(ip), verified);
-        self.reads.raise(&Key::Machine(machine.clone()), verified);
+        let lag = read_lag(machine);
+        self.reads.close(&Key::Address(ip), verified, lag);
+        self.reads.close(&Key::Machine(machine.clone()), verified, lag);
         self.intents.ended(&ip, true);
         self.spent.insert(ip, operation);
         if attach || !self.failures.get(&ip).is_some_and(|failure| refuses_node(failure.kind)) {
@@ -131,8 +132,8 @@ impl Tables {
         now: Timestamp,
         jitter: f64,
     ) {
-        self.reads.raise(&Key::Address(ip), ended);
-        self.reads.raise(&Key::Machine(machine.clone()), ended);
+        self.reads.raise(&Key::Address(ip), ended + read_lag(machine));
+        self.changed(machine, ended);
         self.intents.ended(&ip, error.settled);
         self.spent.insert(ip, operation);
         let attempts = self.failures.get(&ip).map_or(1, |known| known.attempts.saturating_add(1));
@@ -142,6 +143,11 @@ impl Tables {
         if refuses_node(error.kind) {
             self.refusals.entry(ip).or_default().insert(node.to_owned(), now);
         }
+    }
+
+    /// Something about the machine may have changed until `at`.
+    pub fn changed(&mut self, machine: &ProviderId, at: Instant) {
+        self.reads.raise(&Key::Machine(machine.clone()), at + read_lag(machine));
     }
 
     /// The deed was held back (a pod that came late, a node that could not be written): nothing was sent to the cloud.
@@ -308,6 +314,11 @@ const ABSENCE: SignedDuration = SignedDuration::from_hours(31 * 24);
 const HELD_BACK: Backoff = Backoff { first: Duration::from_secs(3), most: Duration::from_secs(30) };
 /// A budget that allows nothing now is asked again after seconds, not at once and not after minutes.
 const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(30) };
+
+/// How far what the machine's cloud shows lags behind what is so (R1).
+fn read_lag(machine: &ProviderId) -> Duration {
+    machine.place().map_or(Duration::ZERO, |place| place.provider.read_lag())
+}
 
 fn backoff(kind: ErrorKind) -> Backoff {
     match kind {

@@ -107,7 +107,7 @@ impl Controller {
             DebtState::Paying { ticket, permit } => (ticket, permit),
         };
         let scope = scope_at(&owed.machine.place, &subject.object.spec);
-        let cloud = scope.as_ref().and_then(|scope| self.view.cloud(scope.provider).cloned());
+        let cloud = scope.as_ref().and_then(|scope| self.view.cloud(scope.provider));
         let (Some((operation, before)), Some(scope), Some(cloud)) = (owed.attempt, scope, cloud) else {
             self.tables().flights.end(ticket);
             return;
@@ -128,7 +128,7 @@ impl Controller {
             {
                 let mut tables = me.tables();
                 tables.flights.end(ticket);
-                tables.reads.raise(&Key::Machine(order.machine.place.clone()), Instant::now());
+                tables.changed(&order.machine.place, Instant::now());
                 me.view.changed(&order.machine.place);
                 match result {
                     Ok(Restored::Given | Restored::MachineGone) => tables.restored(&order.machine, None),
