@@ -80,16 +80,19 @@ impl Subject {
     /// # Errors
     /// The sentence for status, where neither entry nor spec nor nodes say it.
     pub fn scope_of(&self, entry: &Entry) -> Result<Scope, String> {
-        match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &self.object.spec)) {
-            // An Azure machine does not say its region: an address of its subscription is looked for where spec or nodes
-            // say, and the provider finds it wherever it sits.
-            Some(scope) if scope.region.is_empty() => {
-                let region = self.scope.as_ref().map(|own| own.region.clone()).map_err(Clone::clone)?;
-                Ok(Scope { region, ..scope })
-            }
+        match entry.machine.as_ref().and_then(|machine| self.scope_at(&machine.place)) {
             Some(scope) => Ok(scope),
             None => self.scope.clone(),
         }
+    }
+
+    /// The account and region in which a machine stands. An Azure machine does not say its region: it is that of the spec
+    /// or the nodes, and the provider finds what sits on a machine of the subscription wherever that is.
+    pub fn scope_at(&self, machine: &ProviderId) -> Option<Scope> {
+        let scope = machine.place()?.scope();
+        let own = self.scope.as_ref().ok();
+        let region = if scope.region.is_empty() { own?.region.clone() } else { scope.region };
+        Some(Scope { region, resource_group: self.object.spec.cloud.resource_group.clone(), ..scope })
     }
 
     /// A survey is asked for anew a little before the interval is over, so that one serves each pass.
@@ -166,11 +169,6 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
         None => from_nodes(|place| place.region, "region")?,
     };
     Ok(Scope { provider, account, region, resource_group: spec.cloud.resource_group.clone() })
-}
-
-/// The account and region in which a machine stands.
-pub fn scope_at(machine: &ProviderId, spec: &api::NetIPAllocationSpec) -> Option<Scope> {
-    Some(Scope { resource_group: spec.cloud.resource_group.clone(), ..machine.place()?.scope() })
 }
 
 /// One pass's eyes: everything that is needed to make facts, with the tables locked by the caller.
@@ -337,7 +335,7 @@ impl Eyes<'_> {
     /// The machine's life by a live read, asked anew every interval while it matters. `since`: when the trouble was first
     /// seen; what was read before says nothing about it.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
-        let Some(scope) = scope_at(&machine.place, &self.subject.object.spec) else { return Life::Unknown };
+        let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
         let Some(answer) = self.view.inspect(&scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
             return Life::Unknown;
         };

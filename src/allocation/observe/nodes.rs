@@ -238,3 +238,36 @@ impl Nodes {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(provider_id: &str, labels: &[(&str, &str)]) -> SlimNode {
+        SlimNode {
+            metadata: ObjectMeta {
+                labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+                ..ObjectMeta::default()
+            },
+            spec: SlimSpec { provider_id: Some(provider_id.to_owned()), ..SlimSpec::default() },
+            ..SlimNode::default()
+        }
+    }
+
+    #[test]
+    fn labels_say_where_a_machine_stands_only_where_its_provider_id_does_not() {
+        let labels = [(REGION, "WestEurope"), (ZONE, "westeurope-2")];
+        let vm = "azure:///subscriptions/0A1B/resourceGroups/mc/providers/Microsoft.Compute/virtualMachines/vm-1";
+        let at = |node: &SlimNode| node.location().map(|place| (place.region, place.zone));
+        assert_eq!(at(&node(vm, &labels)), Some(("westeurope".to_owned(), "westeurope-2".to_owned())));
+        let told = at(&node("aws:///us-west-2a/i-0abc", &labels));
+        assert_eq!(told, Some(("us-west-2".to_owned(), "us-west-2a".to_owned())));
+    }
+
+    #[test]
+    fn a_machine_of_eks_auto_mode_is_told_by_its_label() {
+        let id = "aws:///us-west-2a/i-0abc";
+        assert!(node(id, &[(EKS_COMPUTE_TYPE, "auto")]).unsupported().is_some_and(|why| why.contains("Auto Mode")));
+        assert_eq!(node(id, &[(EKS_COMPUTE_TYPE, "ec2")]).unsupported(), None);
+    }
+}
