@@ -15,7 +15,7 @@ use ip_address_controller::cloud::{Cloud, MachineId, Scope};
 
 pub use self::{
     clauses::*,
-    furniture::{FAR, Home, NODE, NODE_2, ONE, PRIVATE, TWO, furnish},
+    furniture::{FAR, Home, NODE, NODE_2, ONE, PRIVATE, TWO, furnish, furnish_private},
     gates::{Closing, Open},
 };
 use crate::world::{Fault, World};
@@ -59,6 +59,10 @@ pub struct Words {
     pub fails_late: Option<Fault>,
     /// Room is made by a request of its own, so a swap can be left half done.
     pub swaps_in_two: bool,
+    /// A machine can have an address of its own that goes when it is taken off.
+    pub own_addresses: bool,
+    /// A machine gets an address of its own again when it is asked for.
+    pub restores: bool,
 }
 
 /// Makes a test of each clause for one [`Bench`].

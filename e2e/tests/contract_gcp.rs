@@ -90,6 +90,8 @@ impl Bench for GcpBench {
             throttled: Fault::refuse(403, "rateLimitExceeded", "Quota exceeded for quota group 'default'"),
             fails_late: Some(Fault::fail_late("QUOTA_EXCEEDED", "Quota 'IN_USE_ADDRESSES' exceeded")),
             swaps_in_two: true,
+            own_addresses: true,
+            restores: true,
         }
     }
 }
