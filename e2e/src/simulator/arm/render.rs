@@ -182,7 +182,7 @@ pub(super) fn machine(machine: &Machine, with_view: bool) -> Value {
     let mut properties = object(json!({
         "vmId": names::vm_id(machine),
         "provisioningState": "Succeeded",
-        "hardwareProfile": {"vmSize": "Standard_D2s_v5"},
+        "hardwareProfile": {"vmSize": "Standard_D2s_v3"},
         "virtualMachineScaleSet": {"id": set},
         "networkProfile": {"networkInterfaces": [
             {"id": names::interface_id(key), "properties": {"primary": true, "deleteOption": "Delete"}},
