@@ -81,6 +81,13 @@ impl Bench for GcpBench {
         }
     }
 
+    fn out_of_reach(&self) -> MachineId {
+        let (region, zone) = (HOME.other_region, format!("{}-b", HOME.other_region));
+        let id = self.world.add_machine(NewMachine::new(HOME.account, region, &zone, "far-node"));
+        let place = ProviderId::new(format!("gce://{}/{zone}/far-node", HOME.account));
+        MachineId { place, instance: id.to_string() }
+    }
+
     fn words(&self) -> Words {
         Words {
             attach: "instances.addAccessConfig",
@@ -92,6 +99,7 @@ impl Bench for GcpBench {
             swaps_in_two: true,
             own_addresses: true,
             restores: true,
+            names_are_reused: true,
         }
     }
 }

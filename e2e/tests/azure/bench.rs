@@ -11,7 +11,7 @@ use azure_core::auth::{AccessToken, TokenCredential};
 use e2e::{
     contract::{Bench, Home, Open, Words, furnish_private},
     simulator::{Simulator, arm},
-    world::{Fault, MachineKey, World},
+    world::{Fault, MachineKey, NewMachine, World},
 };
 use ip_address_controller::cloud::{
     Attach, Cloud, Detach, MachineId, Provider, ProviderId, Restore, Scope,
@@ -105,6 +105,12 @@ impl Bench for AzureBench {
         }
     }
 
+    fn out_of_reach(&self) -> MachineId {
+        let zone = format!("{}-1", HOME.other_region);
+        self.world.add_machine(NewMachine::new(SUBSCRIPTION, HOME.other_region, &zone, "far-node").private());
+        self.machine("far-node")
+    }
+
     fn words(&self) -> Words {
         Words {
             attach: arm::ATTACH,
@@ -114,6 +120,7 @@ impl Bench for AzureBench {
             throttled: Fault::refuse(429, "TooManyRequests", "The request is being throttled"),
             fails_late: Some(Fault::fail_late("PublicIPCountLimitReached", "Cannot create more public addresses")),
             swaps_in_two: false,
+            names_are_reused: true,
             own_addresses: false,
             restores: false,
         }
