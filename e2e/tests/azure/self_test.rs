@@ -1,14 +1,19 @@
 //! The self-test names what is missing, and changes nothing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use async_trait::async_trait;
+use azure_core::{
+    auth::{AccessToken, TokenCredential},
+    error::ErrorKind,
+};
 use e2e::{
     contract::{Bench as _, NODE, TWO},
     simulator::arm::ACTIONS,
 };
-use ip_address_controller::cloud::{Cloud as _, Finding};
+use ip_address_controller::cloud::{Cloud as _, Finding, azure::Azure};
 
-use super::bench::{AzureBench, ip, scope};
+use super::bench::{AzureBench, ip, scope, settings};
 
 fn failures(findings: &[Finding]) -> BTreeSet<&str> {
     findings.iter().filter(|finding| !finding.ok).map(|finding| finding.subject.as_str()).collect()
@@ -48,11 +53,26 @@ async fn what_there_is_nothing_of_is_said_to_be_untested() {
     assert!(join.message.starts_with("not tested"), "{join:?}");
 }
 
+#[derive(Debug)]
+struct Nothing;
+
+#[async_trait]
+impl TokenCredential for Nothing {
+    async fn get_token(&self, _: &[&str]) -> azure_core::Result<AccessToken> {
+        Err(azure_core::Error::message(ErrorKind::Credential, "there is no token file"))
+    }
+
+    async fn clear_cache(&self) -> azure_core::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn without_a_token_nothing_else_is_tried() {
     let bench = AzureBench::start().await.unwrap();
-    bench.world.revoke_credentials();
-    let findings = bench.cloud.check(&scope()).await;
-    assert!(!failures(&findings).is_empty(), "{findings:#?}");
-    assert!(findings.iter().all(|finding| !finding.message.contains("simulated-token")), "{findings:#?}");
+    let cloud = Azure::connect_as(&settings(bench.simulator.endpoint()), Arc::new(Nothing)).await.unwrap();
+    let findings = cloud.check(&scope()).await;
+    assert_eq!(failures(&findings), BTreeSet::from(["credentials"]), "{findings:#?}");
+    assert!(findings[0].message.contains("there is no token file"), "{findings:#?}");
+    assert_eq!(bench.called(), Vec::<String>::new());
 }

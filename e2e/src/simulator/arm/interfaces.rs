@@ -135,20 +135,20 @@ fn public_of(body: &Value) -> Result<Option<String>, Trouble> {
 /// The body without what cannot be written. What it leaves out is gone: that is what a full replace means.
 fn settings_of(body: &Value) -> Value {
     let mut settings = body.clone();
-    let drop = |value: &mut Value, names: &[&str]| {
+    let strip = |value: &mut Value, names: &[&str]| {
         if let Some(fields) = value.as_object_mut() {
             names.iter().for_each(|name| drop(fields.remove(*name)));
         }
     };
-    drop(&mut settings, &["id", "name", "type", "etag", "location"]);
+    strip(&mut settings, &["id", "name", "type", "etag", "location"]);
     let mut nothing = Value::Null;
     let properties = settings.get_mut("properties").unwrap_or(&mut nothing);
-    drop(properties, &["provisioningState", "resourceGuid", "virtualMachine", "primary"]);
+    strip(properties, &["provisioningState", "resourceGuid", "virtualMachine", "primary"]);
     let configs = properties.get_mut("ipConfigurations").and_then(Value::as_array_mut);
     for config in configs.into_iter().flatten() {
-        drop(config, &["id", "etag", "type"]);
+        strip(config, &["id", "etag", "type"]);
         if let Some(properties) = config.get_mut("properties") {
-            drop(properties, &["provisioningState", "publicIPAddress"]);
+            strip(properties, &["provisioningState", "publicIPAddress"]);
         }
     }
     settings
