@@ -2,6 +2,7 @@
 //!
 //! What it does and what it does not do: `simulator/README.md`.
 
+pub mod arm;
 pub mod gce;
 mod metadata;
 mod wire;
@@ -49,6 +50,7 @@ impl Recorder {
 #[derive(Debug)]
 pub struct Simulator {
     address: SocketAddr,
+    desk: arm::Desk,
     recorder: Recorder,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -63,13 +65,14 @@ impl Simulator {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (recorder, stop, tasks) = (Recorder::default(), CancellationToken::new(), TaskTracker::new());
-        let routes = wire::routes(world, recorder.clone());
+        let desk = arm::Desk::default();
+        let routes = wire::routes(world, desk.clone(), recorder.clone());
         tasks.spawn(wire::serve(listener, routes, stop.clone(), tasks.clone()));
         tasks.close();
-        Ok(Self { address, recorder, stop, tasks })
+        Ok(Self { address, desk, recorder, stop, tasks })
     }
 
-    /// For `GOOGLE_COMPUTE_CUSTOM_ENDPOINT`, for example `http://127.0.0.1:40123`.
+    /// For `GOOGLE_COMPUTE_CUSTOM_ENDPOINT`, `AZURE_RESOURCE_MANAGER_ENDPOINT` and `AZURE_AUTHORITY_HOST`, for example `http://127.0.0.1:40123`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -77,6 +80,11 @@ impl Simulator {
     /// For `GCE_METADATA_HOST`: the metadata server that issues the tokens which the API asks for.
     pub fn metadata_host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// What only the façade of Azure has.
+    pub fn azure(&self) -> &arm::Desk {
+        &self.desk
     }
 
     /// Keeps every well answer from now on.

@@ -14,7 +14,7 @@ use warp::{
     hyper::body::Bytes,
 };
 
-use super::{Recorder, gce, metadata};
+use super::{Recorder, arm, gce, metadata};
 use crate::world::World;
 
 /// A request, taken apart.
@@ -39,6 +39,8 @@ impl Request {
 #[derive(Debug)]
 pub(super) enum Reply {
     Json(u16, Value),
+    /// The same with headers of its own.
+    With(u16, Vec<(&'static str, String)>, Value),
     /// Plain text of the metadata server.
     Text(u16, String),
     /// Nothing, and the connection stays open.
@@ -51,32 +53,41 @@ pub(super) enum Reply {
 #[derive(Clone, Copy, Debug)]
 struct CloseInstead;
 
-pub(super) fn routes(world: World, recorder: Recorder) -> BoxedFilter<(Response<String>,)> {
+pub(super) fn routes(world: World, desk: arm::Desk, recorder: Recorder) -> BoxedFilter<(Response<String>,)> {
     warp::method()
         .and(warp::path::full())
         .and(warp::query::<BTreeMap<String, String>>())
         .and(warp::header::headers_cloned())
         .and(warp::body::bytes())
         .then(move |method, path: warp::path::FullPath, query, headers, body| {
-            let (world, recorder) = (world.clone(), recorder.clone());
+            let (world, desk, recorder) = (world.clone(), desk.clone(), recorder.clone());
             let path = path.as_str().split('/').skip(1).map(decode).collect();
             let request = Request { method, path, query, headers, body };
-            async move { respond(answer(request, world, recorder).await).await }
+            async move { respond(answer(request, world, desk, recorder).await).await }
         })
         .boxed()
 }
 
-async fn answer(request: Request, world: World, recorder: Recorder) -> Reply {
+async fn answer(request: Request, world: World, desk: arm::Desk, recorder: Recorder) -> Reply {
     match request.path.first().map(String::as_str) {
         Some("computeMetadata") => metadata::answer(&request, &world),
         Some("compute") => gce::answer(request, world, recorder).await,
+        // Azure reads paths in any case.
+        Some(first) if first.eq_ignore_ascii_case("subscriptions") => arm::answer(request, world, desk, recorder).await,
+        Some("metadata") => arm::answer_metadata(&request, &world, &desk),
+        Some(_) if arm::is_authority(&request.path) => arm::answer_authority(&request, &world, &desk),
         _ => Reply::Text(404, "no such API here\n".to_owned()),
     }
 }
 
 async fn respond(reply: Reply) -> Response<String> {
+    let mut extra = Vec::new();
     let (status, kind, body) = match reply {
         Reply::Json(status, body) => (status, "application/json; charset=UTF-8", body.to_string()),
+        Reply::With(status, headers, body) => {
+            extra = headers;
+            (status, "application/json; charset=utf-8", body.to_string())
+        }
         Reply::Text(status, body) => (status, "application/text", body),
         Reply::Silence => std::future::pending().await,
         Reply::Closed => {
@@ -88,6 +99,11 @@ async fn respond(reply: Reply) -> Response<String> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    for (name, value) in extra {
+        if let Ok(value) = header::HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
     // Real metadata servers prove with this header what they are; other services do not mind.
     response.headers_mut().insert("metadata-flavor", header::HeaderValue::from_static("Google"));
     response
@@ -127,7 +143,7 @@ pub(super) async fn serve(
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.
-fn decode(segment: &str) -> String {
+pub(super) fn decode(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {

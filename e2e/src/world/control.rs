@@ -71,6 +71,26 @@ impl World {
         });
     }
 
+    /// Deletes a machine, but its interface stays behind with what is on it.
+    pub fn leave_interface(&self, name: &str) {
+        self.change(|state| {
+            let key = state.key(name);
+            if let Some(machine) = key.and_then(|key| state.inventory.machine_mut(&key)) {
+                machine.left_behind = true;
+            }
+        });
+    }
+
+    /// Somebody edits a machine's interface, but not its address.
+    pub fn touch_interface(&self, name: &str) {
+        self.change(|state| {
+            let key = state.key(name);
+            if let Some(machine) = key.and_then(|key| state.inventory.machine_mut(&key)) {
+                machine.generation = machine.generation.wrapping_add(1);
+            }
+        });
+    }
+
     /// Deletes a machine and starts another of the same name with an ephemeral address. Returns the new number.
     pub fn replace_machine(&self, name: &str) -> Option<u64> {
         self.change(|state| {

@@ -72,6 +72,8 @@ pub struct Address {
     pub internal: bool,
     /// Something that is no machine and holds the address, for example `forwardingRules/web`.
     pub foreign: Option<String>,
+    /// Zones that it was reserved in, spelled as those of machines; empty is none in particular.
+    pub zones: BTreeSet<String>,
     /// The cloud's own number; given when the address is added.
     pub id: u64,
 }
@@ -88,6 +90,7 @@ impl Address {
             tags: BTreeMap::new(),
             internal: false,
             foreign: None,
+            zones: BTreeSet::new(),
             id: 0,
         }
     }
@@ -103,6 +106,13 @@ impl Address {
     #[must_use]
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Reserved in these zones.
+    #[must_use]
+    pub fn zones(mut self, zones: &[&str]) -> Self {
+        self.zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
         self
     }
 
@@ -167,6 +177,8 @@ pub struct Machine {
     pub internal_ip: IpAddr,
     /// Changes with every change of the interface.
     pub generation: u64,
+    /// The machine itself is gone, and this is the interface that it has left behind.
+    pub left_behind: bool,
 }
 
 /// A machine to be added; see [`super::World::add_machine`].
@@ -369,6 +381,7 @@ impl Inventory {
             // 10.0.0.0/8 from 10.1.0.1 on: unique enough for a test network.
             internal_ip: Ipv4Addr::from_bits(0x0a01_0001_u32.wrapping_add(u32::try_from(number).unwrap_or(0))).into(),
             generation: 1,
+            left_behind: false,
         };
         self.machines.insert(key.clone(), machine);
         key
@@ -377,6 +390,11 @@ impl Inventory {
     /// Takes a machine away; its ephemeral address goes back to the pool, a reserved one becomes free.
     pub fn remove_machine(&mut self, key: &MachineKey) -> Option<Machine> {
         self.machines.remove(key)
+    }
+
+    /// One machine, to be changed in place.
+    pub(super) fn machine_mut(&mut self, key: &MachineKey) -> Option<&mut Machine> {
+        self.machines.get_mut(key)
     }
 
     /// Switches a machine. Its ephemeral address goes while it is stopped, and another comes when it starts.

@@ -27,6 +27,11 @@ impl World {
         self.look(|state| !state.denied.contains(permission))
     }
 
+    /// A look at what there is that is no call, for a façade that has to resolve names.
+    pub fn peek<T>(&self, look: impl FnOnce(&Inventory) -> T) -> T {
+        self.look(|state| look(&state.inventory))
+    }
+
     /// A call that changes nothing. Faults about effects and operations count as the same fault without them.
     pub async fn read<T: Send + 'static>(
         &self,
@@ -65,8 +70,19 @@ impl World {
 
     /// A change: checked at once, then carried out as an operation. A repeated `request_id` gets the first operation.
     pub async fn submit(&self, ask: Ask, request_id: Option<String>, change: Change) -> Answer<Operation> {
+        self.submit_if(ask, request_id, change, |_| Ok(())).await
+    }
+
+    /// The same, if the check passes at the moment of acceptance.
+    pub async fn submit_if(
+        &self,
+        ask: Ask,
+        request_id: Option<String>,
+        change: Change,
+        check: impl FnOnce(&Inventory) -> Result<(), Refusal> + Send + 'static,
+    ) -> Answer<Operation> {
         let world = self.clone();
-        uncancelled(async move { world.answer_submit(ask, request_id, change).await }).await
+        uncancelled(async move { world.answer_submit(ask, request_id, change, check).await }).await
     }
 }
 
@@ -127,7 +143,13 @@ impl World {
         }
     }
 
-    async fn answer_submit(&self, ask: Ask, request_id: Option<String>, change: Change) -> Answer<Operation> {
+    async fn answer_submit(
+        &self,
+        ask: Ask,
+        request_id: Option<String>,
+        change: Change,
+        check: impl FnOnce(&Inventory) -> Result<(), Refusal>,
+    ) -> Answer<Operation> {
         let (number, met) = self.arrive(&ask, true).await;
         let latency = self.look(|state| state.latency);
         let mut fate = Fate { latency: latency.operation, failure: None, after_done: None, answered: true };
@@ -158,7 +180,7 @@ impl World {
             sleep(*delay).await;
         }
         sleep(latency.answer).await;
-        let operation = match self.accept(&ask, request_id, change, number, fate) {
+        let operation = match self.accept(&ask, request_id, change, check, number, fate) {
             Ok(operation) => operation,
             // A request whose answer is lost gets none, well or not.
             Err(_) if matches!(fault, Some(Fault::LandLate(_) | Fault::HangAfterEffect)) => {
@@ -188,6 +210,7 @@ impl World {
         ask: &Ask,
         request_id: Option<String>,
         change: Change,
+        check: impl FnOnce(&Inventory) -> Result<(), Refusal>,
         number: usize,
         fate: Fate,
     ) -> Result<Operation, Refusal> {
@@ -200,6 +223,7 @@ impl World {
                 state.log.end(number, Outcome::Done);
                 return Ok((known, false));
             }
+            check(&state.inventory)?;
             state.inventory.accepts(&change)?;
             let id = state.inventory.number();
             let operation = Operation {
