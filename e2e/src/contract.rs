@@ -38,6 +38,9 @@ pub trait Bench: Send + Sync + Sized {
     /// The present life of the machine of that name. For one that does not exist, a life that never was.
     fn machine(&self, name: &str) -> MachineId;
 
+    /// A running machine where the furniture's addresses do not reach: of another region or zone. Starts it.
+    fn out_of_reach(&self) -> MachineId;
+
     /// What differs between the wires.
     fn words(&self) -> Words;
 }
@@ -59,6 +62,8 @@ pub struct Words {
     pub fails_late: Option<Fault>,
     /// Room is made by a request of its own, so a swap can be left half done.
     pub swaps_in_two: bool,
+    /// A replacement is found under the name of what it replaces; else it has another name.
+    pub names_are_reused: bool,
 }
 
 /// Makes a test of each clause for one [`Bench`].
@@ -75,6 +80,7 @@ macro_rules! contract_tests {
             what_another_holds_is_not_stolen
             another_reserved_address_is_not_displaced
             an_address_that_is_not_reserved_here_is_not_attached
+            a_machine_out_of_reach_is_refused_and_nothing_changes
             detaching_twice_detaches_once
             detaching_takes_nothing_else_off
             a_vanished_machine_has_let_go
@@ -93,6 +99,7 @@ macro_rules! contract_tests {
             a_closed_gate_lets_nothing_out
             a_gate_that_closes_within_a_swap_stops_it
             a_late_detach_hits_nothing
+            the_self_test_tells_what_is_missing
         }
     };
     ($bench:ty: $($clause:ident)+) => {

@@ -81,6 +81,13 @@ impl Bench for GcpBench {
         }
     }
 
+    fn out_of_reach(&self) -> MachineId {
+        let (region, zone) = (HOME.other_region, format!("{}-b", HOME.other_region));
+        let id = self.world.add_machine(NewMachine::new(HOME.account, region, &zone, "far-node"));
+        let place = ProviderId::new(format!("gce://{}/{zone}/far-node", HOME.account));
+        MachineId { place, instance: id.to_string() }
+    }
+
     fn words(&self) -> Words {
         Words {
             attach: "instances.addAccessConfig",
@@ -90,6 +97,7 @@ impl Bench for GcpBench {
             throttled: Fault::refuse(403, "rateLimitExceeded", "Quota exceeded for quota group 'default'"),
             fails_late: Some(Fault::fail_late("QUOTA_EXCEEDED", "Quota 'IN_USE_ADDRESSES' exceeded")),
             swaps_in_two: true,
+            names_are_reused: true,
         }
     }
 }

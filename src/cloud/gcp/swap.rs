@@ -46,6 +46,10 @@ enum Plan {
 impl Gcp {
     pub(super) async fn put_on(&self, order: &Attach) -> Result<Verified, CloudError> {
         let place = translate::place(ADD, &order.machine.place)?;
+        // The cloud would say so only after the machine's own address has been taken off to make room.
+        if place.region != order.scope.region {
+            return Err(out_of_reach(order, &place));
+        }
         let live = self.live(&order.machine.place).await?;
         if live.machine != order.machine {
             return Err(another_life(ADD, &order.machine));
@@ -268,6 +272,12 @@ fn refuses_the_name(error: &CloudError) -> bool {
 
 fn another_life(call: &'static str, machine: &MachineId) -> CloudError {
     CloudError::new(ErrorKind::NotFound, call, format!("{machine} is gone; another machine has its name"))
+}
+
+fn out_of_reach(order: &Attach, place: &Place) -> CloudError {
+    let Attach { address, scope, machine, .. } = order;
+    let why = format!("{address} is of region {}, and {} stands in {}", scope.region, machine.place, place.region);
+    CloudError::new(ErrorKind::Invalid, ADD, why)
 }
 
 fn not_reserved(order: &Attach) -> CloudError {
