@@ -14,7 +14,7 @@ use warp::{
     hyper::body::Bytes,
 };
 
-use super::{Recorder, gce, metadata};
+use super::{Recorder, ec2, gce, metadata};
 use crate::world::World;
 
 /// A request, taken apart.
@@ -39,6 +39,7 @@ impl Request {
 #[derive(Debug)]
 pub(super) enum Reply {
     Json(u16, Value),
+    Xml(u16, String),
     /// Plain text of the metadata server.
     Text(u16, String),
     /// Nothing, and the connection stays open.
@@ -69,6 +70,8 @@ pub(super) fn routes(world: World, recorder: Recorder) -> BoxedFilter<(Response<
 async fn answer(request: Request, world: World, recorder: Recorder) -> Reply {
     match request.path.first().map(String::as_str) {
         Some("computeMetadata") => metadata::answer(&request, &world),
+        Some("") if request.method == Method::POST => ec2::answer(request, world, recorder).await,
+        Some("pod-identity") => ec2::pod_identity(&request, &world),
         Some("compute") => gce::answer(request, world, recorder).await,
         _ => Reply::Text(404, "no such API here\n".to_owned()),
     }
@@ -77,6 +80,7 @@ async fn answer(request: Request, world: World, recorder: Recorder) -> Reply {
 async fn respond(reply: Reply) -> Response<String> {
     let (status, kind, body) = match reply {
         Reply::Json(status, body) => (status, "application/json; charset=UTF-8", body.to_string()),
+        Reply::Xml(status, body) => (status, "text/xml;charset=UTF-8", body),
         Reply::Text(status, body) => (status, "application/text", body),
         Reply::Silence => std::future::pending().await,
         Reply::Closed => {
@@ -127,7 +131,7 @@ pub(super) async fn serve(
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.
-fn decode(segment: &str) -> String {
+pub(super) fn decode(segment: &str) -> String {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {
