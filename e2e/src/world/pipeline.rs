@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Actor, Answer, Ask, Change, Fault, Inventory, Operation, Outcome, Phase, Point, Refusal, State, World};
+use super::{
+    Actor, Answer, Ask, Change, Fault, Inventory, MachineKey, Operation, Outcome, Phase, Point, Refusal, State, Tier,
+    World,
+};
 
 /// What a façade calls for a request that came in.
 impl World {
@@ -39,7 +42,7 @@ impl World {
         look: impl FnOnce(&Inventory) -> Result<T, Refusal> + Send + 'static,
     ) -> Answer<T> {
         let world = self.clone();
-        uncancelled(async move { world.answer_read(ask, move |state| look(&state.inventory)).await }).await
+        uncancelled(async move { world.answer_read(ask, move |state| look(state.shown())).await }).await
     }
 
     /// The state of an operation.
@@ -331,6 +334,11 @@ impl World {
 }
 
 impl State {
+    /// The cloud's number of a machine; 0 is none.
+    fn id(&self, machine: &MachineKey) -> u64 {
+        self.inventory.machine(machine).map_or(0, |machine| machine.id)
+    }
+
     fn operation(&self, account: String, zone: String, name: String) -> Result<&Operation, Refusal> {
         self.operations
             .get(&name)
