@@ -11,6 +11,7 @@
 
 pub mod azure;
 pub mod connect;
+mod endpoint;
 pub mod gcp;
 pub mod limits;
 pub mod metered;

@@ -84,12 +84,14 @@ impl Simulator {
         self.address.to_string()
     }
 
-    /// What only the façade of Azure has.
-    pub fn azure(&self) -> &arm::Desk {
-        &self.desk
     /// For `AWS_CONTAINER_CREDENTIALS_FULL_URI`: the agent of EKS Pod Identity.
     pub fn pod_identity_uri(&self) -> String {
         format!("{}/pod-identity/v1/credentials", self.endpoint())
+    }
+
+    /// What only the façade of Azure has.
+    pub fn azure(&self) -> &arm::Desk {
+        &self.desk
     }
 
     /// Keeps every well answer from now on.

@@ -193,7 +193,8 @@ async fn a_drained_node_gives_its_address_up_after_its_pods(stage: &Stage) -> Re
     let ip: IpAddr = IPS[0].parse()?;
     let node = stage.until_attached(NAME, IPS[0]).await?;
     let attaches = stage.world.attaches(ip);
-    let (_, users) = tokio::try_join!(stage.cluster.kubectl(&["drain", &node, "--ignore-daemonsets"]), async {
+    let drain = ["drain", node.as_str(), "--ignore-daemonsets"];
+    let (_, users) = tokio::try_join!(stage.cluster.kubectl(&drain), async {
         let off = stage.world.until(|world| (world.machine_of(ip).as_ref() != Some(&node)).then_some(()));
         acts::in_time("the address leaves", off).await?;
         let mut pods = stage.pods("default", &format!("app={NAME}")).await?;

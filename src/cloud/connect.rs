@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Cloud, CloudError, Provider,
+    azure::{Azure, AzureSettings},
     gcp::{Gcp, GcpSettings},
     metered::Metered,
 };
@@ -48,8 +49,13 @@ pub async fn connect(provider: Provider, settings: &CloudSettings) -> Result<Arc
             let settings = GcpSettings { endpoint, allow_insecure, timeout, operation_timeout };
             Arc::new(Metered::new(provider, Gcp::connect(&settings).await?))
         }
-        Provider::Aws | Provider::Azure => {
+        Provider::Aws => {
             return Err(CloudError::new(super::ErrorKind::Unsupported, "connect", "not in this version"));
+        }
+        Provider::Azure => {
+            let (endpoint, authority) = (settings.azure_endpoint.clone(), settings.azure_authority.clone());
+            let settings = AzureSettings { endpoint, authority, allow_insecure, timeout, operation_timeout };
+            Arc::new(Metered::new(provider, Azure::connect(&settings).await?))
         }
     })
 }

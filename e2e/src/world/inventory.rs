@@ -112,14 +112,17 @@ impl Address {
         self
     }
 
-    /// Reserved in these zones.
-    #[must_use]
-    pub fn zones(mut self, zones: &[&str]) -> Self {
-        self.zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
     /// Works in this part of the region alone.
     #[must_use]
     pub fn of_group(mut self, group: &str) -> Self {
         self.group = Some(group.to_owned());
+        self
+    }
+
+    /// Reserved in these zones.
+    #[must_use]
+    pub fn zones(mut self, zones: &[&str]) -> Self {
+        self.zones = zones.iter().map(|zone| (*zone).to_owned()).collect();
         self
     }
 
