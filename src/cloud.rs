@@ -9,6 +9,7 @@
 //! - each request of a mutation passes the order's [`Gate`] just before it leaves (F1), and is sent once:
 //!   no SDK retries.
 
+pub mod aws;
 pub mod azure;
 pub mod connect;
 mod endpoint;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Cloud, CloudError, Provider,
+    aws::{Aws, AwsSettings},
     azure::{Azure, AzureSettings},
     gcp::{Gcp, GcpSettings},
     metered::Metered,
@@ -50,7 +51,9 @@ pub async fn connect(provider: Provider, settings: &CloudSettings) -> Result<Arc
             Arc::new(Metered::new(provider, Gcp::connect(&settings).await?))
         }
         Provider::Aws => {
-            return Err(CloudError::new(super::ErrorKind::Unsupported, "connect", "not in this version"));
+            let endpoint = settings.aws_endpoint.clone();
+            let settings = AwsSettings { endpoint, allow_insecure, timeout, operation_timeout };
+            Arc::new(Metered::new(provider, Aws::connect(&settings).await?))
         }
         Provider::Azure => {
             let (endpoint, authority) = (settings.azure_endpoint.clone(), settings.azure_authority.clone());

@@ -1,0 +1,130 @@
+//! Asking: addresses in bulk and one by one, instances one by one. Never changes anything.
+
+use std::{
+    error::Error,
+    future::Future,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_ec2::{
+    error::{ProvideErrorMetadata, SdkError},
+    types::Filter,
+};
+
+use super::{
+    Aws,
+    connect::repeated,
+    errors,
+    translate::{self, Live, Shown},
+};
+use crate::cloud::{CloudError, ErrorKind, ProviderId, Scope, Seat, Survey, Whereabouts};
+
+pub(super) const ADDRESSES: &str = "DescribeAddresses";
+pub(super) const INSTANCES: &str = "DescribeInstances";
+pub(super) const REGIONS: &str = "DescribeRegions";
+
+impl Aws {
+    /// One call, which is never paged: by ids it would fail as a whole for one that is unknown.
+    pub(super) async fn read_survey(&self, scope: &Scope) -> Result<Survey, CloudError> {
+        let began = Instant::now();
+        let addresses = self.addresses(&scope.region, None).await?;
+        let addresses = addresses.into_iter().map(|shown| (shown.ip, shown.reservation)).collect();
+        Ok(Survey { began, addresses })
+    }
+
+    pub(super) async fn read_whereabouts(&self, scope: &Scope, address: IpAddr) -> Result<Whereabouts, CloudError> {
+        if let Some(shown) = self.address(&scope.region, address).await? {
+            return Ok(Whereabouts::Here(shown.reservation));
+        }
+        match tokio::time::timeout(self.operation_timeout, self.elsewhere(scope, address)).await {
+            Ok(found) => found,
+            Err(_) => Err(errors::late(ADDRESSES)),
+        }
+    }
+
+    /// As the cloud shows it; a change that follows lays over it what this process has done itself.
+    pub(super) async fn read_seat(&self, machine: &ProviderId) -> Result<Seat, CloudError> {
+        let live = self.live(machine).await?;
+        Ok(Seat { machine: live.machine, power: live.power, interface: live.primary.external })
+    }
+
+    pub(super) async fn live(&self, machine: &ProviderId) -> Result<Live, CloudError> {
+        let place = translate::place(INSTANCES, machine)?;
+        // By filter: by id, one that does not exist would be an error of its own.
+        let ask = self.client(&place.region).describe_instances().filters(filter("instance-id", &place.machine));
+        let answer = self.read(INSTANCES, ask.customize().config_override(repeated()).send()).await?;
+        let mut instances = answer.reservations.iter().flatten().flat_map(|reservation| reservation.instances());
+        match instances.next() {
+            Some(instance) => translate::live(INSTANCES, machine, instance),
+            None => Err(translate::gone(INSTANCES, machine)),
+        }
+    }
+
+    /// One address of a region.
+    pub(super) async fn address(&self, region: &str, address: IpAddr) -> Result<Option<Shown>, CloudError> {
+        let only = filter("public-ip", &address.to_string());
+        Ok(self.addresses(region, Some(only)).await?.into_iter().find(|shown| shown.ip == address))
+    }
+
+    /// The reserved addresses of a region, or those of them that pass.
+    pub(super) async fn addresses(&self, region: &str, only: Option<Filter>) -> Result<Vec<Shown>, CloudError> {
+        let ask = self.client(region).describe_addresses().set_filters(only.map(|filter| vec![filter]));
+        let answer = self.read(ADDRESSES, ask.customize().config_override(repeated()).send()).await?;
+        Ok(answer.addresses.iter().flatten().filter_map(|address| translate::shown(region, address)).collect())
+    }
+
+    /// The regions that are enabled for the account.
+    pub(super) async fn regions(&self, from: &str) -> Result<Vec<String>, CloudError> {
+        let ask = self.client(from).describe_regions();
+        let answer = self.read(REGIONS, ask.customize().config_override(repeated()).send()).await?;
+        Ok(answer.regions.into_iter().flatten().filter_map(|region| region.region_name).collect())
+    }
+
+    /// An address that is not in the scope's region: in another one, or nowhere.
+    ///
+    /// A region where we may not look is passed over, and so are all when we may not ask which there are: that the address
+    /// is not in its own region is known, and in which other one it is only helps a person. Any other error leaves it open.
+    async fn elsewhere(&self, scope: &Scope, address: IpAddr) -> Result<Whereabouts, CloudError> {
+        let mut failed = Ok(Whereabouts::NotFound);
+        for region in may_be_denied(self.regions(&scope.region).await)?.unwrap_or_default() {
+            if region == scope.region {
+                continue;
+            }
+            match may_be_denied(self.address(&region, address).await) {
+                Ok(Some(Some(_))) => return Ok(Whereabouts::OtherRegion(region)),
+                Ok(Some(None) | None) => {}
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    /// One read within its deadline; the client may send it again within that.
+    pub(super) async fn read<T, E: ProvideErrorMetadata + Error + 'static>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<T, CloudError> {
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
+            Err(_) => Err(errors::late(call)),
+        }
+    }
+}
+
+fn filter(name: &str, value: &str) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}
+
+fn may_be_denied<T>(answer: Result<T, CloudError>) -> Result<Option<T>, CloudError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind == ErrorKind::Denied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How long a read may need until it shows what is so, before each further look.
+pub(super) const LOOKS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
