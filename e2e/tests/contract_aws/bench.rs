@@ -96,6 +96,8 @@ impl Bench for AwsBench {
             fails_late: None,
             swaps_in_two: false,
             names_are_reused: false,
+            own_addresses: true,
+            restores: true,
         }
     }
 }
