@@ -9,8 +9,9 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{
     Aws, errors,
+    instance::Live,
     read::{ADDRESSES, LOOKS},
-    translate::{self, Association, Live, Shown},
+    translate::{self, Association, Shown},
 };
 use crate::cloud::{
     Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, Place, Power, Restore, Restored, Scope, Verified,
