@@ -11,7 +11,8 @@ use super::{
     Aws, errors,
     instance::Live,
     read::{ADDRESSES, INSTANCES, REGIONS},
-    swap::{ASSOCIATE, DISASSOCIATE, MODIFY},
+    restore::MODIFY,
+    swap::{ASSOCIATE, DISASSOCIATE},
     translate::Shown,
 };
 use crate::cloud::{CloudError, ErrorKind, Finding, Holder, Scope};
