@@ -147,22 +147,23 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
             && spec.cloud.region.as_ref().is_none_or(|region| place.region.is_empty() || *region == place.region)
     });
     let from_nodes = |get: fn(Place) -> String, field: &str| {
-        let said = place.clone().map(get).filter(|said| !said.is_empty() || provider == Provider::Aws);
-        said.ok_or_else(|| {
-            format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
+        let said = place.clone().map(get).filter(|said| !said.is_empty());
+        let unsupported =
+            || nodes.iter().filter(|node| node.matches(&spec.node_selector)).find_map(|n| n.unsupported());
+        said.ok_or_else(|| match unsupported() {
+            Some(why) => format!("no selected node can hold an address: {why}"),
+            None => format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector"),
         })
     };
     let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
         (Some(account), _) => account.clone(),
         (None, Some(account)) => account.to_lowercase(),
-        (None, None) => from_nodes(
-            |place| place.account,
-            match provider {
-                Provider::Gcp => "project",
-                Provider::Aws => "region",
-                Provider::Azure => "subscriptionID",
-            },
-        )?,
+        (None, None) => match provider {
+            Provider::Gcp => from_nodes(|place| place.account, "project")?,
+            // That of the credentials: a provider ID does not name it.
+            Provider::Aws => String::new(),
+            Provider::Azure => from_nodes(|place| place.account, "subscriptionID")?,
+        },
     };
     let region = match &spec.cloud.region {
         Some(region) => region.clone(),

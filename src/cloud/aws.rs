@@ -1,8 +1,8 @@
 //! AWS: Elastic IP addresses on the primary interfaces of EC2 instances.
 //!
-//! Knows the EC2 API and nothing of Kubernetes. By idea: `connect` makes the clients, `translate` turns the SDK's words
-//! into ours, `read` asks, `swap` decides and changes, `recent` remembers what the cloud does not show yet, `errors`
-//! classifies, `check` is the self-test.
+//! Knows the EC2 API and nothing of Kubernetes. By idea: `connect` makes the clients, `translate` and `instance` turn the
+//! SDK's words into ours, `read` asks, `swap` decides and changes, `restore` gives back, `recent` remembers what the cloud
+//! does not show yet, `errors` classifies, `check` is the self-test.
 //!
 //! What is particular here:
 //! - An association is one call, answered when it is done; it takes the place of whatever sits on the interface, **without
@@ -18,8 +18,10 @@
 mod check;
 mod connect;
 mod errors;
+mod instance;
 mod read;
 mod recent;
+mod restore;
 mod swap;
 mod translate;
 

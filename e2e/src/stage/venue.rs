@@ -1,5 +1,6 @@
 //! What differs between the clouds on stage: where things stand, what nodes say of themselves, how the operator finds the
-//! simulated cloud and its credentials, and what calls are called.
+//! simulated cloud and its credentials, and what the calls of a survey
+//! are called.
 
 use ip_address_controller::cloud::Provider;
 
@@ -23,10 +24,6 @@ pub struct Venue {
     /// For addresses that are in the wrong one.
     pub other_region: &'static str,
     pub other_zone: &'static str,
-    /// The call that puts an address on a machine.
-    pub attach: &'static str,
-    /// The call that takes one off.
-    pub detach: &'static str,
     /// The calls of one survey.
     pub survey: &'static [&'static str],
     /// The permissions of the first call of a survey, and of the call that puts an address on.
@@ -47,8 +44,6 @@ impl Venue {
         zones: ["us-west1-a", "us-west1-b"],
         other_region: "us-east1",
         other_zone: "us-east1-b",
-        attach: "instances.addAccessConfig",
-        detach: "instances.deleteAccessConfig",
         survey: &["addresses.list"],
         survey_permission: "compute.addresses.list",
         attach_permission: "compute.instances.addAccessConfig",
@@ -64,8 +59,6 @@ impl Venue {
         zones: ["us-west-2a", "us-west-2b"],
         other_region: "us-east-1",
         other_zone: "us-east-1a",
-        attach: "AssociateAddress",
-        detach: "DisassociateAddress",
         survey: &["DescribeAddresses"],
         survey_permission: "ec2:DescribeAddresses",
         attach_permission: "ec2:AssociateAddress",
@@ -81,8 +74,6 @@ impl Venue {
         zones: ["westeurope-1", "westeurope-2"],
         other_region: "northeurope",
         other_zone: "northeurope-1",
-        attach: "networkInterfaces.createOrUpdate",
-        detach: "networkInterfaces.createOrUpdate",
         survey: &["publicIPAddresses.listAll", "networkInterfaces.listAll"],
         survey_permission: "Microsoft.Network/publicIPAddresses/read",
         attach_permission: "Microsoft.Network/networkInterfaces/write",

@@ -1,9 +1,12 @@
 //! AWS's own chain of credentials, in processes of their own: it reads the environment, which all tests share.
 
-use std::{path::Path, process::Output};
+use std::{path::Path, process::Output, time::Duration};
 
 use e2e::{contract::Bench as _, simulator::Simulator};
-use ip_address_controller::cloud::{Cloud as _, ErrorKind, aws::Aws};
+use ip_address_controller::cloud::{
+    Cloud as _, ErrorKind,
+    aws::{Aws, AwsSettings},
+};
 use tokio::process::Command;
 
 use crate::bench::{AwsBench, install_tls, scope, settings};
@@ -13,7 +16,9 @@ use crate::bench::{AwsBench, install_tls, scope, settings};
 #[ignore = "needs the environment that the other tests give it"]
 async fn survey_with_default_credentials() {
     install_tls();
-    let cloud = Aws::connect(&settings(std::env::var("SIMULATOR").unwrap())).await.unwrap();
+    // An agent that is away is asked several times before it is given up.
+    let patient = AwsSettings { timeout: Duration::from_secs(15), ..settings(std::env::var("SIMULATOR").unwrap()) };
+    let cloud = Aws::connect(&patient).await.unwrap();
     let survey = cloud.survey(&scope()).await;
     if let Ok(kind) = std::env::var("EXPECTED_KIND") {
         let error = survey.unwrap_err();

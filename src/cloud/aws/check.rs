@@ -9,9 +9,11 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{
     Aws, errors,
+    instance::Live,
     read::{ADDRESSES, INSTANCES, REGIONS},
-    swap::{ASSOCIATE, DISASSOCIATE, MODIFY},
-    translate::{Live, Shown},
+    restore::MODIFY,
+    swap::{ASSOCIATE, DISASSOCIATE},
+    translate::Shown,
 };
 use crate::cloud::{CloudError, ErrorKind, Finding, Holder, Scope};
 

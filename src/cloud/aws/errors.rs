@@ -61,11 +61,9 @@ fn kind<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -> Error
     }
 }
 
-/// The agent or the token service being away for a moment is no reason to send somebody to look at the credentials.
+/// The agent or the token service being away for a moment is no reason to send somebody to look at the credentials. No
+/// answer at all is one: so ends the chain in a pod that has no role and cannot reach the instance metadata.
 fn credentials_kind(error: &CredentialsError) -> ErrorKind {
-    if matches!(error, CredentialsError::ProviderTimedOut(_)) {
-        return ErrorKind::Unavailable;
-    }
     let away = |connector: &ConnectorError| connector.is_io() || connector.is_timeout();
     if find::<ConnectorError>(error).is_some_and(away) {
         return ErrorKind::Unavailable;
@@ -343,7 +341,7 @@ mod tests {
             (CredentialsError::invalid_configuration("no role"), ErrorKind::Unauthenticated),
             (CredentialsError::provider_error("the token is refused"), ErrorKind::Unauthenticated),
             (CredentialsError::provider_error(away), ErrorKind::Unavailable),
-            (CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), ErrorKind::Unavailable),
+            (CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), ErrorKind::Unauthenticated),
             (
                 CredentialsError::provider_error(ErrorMetadata::builder().code("Throttling").build()),
                 ErrorKind::Throttled,

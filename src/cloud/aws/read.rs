@@ -16,7 +16,8 @@ use super::{
     Aws,
     connect::repeated,
     errors,
-    translate::{self, Live, Shown},
+    instance::{self, Live},
+    translate::{self, Shown},
 };
 use crate::cloud::{CloudError, ErrorKind, ProviderId, Scope, Seat, Survey, Whereabouts};
 
@@ -56,8 +57,8 @@ impl Aws {
         let answer = self.read(INSTANCES, ask.customize().config_override(repeated()).send()).await?;
         let mut instances = answer.reservations.iter().flatten().flat_map(|reservation| reservation.instances());
         match instances.next() {
-            Some(instance) => translate::live(INSTANCES, machine, instance),
-            None => Err(translate::gone(INSTANCES, machine)),
+            Some(shown) => instance::live(INSTANCES, machine, shown),
+            None => Err(instance::gone(INSTANCES, machine)),
         }
     }
 

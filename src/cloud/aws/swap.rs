@@ -1,4 +1,4 @@
-//! Changing: put an address on, take it off, give back what a machine had.
+//! Changing: put an address on, take it off.
 //!
 //! Every change begins with a live read, and goes on only if that shows what the order says (F7). It is one request, sent
 //! once, and its answer is believed (R3).
@@ -9,16 +9,14 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{
     Aws, errors,
+    instance::Live,
     read::{ADDRESSES, LOOKS},
-    translate::{self, Association, Live, Shown},
+    translate::{self, Association, Shown},
 };
-use crate::cloud::{
-    Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, Place, Power, Restore, Restored, Scope, Verified,
-};
+use crate::cloud::{Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, Place, Power, Scope, Verified};
 
 pub(super) const ASSOCIATE: &str = "AssociateAddress";
 pub(super) const DISASSOCIATE: &str = "DisassociateAddress";
-pub(super) const MODIFY: &str = "ModifyNetworkInterfaceAttribute";
 
 /// What an order to attach comes to, after the live reads.
 #[derive(Debug, PartialEq, Eq)]
@@ -171,64 +169,11 @@ impl Aws {
         Err(CloudError::new(ErrorKind::Unavailable, ADDRESSES, why))
     }
 
-    pub(super) async fn give_back(&self, order: &Restore) -> Result<Restored, CloudError> {
-        let place = translate::place(MODIFY, &order.machine.place)?;
-        let live = match self.paid(order).await? {
-            Paid::Yes(restored) => return Ok(restored),
-            Paid::NotYet(live) => live,
-        };
-        if live.power == Power::Changing {
-            let why = format!("{} is neither running nor stopped", order.machine.place);
-            return Err(CloudError::new(ErrorKind::Unavailable, MODIFY, why));
-        }
-        let instance = &order.machine.instance;
-        if !self.recent(|recent| recent.was_asked(instance, Instant::now())) {
-            let client = self.client(&place.region);
-            let ask = client.modify_network_interface_attribute();
-            let ask = ask.network_interface_id(&live.primary.id).associate_public_ip_address(true);
-            if let Err(error) = self.change(MODIFY, &*order.gate, ask.send()).await {
-                if !error.settled {
-                    return Err(error);
-                }
-                // Refused because AWS was quicker, or the machine has just gone: only a read can say.
-                return match self.paid(order).await? {
-                    Paid::Yes(restored) => Ok(restored),
-                    Paid::NotYet(live) => Err(refused_for(&live, error)),
-                };
-            }
-            self.recent(|recent| recent.asked(instance, Instant::now()));
-        }
-        for pause in LOOKS {
-            tokio::time::sleep(pause).await;
-            if let Paid::Yes(restored) = self.paid(order).await? {
-                return Ok(restored);
-            }
-        }
-        let why = format!("{} was asked for an address of its own and does not show one yet", order.machine.place);
-        Err(CloudError::new(ErrorKind::Unavailable, MODIFY, why))
-    }
-
-    /// How the debt to a machine has ended, if it has.
-    async fn paid(&self, order: &Restore) -> Result<Paid, CloudError> {
-        let mut live = match self.live(&order.machine.place).await {
-            Ok(live) if live.machine == order.machine => live,
-            Ok(_) => return Ok(Paid::Yes(Restored::MachineGone)),
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Paid::Yes(Restored::MachineGone)),
-            Err(error) => return Err(error),
-        };
-        let shown = live.primary.external.clone();
-        live.primary.external = self.recent(|recent| recent.interface(&live.primary.id, shown, Instant::now()));
-        Ok(match live.primary.external {
-            Interface::Empty => Paid::NotYet(live),
-            Interface::Ephemeral(_) | Interface::Reserved(_) => Paid::Yes(Restored::Given),
-        })
-    }
-
     /// Sends one change, once: the gate answers for one send (F1), and the client repeats nothing.
     ///
     /// # Errors
     /// Unsettled when it is not known whether it took effect.
-    async fn change<T, E: ProvideErrorMetadata + Error + 'static>(
+    pub(super) async fn change<T, E: ProvideErrorMetadata + Error + 'static>(
         &self,
         call: &'static str,
         gate: &dyn Gate,
@@ -241,11 +186,6 @@ impl Aws {
             Err(_) => Err(errors::late(call).unsettled()),
         }
     }
-}
-
-enum Paid {
-    Yes(Restored),
-    NotYet(Live),
 }
 
 /// What the reads allow. Pure.
@@ -296,33 +236,6 @@ fn plan(order: &Attach, live: &Live, shown: &Shown, association: Option<&Associa
     }
 }
 
-/// Says what is lost where AWS gives nothing back by itself.
-fn refused_for(live: &Live, error: CloudError) -> CloudError {
-    let machine = &live.machine.place;
-    match error.kind {
-        ErrorKind::Denied if live.interfaces <= 1 => CloudError::new(
-            ErrorKind::Unavailable,
-            MODIFY,
-            format!("{machine} has one interface, so AWS gives it an address of its own by itself within minutes"),
-        ),
-        ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Unsupported => {
-            let message = format!(
-                "{machine} stays without a public address of its own: with {} interfaces AWS gives none back by itself; {}",
-                live.interfaces, error.message
-            );
-            CloudError { message, ..error }
-        }
-        ErrorKind::NotFound
-        | ErrorKind::Conflict
-        | ErrorKind::Unauthenticated
-        | ErrorKind::Throttled
-        | ErrorKind::Quota
-        | ErrorKind::Timeout
-        | ErrorKind::Unavailable
-        | ErrorKind::Unknown => error,
-    }
-}
-
 fn on(order: &Attach) -> Holder {
     Holder::Machine(order.machine.place.clone())
 }
@@ -344,4 +257,123 @@ fn other_region(order: &Attach, place: &Place) -> CloudError {
 fn not_reserved(order: &Attach) -> CloudError {
     let why = format!("{} is not reserved in {}", order.address, order.scope);
     CloudError::new(ErrorKind::NotFound, ADDRESSES, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::cloud::{Closed, MachineId, Own, Provider, ProviderId, Reach, Reservation, aws::instance::Primary};
+
+    struct Open;
+
+    impl Gate for Open {
+        fn open_for(&self, _: Duration) -> Result<(), Closed> {
+            Ok(())
+        }
+    }
+
+    const ADDRESS: &str = "203.0.113.7";
+
+    fn node() -> MachineId {
+        "aws:///us-west-2a/i-0a1b#i-0a1b".parse().unwrap()
+    }
+
+    fn order(may_displace_own: bool) -> Attach {
+        Attach {
+            scope: Scope {
+                provider: Provider::Aws,
+                account: String::new(),
+                region: "us-west-2".to_owned(),
+                resource_group: None,
+            },
+            address: ADDRESS.parse().unwrap(),
+            machine: node(),
+            operation: Uuid::from_u128(7),
+            may_displace_own,
+            gate: Arc::new(Open),
+        }
+    }
+
+    fn live(external: Interface) -> Live {
+        let primary = Primary { id: "eni-0".to_owned(), private_ip: "10.0.0.1".to_owned(), external };
+        Live { machine: node(), power: Power::Running, zone: "us-west-2a".to_owned(), primary, interfaces: 1 }
+    }
+
+    fn free() -> Shown {
+        let reservation = Reservation {
+            holder: Holder::Free,
+            name: "eipalloc-1".to_owned(),
+            network_tier: None,
+            reach: Reach::BorderGroup("us-west-2".to_owned()),
+            tags: Default::default(),
+        };
+        Shown { ip: ADDRESS.parse().unwrap(), allocation: "eipalloc-1".to_owned(), association: None, reservation }
+    }
+
+    fn association(instance: &str, interface: &str) -> Association {
+        Association {
+            id: "eipassoc-1".to_owned(),
+            interface: interface.to_owned(),
+            private_ip: "10.0.0.1".to_owned(),
+            instance: instance.to_owned(),
+        }
+    }
+
+    fn kind(plan: Result<Plan, CloudError>) -> ErrorKind {
+        plan.unwrap_err().kind
+    }
+
+    #[test]
+    fn what_is_there_needs_nothing_whatever_the_interface_shows() {
+        for external in [Interface::Empty, Interface::Reserved(ADDRESS.parse().unwrap())] {
+            let there = plan(&order(false), &live(external), &free(), Some(&association("i-0a1b", "eni-0")));
+            assert_eq!(there.unwrap(), Plan::There);
+        }
+    }
+
+    #[test]
+    fn nothing_is_stolen_and_nothing_reserved_is_displaced() {
+        for elsewhere in [association("i-0c2d", "eni-9"), association("i-0a1b", "eni-1"), association("", "eni-9")] {
+            assert_eq!(
+                kind(plan(&order(true), &live(Interface::Empty), &free(), Some(&elsewhere))),
+                ErrorKind::Conflict
+            );
+        }
+        let other = Interface::Reserved("203.0.113.8".parse().unwrap());
+        assert_eq!(kind(plan(&order(true), &live(other), &free(), None)), ErrorKind::Conflict);
+        let mut managed = free();
+        managed.reservation.holder = Holder::Foreign("the service nlb".to_owned());
+        assert_eq!(kind(plan(&order(true), &live(Interface::Empty), &managed, None)), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn an_empty_interface_is_filled_and_an_own_address_goes_only_if_allowed() {
+        let own = || live(Interface::Ephemeral(Own::default()));
+        assert_eq!(plan(&order(false), &live(Interface::Empty), &free(), None).unwrap(), Plan::Associate);
+        assert_eq!(plan(&order(true), &own(), &free(), None).unwrap(), Plan::Associate);
+        assert_eq!(kind(plan(&order(false), &own(), &free(), None)), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn an_interface_and_an_address_that_contradict_each_other_are_settled_by_asking() {
+        let shown = live(Interface::Reserved(ADDRESS.parse().unwrap()));
+        assert_eq!(plan(&order(false), &shown, &free(), None).unwrap(), Plan::Associate);
+    }
+
+    #[test]
+    fn another_border_group_and_a_machine_between_two_states_are_refused() {
+        let edge = Live { zone: "us-west-2-lax-1a".to_owned(), ..live(Interface::Empty) };
+        assert_eq!(kind(plan(&order(true), &edge, &free(), None)), ErrorKind::Invalid);
+        let starting = Live { power: Power::Changing, ..live(Interface::Empty) };
+        assert_eq!(kind(plan(&order(true), &starting, &free(), None)), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_machine_of_another_cloud_is_not_touched() {
+        assert!(translate::place(ASSOCIATE, &ProviderId::new("gce://prod/us-west1-a/node-1")).is_err());
+    }
 }

@@ -139,7 +139,7 @@ async fn associate(routed: &Routed, world: &World) -> Result<Value, Failure> {
         }
     });
     given(done.await)?;
-    Ok(json!({"return": true, "associationId": association}))
+    Ok(json!({"associationId": association}))
 }
 
 /// The machine that an association is meant for, by its primary interface or its only one.
@@ -207,7 +207,7 @@ async fn disassociate(routed: &Routed, world: &World) -> Result<Value, Failure> 
     if let Some((machine, _)) = found.filter(|(machine, _)| machine.had_own && machine.interfaces == 1) {
         world.own_returns(&machine.key, "auto-assigned").await;
     }
-    Ok(json!({"return": true}))
+    Ok(json!({}))
 }
 
 /// Of all attributes the one that gives an interface a public address.
@@ -230,5 +230,5 @@ async fn modify(routed: &Routed, world: &World) -> Result<Value, Failure> {
     let ask = routed.ask(format!("interfaces/{interface}"), false);
     let done = world.perform(ask, change, move |inventory| inventory.machine(&key).map_or(Ok(()), changeable));
     given(done.await)?;
-    Ok(json!({"return": true}))
+    Ok(json!({}))
 }
