@@ -107,7 +107,8 @@ pub struct Scope {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.provider, self.account, self.region)
+        let account = if self.account.is_empty() { "" } else { "/" };
+        write!(f, "{}{account}{}/{}", self.provider, self.account, self.region)
     }
 }
 

@@ -552,12 +552,14 @@ impl Eyes<'_> {
             }),
         };
         let why = (verdict == Verdict::Unsupported).then(|| self.why_unsupported(node)).flatten();
+        // Where what is shown lags, a machine that has just been changed cannot be read yet: an address would wait for it.
+        let unreadable = node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], Instant::now()));
         Candidate {
             name: node.name_any(),
             zone: node.zone().to_owned(),
             verdict,
             why,
-            last_choice: node.may_end_soon(),
+            last_choice: node.may_end_soon() || unreadable,
         }
     }
 

@@ -1,6 +1,5 @@
 //! What differs between the clouds on stage: where things stand, what nodes say of themselves, how the operator finds the
-//! simulated cloud and its credentials, and what the calls of a survey
-//! are called.
+//! simulated cloud and its credentials, and what the calls of a survey are called.
 
 use ip_address_controller::cloud::Provider;
 

@@ -71,7 +71,7 @@ pub struct Candidate {
     pub verdict: Verdict,
     /// What [`Verdict::Unsupported`] means here, and what to use instead.
     pub why: Option<String>,
-    /// May be ended soon, by a guess: only when there is no other.
+    /// May be ended soon, by a guess, or cannot be read yet: only when there is no other.
     pub last_choice: bool,
 }
 
