@@ -275,6 +275,11 @@ impl Eyes<'_> {
             if expected.is_some_and(|machine| !read.is_on(machine)) {
                 self.view.find(scope, entry.ip, self.subject.interval);
             }
+            if let (cloud::Whereabouts::NotFound, Some(machine)) = (place, expected)
+                && let Some(why) = self.contradicts(machine, entry, scope, tables)
+            {
+                return unknown(why);
+            }
             return read;
         }
         if let Some((_, reservation)) = listed {
@@ -294,6 +299,27 @@ impl Eyes<'_> {
             Some(error) => format!("{error}; {}", error.kind.remedy()),
             None => "waits for the first read of the cloud".to_owned(),
         })
+    }
+
+    /// Why an address that the cloud does not list is not believed to be gone from its machine: credentials of another
+    /// account, or with fewer rights, get short lists too (P3). The machine itself has to show that it is off, or to be gone
+    /// with its Node.
+    fn contradicts(&self, machine: &cloud::MachineId, entry: &Entry, scope: &Scope, tables: &Tables) -> Option<String> {
+        let Some(answer) = self.view.inspect(scope, &machine.place, FRESH_SEAT) else {
+            return Some("is not listed; its machine is being looked at".to_owned());
+        };
+        if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
+            return Some("is not listed; its machine cannot be looked at yet".to_owned());
+        }
+        let ready = self.around.node_at(&machine.place).is_some_and(|node| node.not_ready_since().is_none());
+        match answer.result {
+            Ok(seat) if seat.machine == *machine && seat.interface == Interface::Reserved(entry.ip) => {
+                Some("is not listed, but its machine has it".to_owned())
+            }
+            Ok(_) => None,
+            Err(error) if error.kind == ErrorKind::NotFound && !ready => None,
+            Err(error) => Some(format!("is not listed, and its machine cannot be read: {error}")),
+        }
     }
 
     fn holder(&self, entry: &Entry, tables: &mut Tables) -> Option<Holder> {
@@ -556,7 +582,7 @@ impl Eyes<'_> {
         let unreadable = node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], Instant::now()));
         Candidate {
             name: node.name_any(),
-            zone: node.zone().to_owned(),
+            zone: node.location().map_or_else(|| node.zone().to_owned(), |place| place.zone),
             verdict,
             why,
             last_choice: node.may_end_soon() || unreadable,

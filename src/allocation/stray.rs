@@ -132,8 +132,8 @@ impl Controller {
     async fn is_stray(&self, node: &SlimNode) -> bool {
         let Some(place) = node.place() else { return false };
         let Some(home) = node.location().map(Place::scope) else { return false };
-        let Some(surveys) = self.view.surveys_at(&home) else { return false };
-        if surveys.is_empty() || surveys.iter().any(|survey| survey.began.elapsed() > BELIEVED) {
+        let Some(surveys) = self.view.surveys_at(&home, BELIEVED) else { return false };
+        if surveys.is_empty() {
             return false;
         }
         {

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::decide::{
-    facts::{Failure, User},
+    facts::{Entry, Failure, User},
     failover::Breaker,
 };
 use crate::{
@@ -142,6 +142,17 @@ impl Tables {
         self.failures.insert(ip, Failure { kind: error.kind, message: error.to_string(), attempts, retry });
         if refuses_node(error.kind) {
             self.refusals.entry(ip).or_default().insert(node.to_owned(), now);
+        }
+    }
+
+    /// An entry as the last leader left it: what it changed a moment ago may not be shown yet, where reads lag (R1).
+    pub fn inherited(&mut self, entry: &Entry, now: Timestamp, instant: Instant) {
+        let Some(machine) = &entry.machine else { return };
+        let age = Duration::try_from(now.duration_since(entry.since)).unwrap_or_default();
+        let left = read_lag(&machine.place).saturating_sub(age);
+        if !left.is_zero() {
+            self.reads.raise(&Key::Address(entry.ip), instant + left);
+            self.reads.raise(&Key::Machine(machine.place.clone()), instant + left);
         }
     }
 
@@ -427,5 +438,20 @@ mod tests {
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn a_new_leader_does_not_believe_reads_of_what_the_last_one_changed_a_moment_ago() {
+        let born = Instant::now();
+        let entry = |place: &str| Entry { machine: Some(place.parse().unwrap()), ..Entry::new(IP, at(0)) };
+        let counts = |place: &str, now: i64, after: u64| {
+            let mut tables = Tables::new(born);
+            tables.inherited(&entry(place), at(now), born);
+            tables.reads.counts([&Key::Address(IP)], born + Duration::from_secs(after))
+        };
+        let ec2 = "aws:///us-west-2a/i-0abc#i-0abc";
+        assert!(!counts(ec2, 5, 24) && counts(ec2, 5, 25), "30 s after it was written");
+        assert!(counts(ec2, 31, 0));
+        assert!(counts("gce://p/us-west1-a/a#17", 0, 0), "what Google shows does not lag");
     }
 }

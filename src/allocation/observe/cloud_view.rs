@@ -91,17 +91,15 @@ impl CloudView {
         (known.good.get(scope).cloned(), failure.or_else(|| self.clouds.failure(scope.provider)))
     }
 
-    /// The last survey of each resource group that is looked at in this account and region, if none has failed since.
-    pub fn surveys_at(&self, home: &Scope) -> Option<Vec<Arc<Survey>>> {
+    /// The survey of each resource group that is looked at in this account and region, if none has failed. One that was
+    /// not asked for within `age` is nobody's any more.
+    pub fn surveys_at(&self, home: &Scope, age: Duration) -> Option<Vec<Arc<Survey>>> {
         let there = |scope: &Scope| {
             scope.provider == home.provider && scope.account == home.account && scope.region == home.region
         };
         let known = self.lock();
-        let mut asked = known.surveys.iter().filter(|(scope, _)| there(scope));
-        if asked.any(|(_, answer)| answer.result.is_err()) {
-            return None;
-        }
-        Some(known.good.iter().filter(|(scope, _)| there(scope)).map(|(_, survey)| survey.clone()).collect())
+        let asked = known.surveys.iter().filter(|(scope, answer)| there(scope) && answer.began.elapsed() <= age);
+        asked.map(|(_, answer)| answer.result.as_ref().ok().cloned()).collect()
     }
 
     /// The last answer about one address; asked anew when it is older than `age`.

@@ -19,7 +19,7 @@ use super::{
     instance::{self, Live},
     translate::{self, Shown},
 };
-use crate::cloud::{CloudError, ErrorKind, ProviderId, Scope, Seat, Survey, Whereabouts};
+use crate::cloud::{CloudError, ProviderId, Scope, Seat, Survey, Whereabouts};
 
 pub(super) const ADDRESSES: &str = "DescribeAddresses";
 pub(super) const INSTANCES: &str = "DescribeInstances";
@@ -38,10 +38,8 @@ impl Aws {
         if let Some(shown) = self.address(&scope.region, address).await? {
             return Ok(Whereabouts::Here(shown.reservation));
         }
-        match tokio::time::timeout(self.operation_timeout, self.elsewhere(scope, address)).await {
-            Ok(found) => found,
-            Err(_) => Err(errors::late(ADDRESSES)),
-        }
+        let elsewhere = tokio::time::timeout(self.operation_timeout, self.elsewhere(scope, address)).await;
+        Ok(elsewhere.ok().flatten().map_or(Whereabouts::NotFound, Whereabouts::OtherRegion))
     }
 
     /// As the cloud shows it; a change that follows lays over it what this process has done itself.
@@ -82,23 +80,15 @@ impl Aws {
         Ok(answer.regions.into_iter().flatten().filter_map(|region| region.region_name).collect())
     }
 
-    /// An address that is not in the scope's region: in another one, or nowhere.
-    ///
-    /// A region where we may not look is passed over, and so are all when we may not ask which there are: that the address
-    /// is not in its own region is known, and in which other one it is only helps a person. Any other error leaves it open.
-    async fn elsewhere(&self, scope: &Scope, address: IpAddr) -> Result<Whereabouts, CloudError> {
-        let mut failed = Ok(Whereabouts::NotFound);
-        for region in may_be_denied(self.regions(&scope.region).await)?.unwrap_or_default() {
-            if region == scope.region {
-                continue;
-            }
-            match may_be_denied(self.address(&region, address).await) {
-                Ok(Some(Some(_))) => return Ok(Whereabouts::OtherRegion(region)),
-                Ok(Some(None) | None) => {}
-                Err(error) => failed = Err(error),
+    /// The other region that has the address. One that does not answer, or where we may not look, is passed over: that the
+    /// address is not in its own region is known by then, and in which other one it is only helps a person.
+    async fn elsewhere(&self, scope: &Scope, address: IpAddr) -> Option<String> {
+        for region in self.regions(&scope.region).await.ok()? {
+            if region != scope.region && matches!(self.address(&region, address).await, Ok(Some(_))) {
+                return Some(region);
             }
         }
-        failed
+        None
     }
 
     /// One read within its deadline; the client may send it again within that.
@@ -116,14 +106,6 @@ impl Aws {
 
 fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
-}
-
-fn may_be_denied<T>(answer: Result<T, CloudError>) -> Result<Option<T>, CloudError> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.kind == ErrorKind::Denied => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// How long a read may need until it shows what is so, before each further look.
