@@ -11,7 +11,7 @@ use aws_credential_types::Credentials;
 use e2e::{
     contract::{Bench, Home, ONE, Open, Words, furnish},
     simulator::{Simulator, ec2},
-    world::{Call, Fault, NewMachine, World},
+    world::{Call, Fault, Hold, NewMachine, World},
 };
 use ip_address_controller::cloud::{
     Attach, Cloud, Detach, Holder, MachineId, Own, Provider, ProviderId, Restore, Scope,
@@ -147,4 +147,9 @@ impl AwsBench {
 
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// Until a call waits there; one that never comes fails the test.
+pub async fn arrived(held: &Hold) {
+    tokio::time::timeout(Duration::from_secs(5), held.arrived(1)).await.expect("no call has come");
 }

@@ -15,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::bench::{AwsBench, HOME, LOCAL_GROUP, LOCAL_ZONE, install_tls, ip, scope, settings};
+use crate::bench::{AwsBench, HOME, LOCAL_GROUP, LOCAL_ZONE, arrived, install_tls, ip, scope, settings};
 
 #[tokio::test]
 async fn a_survey_is_one_call_whatever_there_is() {
@@ -49,7 +49,7 @@ async fn an_address_that_somebody_else_takes_meanwhile_is_not_taken_back() {
     let held = bench.world.hold("AssociateAddress", Point::Arrival);
     let (cloud, order) = (bench.cloud.clone(), bench.attach(ONE, NODE));
     let sender = tokio::spawn(async move { cloud.attach(&order).await });
-    held.arrived(1).await;
+    arrived(&held).await;
     bench.world.move_address(ip(ONE), NODE_2).unwrap();
     held.release();
     let error = sender.await.unwrap().unwrap_err();
@@ -105,7 +105,7 @@ async fn an_association_that_has_ended_meanwhile_is_no_failure() {
         let held = bench.world.hold("DisassociateAddress", Point::Arrival);
         let (cloud, order) = (bench.cloud.clone(), bench.detach(ONE, NODE));
         let sender = tokio::spawn(async move { cloud.detach(&order).await });
-        held.arrived(1).await;
+        arrived(&held).await;
         bench.world.free_address(ip(ONE));
         if let Some(next) = next {
             bench.world.move_address(ip(ONE), next).unwrap();
@@ -129,7 +129,7 @@ async fn an_instance_that_is_still_starting_is_waited_for() {
     let held = bench.world.hold("AssociateAddress", Point::Arrival);
     let (cloud, order) = (bench.cloud.clone(), bench.attach(ONE, NODE));
     let sender = tokio::spawn(async move { cloud.attach(&order).await });
-    held.arrived(1).await;
+    arrived(&held).await;
     bench.world.set_power(NODE, Power::Stopping);
     held.release();
     let error = sender.await.unwrap().unwrap_err();
