@@ -21,8 +21,8 @@ help: ## This help
 	@echo "  Built things live in $(cache); CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 CLOUD ?= gcp
-demo: ## Tell the whole story on a real control plane and a simulated cloud; KEEP=1 leaves it running until Ctrl-C
-	$(if $(filter gcp,$(CLOUD)),,$(error CLOUD=$(CLOUD) cannot be shown: expected gcp))
+demo: ## Tell the whole story on a real control plane and a simulated cloud; CLOUD=aws, CLOUD=azure; KEEP=1 leaves it running until Ctrl-C
+	$(if $(filter gcp aws azure,$(CLOUD)),,$(error CLOUD=$(CLOUD) cannot be shown: expected gcp, aws or azure))
 	$(call prepared)
 	@exec $(CARGO_TARGET_DIR)/debug/demo --cloud $(CLOUD) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 

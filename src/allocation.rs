@@ -29,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kube::{Api, Client};
 use kube_runtime::reflector::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     act::Actor,
     ledger::Ledger,
+    memory::Stored,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::tell::Teller,
     tables::Tables,
@@ -173,8 +175,14 @@ impl Controller {
     pub async fn take_over(&self) -> Result<(), ledger::ReadError> {
         let all = self.ledger.take_over().await?;
         let mut tables = self.tables();
+        let (now, instant) = (Timestamp::now(), Instant::now());
         for object in &all {
             pass::seat(&mut tables, object);
+            for entry in object.status.iter().flat_map(|status| &status.addresses) {
+                if let Stored::Known(entry) = memory::read(entry) {
+                    tables.inherited(&entry, now, instant);
+                }
+            }
         }
         Ok(())
     }

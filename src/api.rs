@@ -241,6 +241,7 @@ impl NetIPAllocationSpec {
         {"rule": "isIP(self)", "messageExpression": "'\"' + self + '\" is not an IP address'"},
         {"rule": "!isIP(self) || ip.isCanonical(self)", "message": "write the address in canonical form (lower case, zeros compressed)"},
         {"rule": "!isIP(self) || ip(self).isGlobalUnicast()", "message": "the address must be a unicast address that can be routed"},
+        {"rule": "!isIP(self) || ip(self).family() == 4", "message": "IPv6 is not supported: an address is kept on nodes as IPv4 only; list IPv4 addresses"},
     ]
 ))]
 struct ReservedAddress(#[allow(dead_code)] String);

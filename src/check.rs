@@ -1,6 +1,10 @@
 //! The self-test: what running needs, one line each, and what to do where it is missing.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{
@@ -10,15 +14,20 @@ use kube::{
 use tokio::time::timeout;
 
 use crate::{
-    allocation::observe::nodes::SlimNode,
+    allocation::{
+        observe::{self, nodes::SlimNode},
+        watch::Guarded,
+    },
     api::{GROUP, NetIPAllocation},
-    cloud::{Finding, Place, Provider, Scope},
+    cloud::{Finding, Provider, Scope, connect::connect},
     run,
     settings::Settings,
 };
 
 /// For single calls.
 const CALL: Duration = Duration::from_secs(10);
+/// For finding credentials: a metadata server that is not there is noticed late.
+const CONNECT: Duration = Duration::from_secs(20);
 
 /// What the operator does in the cluster: group, resource, subresource, verbs. In the release's namespace where `true`.
 const RIGHTS: &[(&str, &str, &str, &[&str], bool)] = &[
@@ -49,22 +58,12 @@ pub async fn check(settings: &Settings) -> Result<(), String> {
         findings.push(Finding {
             ok: true,
             subject: "cloud".to_owned(),
-            message: "not tested: no node has a provider ID of a supported cloud".to_owned(),
+            message: "not tested: no NetIPAllocation names a place, and no node has a provider ID of a supported cloud"
+                .to_owned(),
         });
-    } else {
-        let clouds = timeout(CALL, run::clouds(settings)).await.unwrap_or_default();
-        for scope in scopes {
-            match clouds.get(&scope.provider) {
-                Some(cloud) => findings.extend(cloud.check(&scope).await),
-                None => findings.push(Finding {
-                    ok: false,
-                    subject: scope.to_string(),
-                    message:
-                        "no credentials were found in time; set up Workload Identity or GOOGLE_APPLICATION_CREDENTIALS"
-                            .to_owned(),
-                }),
-            }
-        }
+    }
+    for (provider, scopes) in scopes {
+        findings.extend(cloud(settings, provider, &scopes).await);
     }
     let bad = findings.iter().filter(|finding| !finding.ok).count();
     for Finding { ok, subject, message } in &findings {
@@ -128,15 +127,46 @@ async fn rights(client: &Client, namespace: &str, lease: &str) -> Vec<Finding> {
     findings
 }
 
-/// The accounts and regions of the cluster's nodes.
-async fn scopes(client: &Client) -> BTreeSet<Scope> {
-    let api: Api<SlimNode> = Api::all(client.clone());
-    let Ok(Ok(nodes)) = timeout(CALL, api.list(&ListParams::default())).await else { return BTreeSet::new() };
-    nodes
-        .items
-        .iter()
-        .filter_map(|node| node.place()?.place())
-        .filter(|place| place.provider == Provider::Gcp)
-        .map(Place::scope)
-        .collect()
+/// One cloud, wherever the cluster has to do with it.
+async fn cloud(settings: &Settings, provider: Provider, scopes: &BTreeSet<Scope>) -> Vec<Finding> {
+    let subject = format!("{provider} credentials");
+    let failed = |message: String| vec![Finding { ok: false, subject: subject.clone(), message }];
+    match timeout(CONNECT, connect(provider, &run::cloud_settings(settings))).await {
+        Err(_) => failed(format!("their source does not answer in time; {}", how_to_get(provider))),
+        Ok(Err(error)) => failed(format!("{}: {}; {}", error.kind.label(), error.message, how_to_get(provider))),
+        Ok(Ok(cloud)) => {
+            let mut findings = Vec::new();
+            for scope in scopes {
+                let found = cloud.check(scope).await.into_iter();
+                findings.extend(
+                    found.map(|finding| Finding { subject: format!("{scope} {}", finding.subject), ..finding }),
+                );
+            }
+            findings
+        }
+    }
+}
+
+/// Where credentials come from on the cloud's managed Kubernetes.
+fn how_to_get(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Gcp => "set up Workload Identity or GOOGLE_APPLICATION_CREDENTIALS (docs/gcp.md)",
+        Provider::Aws => "set up EKS Pod Identity or IAM roles for service accounts (docs/aws.md)",
+        Provider::Azure => "set up workload identity (docs/azure.md)",
+    }
+}
+
+/// The accounts and regions of the cluster's nodes, and of its allocations, by cloud.
+async fn scopes(client: &Client) -> BTreeMap<Provider, BTreeSet<Scope>> {
+    let all = ListParams::default();
+    let nodes = timeout(CALL, Api::<SlimNode>::all(client.clone()).list(&all)).await;
+    let nodes: Vec<_> = nodes.into_iter().flatten().flat_map(|list| list.items).map(Arc::new).collect();
+    let allocations = timeout(CALL, Api::<Guarded>::all(client.clone()).list(&all)).await;
+    let allocations = allocations.into_iter().flatten().flat_map(|list| list.items);
+    let named = allocations.filter_map(|object| observe::scope(&object.0.ok()?.spec, &nodes, &[]).ok());
+    let mut scopes = BTreeMap::<Provider, BTreeSet<Scope>>::new();
+    for scope in nodes.iter().filter_map(|node| Some(node.location()?.scope())).chain(named) {
+        scopes.entry(scope.provider).or_default().insert(scope);
+    }
+    scopes
 }

@@ -9,7 +9,9 @@
 //! - each request of a mutation passes the order's [`Gate`] just before it leaves (F1), and is sent once:
 //!   no SDK retries.
 
+pub mod aws;
 pub mod azure;
+pub mod connect;
 mod endpoint;
 pub mod gcp;
 pub mod limits;
@@ -105,7 +107,8 @@ pub struct Scope {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.provider, self.account, self.region)
+        let account = if self.account.is_empty() { "" } else { "/" };
+        write!(f, "{}{account}{}/{}", self.provider, self.account, self.region)
     }
 }
 
@@ -114,11 +117,7 @@ impl fmt::Display for Scope {
 /// Two texts of one machine are equal: an EC2 instance by its id alone, because an address names its holder without the
 /// zone; an Azure machine in any case, because the Node, the address and the interface each spell it their own way.
 #[derive(Clone, Debug)]
-pub struct ProviderId {
-    text: String,
-    /// What is compared; the text itself where that is empty.
-    key: String,
-}
+pub struct ProviderId(String);
 
 /// What a provider ID says, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,17 +142,11 @@ impl Place {
 
 impl ProviderId {
     pub fn new(text: impl Into<String>) -> Self {
-        let text = text.into();
-        let key = match ec2_instance(&text) {
-            Some((_, instance)) => instance.to_owned(),
-            None if text.starts_with("azure://") => text.to_lowercase(),
-            None => String::new(),
-        };
-        Self { text, key }
+        Self(text.into())
     }
 
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 
     /// What the text says, or `None` for a form that no supported cloud uses.
@@ -162,7 +155,7 @@ impl ProviderId {
     /// `azure:///subscriptions/SUB/resourceGroups/GROUP/providers/Microsoft.Compute/virtualMachines/NAME`
     /// (cloud-provider-azure). A URL parser will not do: domain-scoped projects contain a colon (`example.com:project`).
     pub fn place(&self) -> Option<Place> {
-        if let Some((zone, instance)) = ec2_instance(&self.text) {
+        if let Some((zone, instance)) = ec2_instance(&self.0) {
             return Some(Place {
                 provider: Provider::Aws,
                 account: String::new(),
@@ -171,7 +164,7 @@ impl ProviderId {
                 machine: instance.to_owned(),
             });
         }
-        if let Some((subscription, machine)) = azure_machine(&self.text) {
+        if let Some((subscription, machine)) = azure_machine(&self.0) {
             return Some(Place {
                 provider: Provider::Azure,
                 account: subscription.to_lowercase(),
@@ -180,7 +173,7 @@ impl ProviderId {
                 machine: machine.to_owned(),
             });
         }
-        let mut parts = self.text.strip_prefix("gce://")?.split('/');
+        let mut parts = self.0.strip_prefix("gce://")?.split('/');
         let (project, zone, name) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() || project.is_empty() || name.is_empty() {
             return None;
@@ -200,7 +193,7 @@ impl ProviderId {
 
     /// Why a machine of a supported cloud can never take an address, and what to use instead.
     pub fn unsupported(&self) -> Option<&'static str> {
-        let lower = self.text.to_lowercase();
+        let lower = self.0.to_lowercase();
         if lower.starts_with("eks-hybrid://") {
             Some("an EKS hybrid node is no EC2 instance, so AWS cannot put an address on it; use EC2 nodes")
         } else if lower.starts_with("aws://")
@@ -221,14 +214,17 @@ impl ProviderId {
         }
     }
 
-    fn key(&self) -> &str {
-        if self.key.is_empty() { &self.text } else { &self.key }
+    /// What is compared.
+    fn key(&self) -> impl Iterator<Item = u8> {
+        let any_case = self.0.starts_with("azure://");
+        let text = ec2_instance(&self.0).map_or(self.0.as_str(), |(_, instance)| instance);
+        text.bytes().map(move |byte| if any_case { byte.to_ascii_lowercase() } else { byte })
     }
 }
 
 impl PartialEq for ProviderId {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.key().eq(other.key())
     }
 }
 
@@ -248,7 +244,9 @@ impl Ord for ProviderId {
 
 impl Hash for ProviderId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        self.key().for_each(|byte| byte.hash(state));
+        // So that two in a row cannot be cut elsewhere.
+        0xff_u8.hash(state);
     }
 }
 
@@ -292,7 +290,7 @@ fn azure_machine(text: &str) -> Option<(&str, &str)> {
 
 impl fmt::Display for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 

@@ -1,11 +1,6 @@
 //! The operator's life: standby, leader, end. One term of leadership a process: what a leader knows dies with it (P8).
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use kube::{Client, ResourceExt};
@@ -22,7 +17,7 @@ use crate::{
         Config, Controller, Parts,
         act::Actor,
         observe::{
-            cloud_view::{Arrived, CloudView, Clouds},
+            cloud_view::{Arrived, CloudView},
             nodes::Nodes,
             pods::Pods,
         },
@@ -30,10 +25,8 @@ use crate::{
         watch::{self, Synced, Wake},
     },
     cloud::{
-        Provider,
-        gcp::{Gcp, GcpSettings},
+        connect::{CloudSettings, Clouds},
         limits::{Limits, Rate},
-        metered::Metered,
     },
     http::{self, Health},
     leader::{Candidate, LeaseConfig, Term},
@@ -171,25 +164,8 @@ async fn lead(
         let wake = wake.clone();
         Arc::new(move || wake.all())
     };
-    let controller = {
-        let building = build(
-            settings,
-            &client,
-            &term,
-            Nodes::new(nodes),
-            allocations.clone(),
-            rate,
-            gauges,
-            &wake,
-            &arrived,
-            &stop,
-        );
-        tokio::select! {
-            () = &mut asked_to_stop => { term.release().await; return Ok(()) }
-            () = term.lost() => return Err(RunError::LostLeadership),
-            controller = building => controller,
-        }
-    };
+    let controller =
+        build(settings, &client, &term, Nodes::new(nodes), allocations.clone(), rate, gauges, &wake, &arrived, &stop);
     let ready = async {
         while !(allocations_synced.is() && nodes_synced.is()) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -258,7 +234,7 @@ async fn lead(
 }
 
 #[allow(clippy::too_many_arguments)]
-async fn build(
+fn build(
     settings: &Settings,
     client: &Client,
     term: &Term,
@@ -271,6 +247,8 @@ async fn build(
     stop: &CancellationToken,
 ) -> Arc<Controller> {
     let limits = Limits::new(rate);
+    let pause = |attempts| Backoff::TRANSIENT.delay(attempts, 0.0);
+    let clouds = Clouds::new(cloud_settings(settings), pause, arrived.clone(), stop.clone());
     let pods = Pods::new(client.clone(), arrived.clone());
     let timeout = settings.mutation_timeout();
     Controller::new(Parts {
@@ -285,7 +263,7 @@ async fn build(
         actor: Actor { client: client.clone(), proof: term.proof(), timeout, nodes: nodes.clone(), pods: pods.clone() },
         nodes,
         pods,
-        view: CloudView::new(clouds(settings).await, limits.clone(), arrived.clone(), stop.clone()),
+        view: CloudView::new(clouds, limits.clone(), arrived.clone(), stop.clone()),
         limits,
         teller: Teller::new(client.clone(), settings.instance()),
         gauges: gauges.clone(),
@@ -296,29 +274,16 @@ async fn build(
     })
 }
 
-/// Connects every cloud that this build knows; tried again until it works, because a cloud's metadata server may refuse
-/// in a node's first seconds.
-pub async fn clouds(settings: &Settings) -> Clouds {
-    let gcp = GcpSettings {
-        endpoint: settings.google_compute_custom_endpoint.clone(),
-        allow_insecure: settings.allow_insecure_endpoint,
+/// How each cloud is reached.
+pub fn cloud_settings(settings: &Settings) -> CloudSettings {
+    CloudSettings {
         timeout: settings.mutation_timeout(),
         operation_timeout: settings.cloud_operation_timeout,
-    };
-    let began = Instant::now();
-    let mut attempts = 0;
-    loop {
-        match Gcp::connect(&gcp).await {
-            Ok(cloud) => {
-                let cloud: Arc<dyn crate::cloud::Cloud> = Arc::new(Metered::new(Provider::Gcp, cloud));
-                return HashMap::from([(Provider::Gcp, cloud)]);
-            }
-            Err(error) => {
-                attempts += 1;
-                tracing::warn!(%error, remedy = error.kind.remedy(), spent = ?began.elapsed(), "connecting to Google Cloud failed, trying again");
-                tokio::time::sleep(Backoff::TRANSIENT.delay(attempts, 0.0)).await;
-            }
-        }
+        allow_insecure: settings.allow_insecure_endpoint,
+        gcp_endpoint: settings.google_compute_custom_endpoint.clone(),
+        aws_endpoint: settings.aws_endpoint_url_ec2.clone(),
+        azure_endpoint: settings.azure_resource_manager_endpoint.clone(),
+        azure_authority: settings.azure_authority_host.clone(),
     }
 }
 

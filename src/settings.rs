@@ -154,6 +154,14 @@ flags! {
     allow_insecure_endpoint "ALLOW_INSECURE_ENDPOINT" "BOOL";
     /// Endpoint of the Compute Engine API [default: Google's]
     google_compute_custom_endpoint "GOOGLE_COMPUTE_CUSTOM_ENDPOINT" "URL";
+    /// Endpoint of every AWS API [default: Amazon's]
+    aws_endpoint_url "AWS_ENDPOINT_URL" "URL";
+    /// Endpoint of the EC2 API [default: AWS_ENDPOINT_URL, else Amazon's]
+    aws_endpoint_url_ec2 "AWS_ENDPOINT_URL_EC2" "URL";
+    /// Endpoint of Azure Resource Manager [default: that of the public cloud]
+    azure_resource_manager_endpoint "AZURE_RESOURCE_MANAGER_ENDPOINT" "URL";
+    /// Where Azure tokens are had [default: that of the public cloud]
+    azure_authority_host "AZURE_AUTHORITY_HOST" "URL";
 }
 
 /// Every setting, checked.
@@ -194,6 +202,12 @@ pub struct Settings {
     pub allow_insecure_endpoint: bool,
     /// `http://…` only on loopback, or where `allow_insecure_endpoint`.
     pub google_compute_custom_endpoint: Option<String>,
+    /// As above. `AWS_ENDPOINT_URL` where that of EC2 is not set; the AWS SDK reads the former for its own calls as well.
+    pub aws_endpoint_url_ec2: Option<String>,
+    /// As above.
+    pub azure_resource_manager_endpoint: Option<String>,
+    /// As above.
+    pub azure_authority_host: Option<String>,
 }
 
 /// The shape of a log line.
@@ -284,6 +298,7 @@ impl Settings {
         let allow_insecure_endpoint = from.boolean("ALLOW_INSECURE_ENDPOINT", false)?;
         let metrics_port = from.number("METRICS_PORT", 9999, 1..=65_535)?;
         let health_port = from.number("HEALTH_PORT", 8080, 1..=65_535)?;
+        let aws_endpoint_url = from.endpoint("AWS_ENDPOINT_URL", allow_insecure_endpoint)?;
         if health_port == metrics_port {
             return Err(SettingsError::Value {
                 variable: "HEALTH_PORT",
@@ -325,6 +340,10 @@ impl Settings {
                 .unwrap_or(ControllerMode::AsWritten),
             allow_insecure_endpoint,
             google_compute_custom_endpoint: from.endpoint("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", allow_insecure_endpoint)?,
+            aws_endpoint_url_ec2: from.endpoint("AWS_ENDPOINT_URL_EC2", allow_insecure_endpoint)?.or(aws_endpoint_url),
+            azure_resource_manager_endpoint: from
+                .endpoint("AZURE_RESOURCE_MANAGER_ENDPOINT", allow_insecure_endpoint)?,
+            azure_authority_host: from.endpoint("AZURE_AUTHORITY_HOST", allow_insecure_endpoint)?,
         })
     }
 

@@ -15,10 +15,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, PROJECT, REGION, Stage, ZONES},
+    stage::{NAMESPACE, PATIENCE, Stage, Venue},
     world::{Address, Holder, Latency},
 };
-use ip_address_controller::api::{FINALIZER, READY_LABEL};
+use ip_address_controller::{
+    api::{FINALIZER, READY_LABEL},
+    cloud::Provider,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::DeleteParams};
 use tokio::{
@@ -26,13 +29,31 @@ use tokio::{
     time::timeout,
 };
 
-/// The first manifest of the README, word for word.
-const ALLOCATION: &str = include_str!("../../examples/first-allocation.yaml");
 const APP: &str = include_str!("../../examples/my-app.yaml");
 const NAME: &str = "example-allocation";
-const ADDRESSES: [&str; 2] = ["34.123.45.67", "34.123.45.68"];
 /// The pool: one node more than addresses, so that a drain has somewhere to go.
-const POOL: [(&str, &str); 3] = [("node-a", ZONES[0]), ("node-b", ZONES[1]), ("node-c", ZONES[0])];
+const POOL: [&str; 3] = ["node-a", "node-b", "node-c"];
+
+/// What is applied at one cloud, word for word from the examples.
+#[derive(Clone, Copy)]
+struct Example {
+    file: &'static str,
+    manifest: &'static str,
+    addresses: [&'static str; 2],
+}
+
+fn example(provider: Provider) -> Example {
+    macro_rules! example {
+        ($file:literal, $addresses:expr) => {
+            Example { file: $file, manifest: include_str!(concat!("../../", $file)), addresses: $addresses }
+        };
+    }
+    match provider {
+        Provider::Gcp => example!("examples/first-allocation.yaml", ["34.123.45.67", "34.123.45.68"]),
+        Provider::Aws => example!("examples/first-allocation-aws.yaml", ["52.38.10.67", "52.38.10.68"]),
+        Provider::Azure => example!("examples/first-allocation-azure.yaml", ["20.103.45.67", "20.103.45.68"]),
+    }
+}
 /// What a healthy cloud takes, roughly.
 const LATENCY: Latency = Latency { answer: Duration::from_millis(40), operation: Duration::from_millis(600) };
 const NODES: &[&str] =
@@ -47,8 +68,8 @@ const SAYS: &[&str] = &[
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let keep = match arguments() {
-        Ok(keep) => keep,
+    let (provider, keep) = match arguments() {
+        Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
@@ -62,7 +83,7 @@ async fn main() -> ExitCode {
         }
     };
     // Dropping the story wherever it is ends every process and removes every file.
-    let teller = Teller::new();
+    let teller = Teller::new(provider);
     let result = tokio::select! {
         result = teller.story(keep) => result,
         () = interrupted => {
@@ -79,21 +100,22 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether to leave everything running at the end.
-fn arguments() -> Result<bool> {
-    let mut keep = false;
+/// At which cloud, and whether to leave everything running at the end.
+fn arguments() -> Result<(Provider, bool)> {
+    let (mut provider, mut keep) = (Provider::Gcp, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--keep" => keep = true,
-            "--cloud" => match args.next().as_deref() {
-                Some("gcp") => {}
-                other => bail!("CLOUD={} cannot be shown: expected gcp", other.unwrap_or_default()),
-            },
-            other => bail!("{other:?} is not understood; demo [--cloud gcp] [--keep]"),
+            "--cloud" => {
+                let word = args.next().unwrap_or_default();
+                provider = Provider::parse(&word)
+                    .with_context(|| format!("CLOUD={word} cannot be shown: expected gcp, aws or azure"))?;
+            }
+            other => bail!("{other:?} is not understood; demo [--cloud gcp|aws|azure] [--keep]"),
         }
     }
-    Ok(keep)
+    Ok((provider, keep))
 }
 
 fn interruption() -> std::io::Result<impl Future<Output = ()>> {
@@ -111,15 +133,17 @@ fn interruption() -> std::io::Result<impl Future<Output = ()>> {
 
 /// Who tells the story.
 struct Teller {
+    venue: &'static Venue,
+    example: Example,
     colours: bool,
     began: Instant,
 }
 
 /// How it is told.
 impl Teller {
-    fn new() -> Self {
+    fn new(provider: Provider) -> Self {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colours, began: Instant::now() }
+        Self { venue: Venue::of(provider), example: example(provider), colours, began: Instant::now() }
     }
 
     fn painted(&self, code: &str, text: impl Display) -> String {
@@ -167,11 +191,12 @@ fn quoted(arg: &str) -> String {
 impl Teller {
     async fn story(&self, keep: bool) -> Result<()> {
         self.chapter(1, "A cluster, and a cloud that is simulated");
-        let stage = Stage::raise(|line| println!("{line} …")).await?;
+        let stage = Stage::raise_at(self.venue, |line| println!("{line} …")).await?;
         stage.world.set_latency(LATENCY);
         self.seen(format!("Kubernetes answers at {} ({})", stage.cluster.server(), self.clock()));
         self.say(format!(
-            "Compute Engine is played at {}; the operator cannot tell the difference.",
+            "{} is played at {}; the operator cannot tell the difference.",
+            self.venue.name,
             stage.simulator.endpoint()
         ));
 
@@ -182,10 +207,10 @@ impl Teller {
         }
         self.say(format!("\n{}", self.painted("1;32", format!("The whole story came true ({}).", self.clock()))));
         if keep {
-            stage.cluster.apply(ALLOCATION).await?;
+            stage.cluster.apply(self.example.manifest).await?;
             stage.cluster.kubectl(&["scale", "deployment/my-app", "--replicas=2"]).await?;
             for node in POOL {
-                stage.cluster.kubectl(&["uncordon", node.0]).await?;
+                stage.cluster.kubectl(&["uncordon", node]).await?;
             }
             self.say("Allocation and app are back, and it is all yours until Ctrl-C:");
             self.look(&stage).await?;
@@ -221,10 +246,11 @@ impl Teller {
 
     async fn scene(&self, stage: &Stage) -> Result<()> {
         self.chapter(3, "Three nodes, two reserved addresses, and an app that may run only where one is");
-        for (number, ip) in ADDRESSES.iter().enumerate() {
-            stage.world.add_address(Address::new(PROJECT, REGION, &format!("reserved-{number}"), ip.parse()?));
+        for (number, ip) in self.example.addresses.iter().enumerate() {
+            let name = format!("reserved-{number}");
+            stage.world.add_address(Address::new(self.venue.account, self.venue.region, &name, ip.parse()?));
         }
-        for (name, zone) in POOL {
+        for (name, zone) in POOL.iter().zip(self.venue.zones.iter().cycle()) {
             stage.add_node(name, zone, &[("role", "external-ip-node")]).await?;
         }
         stage.cluster.apply(APP).await?;
@@ -241,10 +267,10 @@ impl Teller {
 
     async fn attach(&self, stage: &Stage) -> Result<()> {
         self.chapter(4, "One manifest: addresses attach, pods start");
-        let applied = stage.cluster.apply(ALLOCATION).await?;
-        self.output("kubectl apply -f examples/first-allocation.yaml", &applied);
-        self.output("cat examples/first-allocation.yaml", ALLOCATION);
-        for ip in ADDRESSES {
+        let applied = stage.cluster.apply(self.example.manifest).await?;
+        self.output(&format!("kubectl apply -f {}", self.example.file), &applied);
+        self.output(&format!("cat {}", self.example.file), self.example.manifest);
+        for ip in self.example.addresses {
             let node = stage.until_attached(NAME, ip).await?;
             ensure!(stage.world.machine_of(ip.parse()?).as_deref() == Some(&*node), "the cloud disagrees on {ip}");
             self.seen(format!("{ip} is on {node}, read back from the cloud before the label went on"));
@@ -291,7 +317,7 @@ impl Teller {
 
     async fn lose_the_leader(&self, stage: &Stage) -> Result<()> {
         self.chapter(6, "The leader is killed in the middle of a drain, and the other takes over");
-        for (node, _) in POOL {
+        for node in POOL {
             stage.cluster.kubectl(&["uncordon", node]).await?;
         }
         let leader = stage.until_led(None).await?;
@@ -328,7 +354,7 @@ impl Teller {
         self.chapter(7, "The allocation is deleted: everything is as it was");
         self.kubectl(stage, &["delete", "nia", NAME, "--wait=false"]).await?;
         stage
-            .until("an address waits for its users", NAME, ADDRESSES[0], |a| {
+            .until("an address waits for its users", NAME, self.example.addresses[0], |a| {
                 a.state == "Draining" && a.reason.as_deref() == Some("AllocationDeleted")
             })
             .await?;
@@ -344,19 +370,28 @@ impl Teller {
         .await?;
         self.kubectl(stage, &["get", "nia"]).await?;
         self.kubectl(stage, NODES).await?;
-        for ip in ADDRESSES {
+        for ip in self.example.addresses {
             let holder = stage.world.holder(ip.parse()?);
             ensure!(holder == Some(Holder::Nobody), "{ip} is not free: {holder:?}");
         }
-        for (node, _) in POOL {
+        for node in POOL {
             let labels = stage.node(node).await?.context("the node is gone")?.labels().clone();
             ensure!(!labels.contains_key(READY_LABEL), "{node} is still labelled");
-            let own = stage.world.machine(node).and_then(|machine| machine.external);
-            ensure!(own.as_ref().is_some_and(|own| !own.reserved), "{node} has no address of its own: {own:?}");
         }
         self.seen("finalizer gone, labels off, both addresses free and still reserved");
-        let own =
-            POOL.map(|(node, _)| stage.world.external_ip(node).map(|ip| format!("{node} {ip}")).unwrap_or_default());
+        if !self.venue.own_addresses {
+            self.say("Machines have no external address of their own at this cloud, so there is none to give back.");
+            return Ok(());
+        }
+        let mut own = Vec::new();
+        for node in POOL {
+            let given = stage.world.until(|world| {
+                let external = world.machine(node)?.external.filter(|external| !external.reserved)?;
+                external.ip
+            });
+            let ip = timeout(PATIENCE, given).await.with_context(|| format!("{node} has no address of its own"))?;
+            own.push(format!("{node} {ip}"));
+        }
         self.seen(format!("each node has an external address of its own again: {}", own.join(", ")));
         Ok(())
     }
@@ -429,7 +464,7 @@ impl Teller {
     }
 
     async fn first_address(&self, stage: &Stage) -> Result<(IpAddr, String)> {
-        let ip = ADDRESSES[0];
+        let ip = self.example.addresses[0];
         Ok((ip.parse()?, stage.until_attached(NAME, ip).await?))
     }
 

@@ -3,6 +3,7 @@
 //! What it does and what it does not do: `simulator/README.md`.
 
 pub mod arm;
+pub mod ec2;
 pub mod gce;
 mod metadata;
 mod wire;
@@ -72,7 +73,8 @@ impl Simulator {
         Ok(Self { address, desk, recorder, stop, tasks })
     }
 
-    /// For `GOOGLE_COMPUTE_CUSTOM_ENDPOINT`, `AZURE_RESOURCE_MANAGER_ENDPOINT` and `AZURE_AUTHORITY_HOST`, for example `http://127.0.0.1:40123`.
+    /// For `GOOGLE_COMPUTE_CUSTOM_ENDPOINT`, `AWS_ENDPOINT_URL`, `AZURE_RESOURCE_MANAGER_ENDPOINT` and
+    /// `AZURE_AUTHORITY_HOST`, for example `http://127.0.0.1:40123`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -80,6 +82,11 @@ impl Simulator {
     /// For `GCE_METADATA_HOST`: the metadata server that issues the tokens which the API asks for.
     pub fn metadata_host(&self) -> String {
         self.address.to_string()
+    }
+
+    /// For `AWS_CONTAINER_CREDENTIALS_FULL_URI`: the agent of EKS Pod Identity.
+    pub fn pod_identity_uri(&self) -> String {
+        format!("{}/pod-identity/v1/credentials", self.endpoint())
     }
 
     /// What only the façade of Azure has.

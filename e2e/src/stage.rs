@@ -3,6 +3,8 @@
 //! What runs is what users run: the chart's Deployment, its ServiceAccount's token and rights, its probes. Only the cloud
 //! is simulated, and that over its real HTTP API.
 
+mod venue;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -17,20 +19,21 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
+pub use self::venue::Venue;
 use crate::{
-    cluster::{Agent, AgentOptions, Cluster, NodeSpec, Options, Seen, background, wait_for},
+    cluster::{Agent, AgentOptions, Cluster, Options, Seen, background, wait_for},
     simulator::Simulator,
-    world::{NewMachine, World},
+    world::World,
 };
 
-/// Project of the simulated cloud.
-pub const PROJECT: &str = "stage-project";
-/// Its one region.
-pub const REGION: &str = "us-west1";
+/// Project of the simulated Google Cloud.
+pub const PROJECT: &str = Venue::GCP.account;
+/// Its region.
+pub const REGION: &str = Venue::GCP.region;
 /// Another region, for addresses that are in the wrong one.
-pub const OTHER_REGION: &str = "us-east1";
+pub const OTHER_REGION: &str = Venue::GCP.other_region;
 /// Zones of [`REGION`].
-pub const ZONES: [&str; 2] = ["us-west1-a", "us-west1-b"];
+pub const ZONES: [&str; 2] = Venue::GCP.zones;
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "ip-address-controller";
 /// Helm release.
@@ -40,6 +43,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// See the module.
 pub struct Stage {
+    pub venue: &'static Venue,
     pub world: World,
     pub simulator: Simulator,
     pub cluster: Cluster,
@@ -47,16 +51,24 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Everything started, the chart not yet installed. `say` hears one line before each long step.
+    /// [`Stage::raise_at`] Google Cloud.
     ///
     /// # Errors
     /// What could not be started.
     pub async fn raise(say: impl Fn(&str)) -> Result<Self> {
+        Self::raise_at(&Venue::GCP, say).await
+    }
+
+    /// Everything started, the chart not yet installed. `say` hears one line before each long step.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub async fn raise_at(venue: &'static Venue, say: impl Fn(&str)) -> Result<Self> {
         let world = World::new();
-        for (region, zones) in [(REGION, &ZONES[..]), (OTHER_REGION, &["us-east1-b"][..])] {
-            world.add_region(PROJECT, region);
+        for (region, zones) in venue.places() {
+            world.add_region(venue.account, region);
             for zone in zones {
-                world.add_zone(PROJECT, region, zone);
+                world.add_zone(venue.account, region, zone);
             }
         }
         // On the thread that outlives every test: a stage is shared by the tests of a binary.
@@ -66,13 +78,12 @@ impl Stage {
             .context("starting the simulated cloud")?;
         say("starting etcd, API server, controller-manager, scheduler and kwok");
         let cluster = Cluster::start(Options::default()).await.context("starting the control plane")?;
-        let options = AgentOptions::new("operator-host")
-            .image("darkbrains/ip-address-controller", operator()?)
-            .env("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", simulator.endpoint())
-            .env("GCE_METADATA_HOST", simulator.metadata_host())
-            .env("NO_PROXY", "127.0.0.1,localhost");
+        let mut options = AgentOptions::new("operator-host").image("darkbrains/ip-address-controller", operator()?);
+        for (name, value) in venue.environment(&simulator) {
+            options = options.env(name, value);
+        }
         let agent = cluster.start_agent(options).await.context("starting the node agent")?;
-        Ok(Self { world, simulator, cluster, agent })
+        Ok(Self { venue, world, simulator, cluster, agent })
     }
 
     /// Installs the chart with Helm and waits until its pods are Ready. `set` are further `--set` values.
@@ -114,19 +125,14 @@ impl Stage {
         self.cluster.helm(&args).await.map(|_| ())
     }
 
-    /// A machine with an ephemeral address of its own, and its Node.
+    /// A machine as the cloud starts one, and its Node.
     ///
     /// # Errors
     /// The API server's.
     pub async fn add_node(&self, name: &str, zone: &str, labels: &[(&str, &str)]) -> Result<()> {
-        let region = if zone.starts_with(REGION) { REGION } else { OTHER_REGION };
-        let id = self.world.add_machine(NewMachine::new(PROJECT, region, zone, name));
-        let mut spec = NodeSpec::new(name)
-            .label("topology.kubernetes.io/zone", zone)
-            .label("topology.kubernetes.io/region", region)
-            .label("kubernetes.io/os", "linux")
-            .annotation("container.googleapis.com/instance_id", id.to_string())
-            .provider_id(provider_id(zone, name));
+        self.world.add_machine(self.venue.machine(zone, name));
+        let machine = self.world.machine(name).context("the machine has not started")?;
+        let mut spec = self.venue.node(&machine);
         for (key, value) in labels {
             spec = spec.label(*key, *value);
         }

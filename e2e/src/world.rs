@@ -21,6 +21,7 @@ mod hold;
 mod inventory;
 mod ledger;
 mod operation;
+mod past;
 mod pipeline;
 mod refusal;
 mod witness;
@@ -40,6 +41,7 @@ use self::{
     fault::Script,
     hold::Gates,
     ledger::Ledger,
+    past::Past,
 };
 pub use self::{
     call::{Call, Outcome, RateLimit},
@@ -119,6 +121,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     inventory: Inventory,
+    past: Past,
+    own_returns_after: Duration,
     operations: BTreeMap<String, Operation>,
     /// Operations by account and the request id that the caller gave.
     requests: BTreeMap<(String, String), String>,
@@ -164,6 +168,10 @@ impl State {
     /// Carries a change out, and writes down who did what.
     fn apply(&mut self, change: &Change, by: Actor) -> Result<(), Refusal> {
         let machine_id = self.inventory.machine(change.machine()).map_or(0, |machine| machine.id);
+        if let Change::Take { ip, .. } = change {
+            self.inventory.accepts(change)?;
+            self.free(*ip, by);
+        }
         let done = self.inventory.apply(change)?;
         match done {
             Done::Attached { external, displaced } => {
@@ -207,24 +215,29 @@ impl State {
     }
 
     /// Takes an address from wherever it sits.
-    fn free(&mut self, ip: IpAddr) {
+    fn free(&mut self, ip: IpAddr, by: Actor) {
         if let Some(address) = self.inventory.address_mut(ip) {
             address.foreign = None;
         }
         if let Some(Holder::Machine(machine)) = self.inventory.holder(ip) {
-            self.strip(&machine);
+            self.strip(&machine, by);
         }
     }
 
     /// Takes whatever a machine has.
-    fn strip(&mut self, machine: &MachineKey) {
+    fn strip(&mut self, machine: &MachineKey, by: Actor) {
         let config =
             self.inventory.machine(machine).and_then(|machine| Some(machine.external.as_ref()?.config.clone()));
         if let Some(config) = config {
             let change = Change::Detach { machine: machine.clone(), config };
             // Cannot be refused: the configuration was read under the same lock.
-            let _ = self.apply(&change, Actor::Outsider);
+            let _ = self.apply(&change, by);
         }
+    }
+
+    /// What a reader sees: what is in force, or what was so much earlier.
+    fn shown(&self) -> &Inventory {
+        self.past.seen().unwrap_or(&self.inventory)
     }
 
     fn key(&self, name: &str) -> Option<MachineKey> {
@@ -257,7 +270,13 @@ impl World {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let changed = change(&mut self.inner.state.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.past.lags().then(|| state.inventory.clone());
+        let changed = change(&mut state);
+        if let Some(before) = before.filter(|before| *before != state.inventory) {
+            state.past.keep(before);
+        }
+        drop(state);
         self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
         changed
     }

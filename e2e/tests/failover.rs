@@ -57,7 +57,7 @@ fn a_node_that_is_not_ready_for_long_enough_loses_its_address_although_pods_hang
     THEATRE.together(async |stage| {
         let (name, ip) = ("silent", "203.0.113.10");
         let address: IpAddr = ip.parse()?;
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], &format!("failover: {{notReadySeconds: {GRACE}}}"))).await?;
         let from = stage.until_attached(name, ip).await?;
@@ -95,7 +95,7 @@ fn a_node_that_is_not_ready_for_long_enough_loses_its_address_although_pods_hang
 fn an_address_whose_machine_is_gone_is_placed_again_without_waiting() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("gone", "203.0.113.11");
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], "failover: {notReadySeconds: 3600}")).await?;
         let from = stage.until_attached(name, ip).await?;
@@ -116,7 +116,7 @@ fn an_address_whose_machine_is_gone_is_placed_again_without_waiting() -> Result<
 fn an_address_whose_machine_is_stopped_leaves_it_without_waiting() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("stopped", "203.0.113.12");
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], "failover: {notReadySeconds: 3600}")).await?;
         let from = stage.until_attached(name, ip).await?;
@@ -138,7 +138,7 @@ fn an_address_whose_machine_is_stopped_leaves_it_without_waiting() -> Result<()>
 fn when_most_nodes_fall_silent_at_once_nothing_moves_until_they_are_back() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ips) = ("network-cut", ["203.0.113.13", "203.0.113.14"]);
-        reserve(&stage.world, &ips)?;
+        reserve(stage, &ips)?;
         let nodes = pool(stage, name, 5).await?;
         stage.cluster.apply(&allocation(name, &ips, &format!("failover: {{notReadySeconds: {GRACE}}}"))).await?;
         let mut held = Vec::new();
@@ -191,7 +191,7 @@ fn an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_
     THEATRE.together(async |stage| {
         let (name, ip) = ("taken", "203.0.113.15");
         let address: IpAddr = ip.parse()?;
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         let from = stage.until_attached(name, ip).await?;
@@ -230,7 +230,7 @@ fn an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("freed", "203.0.113.16");
         let address: IpAddr = ip.parse()?;
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         stage.until_attached(name, ip).await?;
@@ -256,7 +256,7 @@ fn an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
 fn a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("stray", "203.0.113.17");
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         let nodes = pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         let holder = stage.until_attached(name, ip).await?;
@@ -286,7 +286,7 @@ fn a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<
 fn labels_taken_off_by_hand_are_put_back() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("unlabelled", "203.0.113.18");
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 1).await?;
         stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         let node = stage.until_attached(name, ip).await?;
@@ -306,7 +306,7 @@ fn labels_taken_off_by_hand_are_put_back() -> Result<()> {
 fn pods_that_a_cordon_does_not_keep_away_do_not_come_back_to_the_node_that_the_address_leaves() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("tolerant", "203.0.113.19");
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         let everything = "terminationGracePeriodSeconds: 1, tolerations: [{operator: Exists}]";
         let tolerant = deployment(name, 2, 1).replace("terminationGracePeriodSeconds: 1", everything);

@@ -45,7 +45,7 @@ fn a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_t
         cast(stage).await?;
         let (name, ip) = ("killed-in-attach", "203.0.113.1");
         let address: IpAddr = ip.parse()?;
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.world.clear_calls();
         let hold = stage.world.hold("instances.addAccessConfig", Point::Done);
@@ -75,7 +75,7 @@ fn a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_t
         cast(stage).await?;
         let (name, ip) = ("killed-in-drain", "203.0.113.2");
         let address: IpAddr = ip.parse()?;
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 2).await?;
         stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         let from = stage.until_attached(name, ip).await?;
@@ -204,7 +204,7 @@ fn an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() 
 
 /// Addresses that are Attached, labelled, and asked for nothing more.
 async fn at_rest(stage: &Stage, name: &str, ips: &[&str]) -> Result<Vec<String>> {
-    reserve(&stage.world, ips)?;
+    reserve(stage, ips)?;
     // One node to spare: whoever wanted to move an address could.
     pool(stage, name, ips.len() + 1).await?;
     stage.cluster.apply(&allocation(name, ips, "")).await?;

@@ -98,7 +98,7 @@ fn spelled(verb: &str, group: &str, resource: &str) -> String {
 /// Evict, refused by a budget more than once, then granted.
 async fn drain_a_deployment_past_its_budget(stage: &Stage) -> Result<()> {
     let (name, ip) = ("evicted", "203.0.113.20");
-    reserve(&stage.world, &[ip])?;
+    reserve(stage, &[ip])?;
     pool(stage, name, 2).await?;
     let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  drain: {{policy: Evict}}");
     stage.cluster.apply(&deployment(name, 1, 1)).await?;
@@ -131,7 +131,7 @@ spec: {{minAvailable: 1, selector: {{matchLabels: {{app: {name}}}}}}}
 
 async fn use_a_stateful_set(stage: &Stage) -> Result<()> {
     let (name, ip) = ("stateful", "203.0.113.21");
-    reserve(&stage.world, &[ip])?;
+    reserve(stage, &[ip])?;
     pool(stage, name, 2).await?;
     let set = format!(
         "
@@ -157,7 +157,7 @@ spec:
 
 async fn use_a_daemon_set(stage: &Stage) -> Result<()> {
     let (name, ip) = ("daemons", "203.0.113.22");
-    reserve(&stage.world, &[ip])?;
+    reserve(stage, &[ip])?;
     pool(stage, name, 2).await?;
     let set = format!(
         "
@@ -181,7 +181,7 @@ spec:
 
 async fn delete_with_detach_and_with_retain(stage: &Stage) -> Result<()> {
     let (name, ip) = ("deleted", "203.0.113.23");
-    reserve(&stage.world, &[ip])?;
+    reserve(stage, &[ip])?;
     pool(stage, name, 1).await?;
     stage.cluster.apply(&allocation(name, &[ip], "")).await?;
     let node = stage.until_attached(name, ip).await?;

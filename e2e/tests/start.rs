@@ -5,52 +5,25 @@
 
 mod acts;
 
-use std::{path::Path, process::Stdio};
+use std::path::Path;
 
-use acts::{OPERATOR, Theatre, allocation, cast, labels, pool, reserve, restarts};
+use acts::{
+    OPERATOR, Theatre, allocation, cast, labels, pool,
+    program::{on_stage, program},
+    reserve, restarts,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, RELEASE, Stage, operator},
+    stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
 };
 use kube::ResourceExt;
-use tokio::process::Command;
 
 static THEATRE: Theatre = Theatre::new();
 
 /// The file that `kubectl apply` of every installation guide uses.
 fn crd_file() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/netipallocations.yaml").to_string_lossy().into_owned()
-}
-
-/// How the program ended, and what it wrote.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// The program as a person runs it, with this environment and no other.
-async fn program(args: &[&str], env: &[(&str, &str)]) -> Result<Ended> {
-    let mut command = Command::new(operator()?);
-    command.args(args).env_clear().envs(env.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = acts::in_time("the program ends", command.output()).await??;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
-}
-
-/// The program beside the cluster: an admin's kubeconfig and the simulated cloud.
-async fn on_stage(stage: &Stage, args: &[&str]) -> Result<Ended> {
-    let kubeconfig = stage.cluster.kubeconfig().to_string_lossy().into_owned();
-    let env = [
-        ("KUBECONFIG", kubeconfig.as_str()),
-        ("POD_NAMESPACE", NAMESPACE),
-        ("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", &stage.simulator.endpoint()),
-        ("GCE_METADATA_HOST", &stage.simulator.metadata_host()),
-        ("NO_PROXY", "127.0.0.1,localhost"),
-    ];
-    program(args, &env).await
 }
 
 #[tokio::test]
@@ -111,7 +84,7 @@ fn without_the_crd_it_stays_alive_and_says_so_once_and_recovers_and_its_commands
         }
 
         let (name, ip) = ("released", "203.0.113.30");
-        reserve(&stage.world, &[ip])?;
+        reserve(stage, &[ip])?;
         pool(stage, name, 1).await?;
         stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         let node = stage.until_attached(name, ip).await?;

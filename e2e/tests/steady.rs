@@ -23,7 +23,7 @@ fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_and_no_write() ->
         let name = "many";
         let ips: Vec<String> = (1..=MANY).map(|last| format!("198.51.100.{last}")).collect();
         let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
-        reserve(&stage.world, &ips)?;
+        reserve(stage, &ips)?;
         pool(stage, name, MANY).await?;
 
         let began = Instant::now();

@@ -238,3 +238,56 @@ fn an_address_in_two_places_is_noticed() {
     world.add_address(Address::new("prod", "us-west1", "sip-1", ip()).held_by("routers/nat"));
     assert!(world.violations()[0].contains("routers/nat"), "{:?}", world.violations());
 }
+
+#[tokio::test]
+async fn a_reader_of_a_lagging_cloud_sees_what_was_so() {
+    let world = world(&["a"]);
+    let seen = async || match world.read(ask("read", IP), |inventory| Ok(inventory.holder(ip()))).await {
+        Answer::Given(Some(holder)) => holder,
+        other => panic!("{other:?}"),
+    };
+    world.set_read_lag(Duration::from_millis(100));
+    world.move_address(ip(), "a").unwrap();
+    assert_eq!(seen().await, Holder::Nobody);
+    assert_eq!(world.machine_of(ip()).as_deref(), Some("a"), "witnesses do not lag");
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!(seen().await, Holder::Machine(key("a")));
+    world.free_address(ip());
+    world.set_read_lag(Duration::ZERO);
+    assert_eq!(seen().await, Holder::Nobody);
+}
+
+#[tokio::test]
+async fn a_taking_leaves_nobody_else_with_the_address() {
+    let world = world(&["a", "b"]);
+    world.move_address(ip(), "a").unwrap();
+    let take = Change::Take { machine: key("b"), config: "nia".to_owned(), ip: ip() };
+    let ended = world.perform(ask("attach", "b"), take, |_| Ok(())).await;
+    assert!(matches!(ended, Answer::Given(Operation { effective: true, .. })), "{ended:?}");
+    assert_eq!(world.machine_of(ip()).as_deref(), Some("b"));
+    let removals: Vec<_> = world.removals().into_iter().map(|removal| (removal.by, removal.machine.name)).collect();
+    assert_eq!(removals, [(Actor::Api, "a".to_owned())]);
+    assert_eq!(world.violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_change_that_is_answered_when_it_has_ended_says_how() {
+    let world = world(&["a", "b"]);
+    world.set_latency(Latency { operation: Duration::from_millis(20), ..Latency::default() });
+    world.move_address(ip(), "a").unwrap();
+    let put = |machine| Change::Attach {
+        machine: key(machine),
+        config: "nia".to_owned(),
+        ip: Some(ip()),
+        tier: Tier::Premium,
+        ptr: None,
+        displace: true,
+    };
+    let held = world.perform(ask("attach", "b"), put("b"), |_| Ok(())).await;
+    assert!(matches!(held, Answer::Refused(Refusal::InUse { .. })), "{held:?}");
+    world.free_address(ip());
+    let rule = |_: &_| Err(Refusal::SeatTaken);
+    assert_eq!(world.perform(ask("attach", "b"), put("b"), rule).await, Answer::Refused(Refusal::SeatTaken));
+    world.perform(ask("attach", "b"), put("b"), |_| Ok(())).await;
+    assert_eq!(world.machine_of(ip()).as_deref(), Some("b"));
+}

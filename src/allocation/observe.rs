@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     api::{self, NetIPAllocation},
-    cloud::{self, CloudError, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
+    cloud::{self, CloudError, ErrorKind, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
 };
 
 /// An intent may be sent for so long after it was written.
@@ -80,10 +80,19 @@ impl Subject {
     /// # Errors
     /// The sentence for status, where neither entry nor spec nor nodes say it.
     pub fn scope_of(&self, entry: &Entry) -> Result<Scope, String> {
-        match entry.machine.as_ref().and_then(|machine| scope_at(&machine.place, &self.object.spec)) {
+        match entry.machine.as_ref().and_then(|machine| self.scope_at(&machine.place)) {
             Some(scope) => Ok(scope),
             None => self.scope.clone(),
         }
+    }
+
+    /// The account and region in which a machine stands. An Azure machine does not say its region: it is that of the spec
+    /// or the nodes, and the provider finds what sits on a machine of the subscription wherever that is.
+    pub fn scope_at(&self, machine: &ProviderId) -> Option<Scope> {
+        let scope = machine.place()?.scope();
+        let own = self.scope.as_ref().ok();
+        let region = if scope.region.is_empty() { own?.region.clone() } else { scope.region };
+        Some(Scope { region, resource_group: self.object.spec.cloud.resource_group.clone(), ..scope })
     }
 
     /// A survey is asked for anew a little before the interval is over, so that one serves each pass.
@@ -128,32 +137,39 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
         Some(api::ProviderName::Azure) => Provider::Azure,
         None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
     };
-    let selected =
-        nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.place()?.place());
-    let place = selected.chain(held.iter().filter_map(ProviderId::place)).find(|place| {
-        place.provider == provider && spec.cloud.region.as_ref().is_none_or(|region| *region == place.region)
+    let selected = nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.location());
+    let held_at = |machine: &ProviderId| {
+        let node = nodes.iter().find(|node| node.place().as_ref() == Some(machine));
+        node.map_or_else(|| machine.place(), |node| node.location())
+    };
+    let place = selected.chain(held.iter().filter_map(held_at)).find(|place| {
+        place.provider == provider
+            && spec.cloud.region.as_ref().is_none_or(|region| place.region.is_empty() || *region == place.region)
     });
     let from_nodes = |get: fn(Place) -> String, field: &str| {
-        place.clone().map(get).ok_or_else(|| {
-            format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector")
+        let said = place.clone().map(get).filter(|said| !said.is_empty());
+        let unsupported =
+            || nodes.iter().filter(|node| node.matches(&spec.node_selector)).find_map(|n| n.unsupported());
+        said.ok_or_else(|| match unsupported() {
+            Some(why) => format!("no selected node can hold an address: {why}"),
+            None => format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector"),
         })
     };
     let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
-        (Some(account), _) | (None, Some(account)) => account.clone(),
-        (None, None) => {
-            from_nodes(|place| place.account, if provider == Provider::Gcp { "project" } else { "region" })?
-        }
+        (Some(account), _) => account.clone(),
+        (None, Some(account)) => account.to_lowercase(),
+        (None, None) => match provider {
+            Provider::Gcp => from_nodes(|place| place.account, "project")?,
+            // That of the credentials: a provider ID does not name it.
+            Provider::Aws => String::new(),
+            Provider::Azure => from_nodes(|place| place.account, "subscriptionID")?,
+        },
     };
     let region = match &spec.cloud.region {
         Some(region) => region.clone(),
         None => from_nodes(|place| place.region, "region")?,
     };
     Ok(Scope { provider, account, region, resource_group: spec.cloud.resource_group.clone() })
-}
-
-/// The account and region in which a machine stands.
-pub fn scope_at(machine: &ProviderId, spec: &api::NetIPAllocationSpec) -> Option<Scope> {
-    Some(Scope { resource_group: spec.cloud.resource_group.clone(), ..machine.place()?.scope() })
 }
 
 /// One pass's eyes: everything that is needed to make facts, with the tables locked by the caller.
@@ -230,7 +246,7 @@ impl Eyes<'_> {
         };
         let scope = &scope;
         if self.view.cloud(scope.provider).is_none() {
-            return unasked(format!("this version of the operator has no provider {}", scope.provider));
+            return unasked(self.view.why_not(scope.provider));
         }
         let keys: Vec<Key> = std::iter::once(Key::Address(entry.ip))
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
@@ -242,9 +258,12 @@ impl Eyes<'_> {
             .as_ref()
             .filter(|survey| counts(survey.began) && survey.began.elapsed() < self.subject.blind_after());
         let listed = survey.and_then(|survey| Some((survey.began, survey.addresses.get(&entry.ip)?)));
-        // An answer by id that a later survey has overtaken stays overtaken, even when that survey is too old to be used.
+        // An answer by id that a later survey has overtaken stays overtaken, even when that survey is too old to be used;
+        // but one that began before the end of a change says nothing.
         let overtaken = |began: Instant| {
-            newest.as_ref().is_some_and(|survey| survey.began > began && survey.addresses.contains_key(&entry.ip))
+            newest.as_ref().is_some_and(|survey| {
+                survey.began > began && counts(survey.began) && survey.addresses.contains_key(&entry.ip)
+            })
         };
         let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began) && !overtaken(answer.began));
 
@@ -255,6 +274,11 @@ impl Eyes<'_> {
             // What is known by id to be missing is looked for again before it is believed for ever.
             if expected.is_some_and(|machine| !read.is_on(machine)) {
                 self.view.find(scope, entry.ip, self.subject.interval);
+            }
+            if let (cloud::Whereabouts::NotFound, Some(machine)) = (place, expected)
+                && let Some(why) = self.contradicts(machine, entry, scope, tables)
+            {
+                return unknown(why);
             }
             return read;
         }
@@ -275,6 +299,27 @@ impl Eyes<'_> {
             Some(error) => format!("{error}; {}", error.kind.remedy()),
             None => "waits for the first read of the cloud".to_owned(),
         })
+    }
+
+    /// Why an address that the cloud does not list is not believed to be gone from its machine: credentials of another
+    /// account, or with fewer rights, get short lists too (P3). The machine itself has to show that it is off, or to be gone
+    /// with its Node.
+    fn contradicts(&self, machine: &cloud::MachineId, entry: &Entry, scope: &Scope, tables: &Tables) -> Option<String> {
+        let Some(answer) = self.view.inspect(scope, &machine.place, FRESH_SEAT) else {
+            return Some("is not listed; its machine is being looked at".to_owned());
+        };
+        if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
+            return Some("is not listed; its machine cannot be looked at yet".to_owned());
+        }
+        let ready = self.around.node_at(&machine.place).is_some_and(|node| node.not_ready_since().is_none());
+        match answer.result {
+            Ok(seat) if seat.machine == *machine && seat.interface == Interface::Reserved(entry.ip) => {
+                Some("is not listed, but its machine has it".to_owned())
+            }
+            Ok(_) => None,
+            Err(error) if error.kind == ErrorKind::NotFound && !ready => None,
+            Err(error) => Some(format!("is not listed, and its machine cannot be read: {error}")),
+        }
     }
 
     fn holder(&self, entry: &Entry, tables: &mut Tables) -> Option<Holder> {
@@ -317,7 +362,7 @@ impl Eyes<'_> {
     /// The machine's life by a live read, asked anew every interval while it matters. `since`: when the trouble was first
     /// seen; what was read before says nothing about it.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
-        let Some(scope) = scope_at(&machine.place, &self.subject.object.spec) else { return Life::Unknown };
+        let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
         let Some(answer) = self.view.inspect(&scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
             return Life::Unknown;
         };
@@ -353,6 +398,8 @@ impl Eyes<'_> {
         let Some(node) = self.around.node_at(place) else {
             return Adoptable::No("its machine has no Node in this cluster".to_owned());
         };
+        // The same machine in the Node's words, which may say more than the address's (AWS: the zone).
+        let place = &node.place().unwrap_or_else(|| place.clone());
         let name = node.name_any();
         if !node.matches(&self.subject.object.spec.node_selector) {
             return Adoptable::No(format!("node {name}, which spec.nodeSelector does not select"));
@@ -474,6 +521,10 @@ impl Eyes<'_> {
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
             *by_zone.entry(node.zone().to_owned()).or_default() += 1;
         }
+        let reach = |ip| {
+            let listed = self.around.survey.as_ref().and_then(|survey| survey.addresses.get(&ip));
+            listed.map(|reservation| reservation.reach.clone()).unwrap_or_default()
+        };
         let mut needs: Vec<(u8, Need)> = Vec::new();
         for (entry, facts) in entries.iter().zip(facts.iter()) {
             if let Some(urgency) = urgency(entry, facts) {
@@ -481,19 +532,14 @@ impl Eyes<'_> {
                     Some((ip, Some(node))) if ip == entry.ip => Some(node.to_owned()),
                     _ => entry.planned_node.clone(),
                 };
-                needs.push((
-                    urgency,
-                    Need { ip: entry.ip, planned, refused: tables.refused(entry.ip, self.around.now) },
-                ));
+                let refused = tables.refused(entry.ip, self.around.now);
+                needs.push((urgency, Need { ip: entry.ip, planned, refused, reach: reach(entry.ip) }));
             }
         }
-        needs.sort_by_key(|(urgency, need)| (*urgency, need.ip));
-        let needs: Vec<Need> = needs.into_iter().map(|(_, need)| need).collect();
         let plan = placement::place(&needs, &candidates, &by_zone);
-        let verdicts = plan.verdicts();
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
-                None => Target::None(verdicts.clone()),
+                None => Target::None(plan.verdicts(entry.ip)),
                 Some(node) => self.seat(entry, node, tables),
             };
             if let Target::Looking { node } = &facts.target
@@ -531,7 +577,25 @@ impl Eyes<'_> {
                 }
             }),
         };
-        Candidate { name: node.name_any(), zone: node.zone().to_owned(), verdict, last_choice: node.may_end_soon() }
+        let why = (verdict == Verdict::Unsupported).then(|| self.why_unsupported(node)).flatten();
+        // Where what is shown lags, a machine that has just been changed cannot be read yet: an address would wait for it.
+        let unreadable = node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], Instant::now()));
+        Candidate {
+            name: node.name_any(),
+            zone: node.location().map_or_else(|| node.zone().to_owned(), |place| place.zone),
+            verdict,
+            why,
+            last_choice: node.may_end_soon() || unreadable,
+        }
+    }
+
+    /// By the Node itself, or by what the cloud said when its machine was read.
+    fn why_unsupported(&self, node: &SlimNode) -> Option<String> {
+        let said = || {
+            let error = self.view.inspected(&node.place()?)?.result.err()?;
+            (error.kind == ErrorKind::Unsupported).then_some(error.message)
+        };
+        node.unsupported().map(str::to_owned).or_else(said)
     }
 
     /// Its machine was asked about and could not be told, or is another one than the Node says.

@@ -131,9 +131,9 @@ impl Controller {
     /// names no allocation of another release.
     async fn is_stray(&self, node: &SlimNode) -> bool {
         let Some(place) = node.place() else { return false };
-        let Some(scope) = place.place().map(Place::scope) else { return false };
-        let (Some(survey), None) = self.view.survey(&scope) else { return false };
-        if survey.began.elapsed() > BELIEVED {
+        let Some(home) = node.location().map(Place::scope) else { return false };
+        let Some(surveys) = self.view.surveys_at(&home, BELIEVED) else { return false };
+        if surveys.is_empty() {
             return false;
         }
         {
@@ -141,12 +141,13 @@ impl Controller {
             let key = Key::Machine(place.clone());
             if tables.flights.is_busy(&key)
                 || tables.seats.is_taken(&place)
-                || !tables.reads.counts([&key], survey.began)
+                || surveys.iter().any(|survey| !tables.reads.counts([&key], survey.began))
             {
                 return false;
             }
         }
-        if survey.addresses.values().any(|reservation| holder(reservation) == Some(&place)) {
+        let mut shown = surveys.iter().flat_map(|survey| survey.addresses.values()).filter_map(holder);
+        if shown.any(|machine| *machine == place) {
             return false;
         }
         match node.label(ALLOCATION_LABEL) {

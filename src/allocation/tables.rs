@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::decide::{
-    facts::{Failure, User},
+    facts::{Entry, Failure, User},
     failover::Breaker,
 };
 use crate::{
@@ -109,8 +109,9 @@ impl Tables {
     ///
     /// A detach does not make good the refusal of the attach that it undoes: that one's back-off stands.
     pub fn succeeded(&mut self, ip: IpAddr, machine: &ProviderId, operation: Uuid, verified: Instant, attach: bool) {
-        self.reads.raise(&Key::Address(ip), verified);
-        self.reads.raise(&Key::Machine(machine.clone()), verified);
+        let lag = read_lag(machine);
+        self.reads.close(&Key::Address(ip), verified, lag);
+        self.reads.close(&Key::Machine(machine.clone()), verified, lag);
         self.intents.ended(&ip, true);
         self.spent.insert(ip, operation);
         if attach || !self.failures.get(&ip).is_some_and(|failure| refuses_node(failure.kind)) {
@@ -131,8 +132,8 @@ impl Tables {
         now: Timestamp,
         jitter: f64,
     ) {
-        self.reads.raise(&Key::Address(ip), ended);
-        self.reads.raise(&Key::Machine(machine.clone()), ended);
+        self.reads.raise(&Key::Address(ip), ended + read_lag(machine));
+        self.changed(machine, ended);
         self.intents.ended(&ip, error.settled);
         self.spent.insert(ip, operation);
         let attempts = self.failures.get(&ip).map_or(1, |known| known.attempts.saturating_add(1));
@@ -142,6 +143,22 @@ impl Tables {
         if refuses_node(error.kind) {
             self.refusals.entry(ip).or_default().insert(node.to_owned(), now);
         }
+    }
+
+    /// An entry as the last leader left it: what it changed a moment ago may not be shown yet, where reads lag (R1).
+    pub fn inherited(&mut self, entry: &Entry, now: Timestamp, instant: Instant) {
+        let Some(machine) = &entry.machine else { return };
+        let age = Duration::try_from(now.duration_since(entry.since)).unwrap_or_default();
+        let left = read_lag(&machine.place).saturating_sub(age);
+        if !left.is_zero() {
+            self.reads.raise(&Key::Address(entry.ip), instant + left);
+            self.reads.raise(&Key::Machine(machine.place.clone()), instant + left);
+        }
+    }
+
+    /// Something about the machine may have changed until `at`.
+    pub fn changed(&mut self, machine: &ProviderId, at: Instant) {
+        self.reads.raise(&Key::Machine(machine.clone()), at + read_lag(machine));
     }
 
     /// The deed was held back (a pod that came late, a node that could not be written): nothing was sent to the cloud.
@@ -309,6 +326,11 @@ const HELD_BACK: Backoff = Backoff { first: Duration::from_secs(3), most: Durati
 /// A budget that allows nothing now is asked again after seconds, not at once and not after minutes.
 const EVICTION_REFUSED: Backoff = Backoff { first: Duration::from_secs(5), most: Duration::from_secs(30) };
 
+/// How far what the machine's cloud shows lags behind what is so (R1).
+fn read_lag(machine: &ProviderId) -> Duration {
+    machine.place().map_or(Duration::ZERO, |place| place.provider.read_lag())
+}
+
 fn backoff(kind: ErrorKind) -> Backoff {
     match kind {
         ErrorKind::Throttled => Backoff::THROTTLED,
@@ -416,5 +438,20 @@ mod tests {
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn a_new_leader_does_not_believe_reads_of_what_the_last_one_changed_a_moment_ago() {
+        let born = Instant::now();
+        let entry = |place: &str| Entry { machine: Some(place.parse().unwrap()), ..Entry::new(IP, at(0)) };
+        let counts = |place: &str, now: i64, after: u64| {
+            let mut tables = Tables::new(born);
+            tables.inherited(&entry(place), at(now), born);
+            tables.reads.counts([&Key::Address(IP)], born + Duration::from_secs(after))
+        };
+        let ec2 = "aws:///us-west-2a/i-0abc#i-0abc";
+        assert!(!counts(ec2, 5, 24) && counts(ec2, 5, 25), "30 s after it was written");
+        assert!(counts(ec2, 31, 0));
+        assert!(counts("gce://p/us-west1-a/a#17", 0, 0), "what Google shows does not lag");
     }
 }

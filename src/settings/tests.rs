@@ -52,6 +52,9 @@ fn nothing_said_is_every_default() {
         controller_mode: ControllerMode::AsWritten,
         allow_insecure_endpoint: false,
         google_compute_custom_endpoint: None,
+        aws_endpoint_url_ec2: None,
+        azure_resource_manager_endpoint: None,
+        azure_authority_host: None,
     };
     assert_eq!(settings, expected);
 }
@@ -90,6 +93,10 @@ fn every_variable_is_read_and_every_flag_is_its_equal() {
         ("CONTROLLER_MODE", "Observe"),
         ("ALLOW_INSECURE_ENDPOINT", "true"),
         ("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", "http://sim.test:8000"),
+        ("AWS_ENDPOINT_URL", "http://sim.test:8001"),
+        ("AWS_ENDPOINT_URL_EC2", "http://sim.test:8002"),
+        ("AZURE_RESOURCE_MANAGER_ENDPOINT", "http://sim.test:8003"),
+        ("AZURE_AUTHORITY_HOST", "http://sim.test:8004"),
     ];
     assert_eq!(values.map(|(name, _)| name), VARIABLES);
     let by_env = run(&[], &values);
@@ -234,6 +241,19 @@ fn plain_http_stays_on_this_machine_unless_allowed() {
     for fine in ["http://127.0.0.1:80", "http://[::1]:80/x", "http://localhost", "https://h.test"] {
         let settings = run(&[], &[(NAME, fine)]);
         assert_eq!(settings.google_compute_custom_endpoint.as_deref(), Some(fine));
+    }
+}
+
+#[test]
+fn the_endpoint_of_ec2_is_its_own_or_that_of_every_aws_api() {
+    let endpoint = |env: &[(&str, &str)]| run(&[], env).aws_endpoint_url_ec2;
+    let (all, ec2) = (("AWS_ENDPOINT_URL", "https://all.test"), ("AWS_ENDPOINT_URL_EC2", "https://ec2.test"));
+    assert_eq!(endpoint(&[all]).as_deref(), Some("https://all.test"));
+    assert_eq!(endpoint(&[all, ec2]).as_deref(), Some("https://ec2.test"));
+    for variable in
+        ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EC2", "AZURE_RESOURCE_MANAGER_ENDPOINT", "AZURE_AUTHORITY_HOST"]
+    {
+        assert!(refusal(&[], &[(variable, "http://10.0.0.1")]).contains("ALLOW_INSECURE_ENDPOINT=true"));
     }
 }
 

@@ -14,7 +14,7 @@ use warp::{
     hyper::body::Bytes,
 };
 
-use super::{Recorder, arm, gce, metadata};
+use super::{Recorder, arm, ec2, gce, metadata};
 use crate::world::World;
 
 /// A request, taken apart.
@@ -41,6 +41,7 @@ pub(super) enum Reply {
     Json(u16, Value),
     /// The same with headers of its own.
     With(u16, Vec<(&'static str, String)>, Value),
+    Xml(u16, String),
     /// Plain text of the metadata server.
     Text(u16, String),
     /// Nothing, and the connection stays open.
@@ -71,6 +72,8 @@ pub(super) fn routes(world: World, desk: arm::Desk, recorder: Recorder) -> Boxed
 async fn answer(request: Request, world: World, desk: arm::Desk, recorder: Recorder) -> Reply {
     match request.path.first().map(String::as_str) {
         Some("computeMetadata") => metadata::answer(&request, &world),
+        Some("") if request.method == Method::POST => ec2::answer(request, world, recorder).await,
+        Some("pod-identity") => ec2::pod_identity(&request, &world),
         Some("compute") => gce::answer(request, world, recorder).await,
         // Azure reads paths in any case.
         Some(first) if first.eq_ignore_ascii_case("subscriptions") => arm::answer(request, world, desk, recorder).await,
@@ -88,6 +91,7 @@ async fn respond(reply: Reply) -> Response<String> {
             extra = headers;
             (status, "application/json; charset=utf-8", body.to_string())
         }
+        Reply::Xml(status, body) => (status, "text/xml;charset=UTF-8", body),
         Reply::Text(status, body) => (status, "application/text", body),
         Reply::Silence => std::future::pending().await,
         Reply::Closed => {

@@ -1,6 +1,6 @@
 //! Control operations: what a test does to the cloud behind the operator's back.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     Actor, Address, Change, Fault, Hold, Latency, MachineKey, NewMachine, Point, Power, RateLimit, Refusal, Tier, World,
@@ -29,7 +29,7 @@ impl World {
     /// Ends a reservation; a machine that had the address loses it.
     pub fn remove_address(&self, ip: IpAddr) {
         self.change(|state| {
-            state.free(ip);
+            state.free(ip, Actor::Outsider);
             state.inventory.remove_address(ip);
         });
     }
@@ -109,8 +109,8 @@ impl World {
         self.change(|state| {
             let machine = state.key(name).ok_or_else(|| Refusal::NoSuchMachine(MachineKey::new("", "", name)))?;
             let tier = state.inventory.address(ip).map_or(Tier::Premium, |address| address.tier);
-            state.free(ip);
-            state.strip(&machine);
+            state.free(ip, Actor::Outsider);
+            state.strip(&machine, Actor::Outsider);
             let config = "outsider".to_owned();
             state.apply(
                 &Change::Attach { machine, config, ip: Some(ip), tier, ptr: None, displace: false },
@@ -121,13 +121,13 @@ impl World {
 
     /// An outsider takes the address off whatever holds it.
     pub fn free_address(&self, ip: IpAddr) {
-        self.change(|state| state.free(ip));
+        self.change(|state| state.free(ip, Actor::Outsider));
     }
 
     /// Something that is no machine takes the address, for example `forwardingRules/web`.
     pub fn give_to_foreign(&self, ip: IpAddr, foreign: &str) {
         self.change(|state| {
-            state.free(ip);
+            state.free(ip, Actor::Outsider);
             if let Some(address) = state.inventory.address_mut(ip) {
                 address.foreign = Some(foreign.to_owned());
             }
@@ -146,6 +146,16 @@ impl World {
     /// How long things take from now on.
     pub fn set_latency(&self, latency: Latency) {
         self.change(|state| state.latency = latency);
+    }
+
+    /// Reads show what was so much earlier, from now on: the cloud is eventually consistent.
+    pub fn set_read_lag(&self, lag: Duration) {
+        self.change(|state| state.past.set(lag));
+    }
+
+    /// How long a machine is without an address where its cloud gives it one of its own again by itself.
+    pub fn set_own_returns_after(&self, delay: Duration) {
+        self.change(|state| state.own_returns_after = delay);
     }
 
     /// Limits the calls of each account from now on.

@@ -70,6 +70,8 @@ pub struct Address {
     pub tags: BTreeMap<String, String>,
     /// An address inside the network: reserved too, but nothing for the internet.
     pub internal: bool,
+    /// The part of the region in which alone it works; `None` is the region at large.
+    pub group: Option<String>,
     /// Something that is no machine and holds the address, for example `forwardingRules/web`.
     pub foreign: Option<String>,
     /// Zones that it was reserved in, spelled as those of machines; empty is none in particular.
@@ -89,6 +91,7 @@ impl Address {
             tier: Tier::Premium,
             tags: BTreeMap::new(),
             internal: false,
+            group: None,
             foreign: None,
             zones: BTreeSet::new(),
             id: 0,
@@ -106,6 +109,13 @@ impl Address {
     #[must_use]
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Works in this part of the region alone.
+    #[must_use]
+    pub fn of_group(mut self, group: &str) -> Self {
+        self.group = Some(group.to_owned());
         self
     }
 
@@ -174,6 +184,12 @@ pub struct Machine {
     pub id: u64,
     pub power: Power,
     pub external: Option<External>,
+    /// How many interfaces it has; only the first one has an external side here.
+    pub interfaces: usize,
+    /// It was started with an external address of its own.
+    pub had_own: bool,
+    /// A service of the cloud manages it, and nobody else may change it.
+    pub managed: bool,
     pub internal_ip: IpAddr,
     /// Changes with every change of the interface.
     pub generation: u64,
@@ -190,6 +206,8 @@ pub struct NewMachine {
     pub name: String,
     /// Configuration of its own ephemeral address; `None` is a machine without a way from outside.
     pub ephemeral: Option<(String, Tier, Option<String>)>,
+    pub interfaces: usize,
+    pub managed: bool,
 }
 
 impl NewMachine {
@@ -201,7 +219,23 @@ impl NewMachine {
             zone: zone.to_owned(),
             name: name.to_owned(),
             ephemeral: Some(("external-nat".to_owned(), Tier::Premium, None)),
+            interfaces: 1,
+            managed: false,
         }
+    }
+
+    /// Managed by a service of the cloud.
+    #[must_use]
+    pub fn managed(mut self) -> Self {
+        self.managed = true;
+        self
+    }
+
+    /// With so many interfaces.
+    #[must_use]
+    pub fn interfaces(mut self, count: usize) -> Self {
+        self.interfaces = count;
+        self
     }
 
     /// Without an external address.
@@ -225,6 +259,8 @@ pub enum Change {
     /// Put a reserved address on it, or an ephemeral one where `ip` is `None`. What sits there goes with `displace`,
     /// and without it the change is refused.
     Attach { machine: MachineKey, config: String, ip: Option<IpAddr>, tier: Tier, ptr: Option<String>, displace: bool },
+    /// Put a reserved address on it, from wherever it is and instead of what sits there.
+    Take { machine: MachineKey, config: String, ip: IpAddr },
     /// Take off what the configuration of this name holds.
     Detach { machine: MachineKey, config: String },
 }
@@ -233,7 +269,7 @@ impl Change {
     /// The machine whose interface changes.
     pub fn machine(&self) -> &MachineKey {
         match self {
-            Change::Attach { machine, .. } | Change::Detach { machine, .. } => machine,
+            Change::Attach { machine, .. } | Change::Take { machine, .. } | Change::Detach { machine, .. } => machine,
         }
     }
 }
@@ -254,7 +290,7 @@ pub enum Holder {
 }
 
 /// Everything that the accounts hold.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Regions and zones by account; kept when the last thing in them goes.
     places: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
@@ -267,6 +303,11 @@ impl Inventory {
     /// Whether the account exists.
     pub fn has_account(&self, account: &str) -> bool {
         self.places.contains_key(account)
+    }
+
+    /// The account that has this region, where only one does.
+    pub fn account_of(&self, region: &str) -> Option<&str> {
+        self.places.iter().find(|(_, regions)| regions.contains_key(region)).map(|(account, _)| account.as_str())
     }
 
     /// The account's regions.
@@ -364,6 +405,7 @@ impl Inventory {
         self.add_place(&new.account, &new.region, Some(&new.zone));
         let key = MachineKey { account: new.account, zone: new.zone, name: new.name };
         self.machines.remove(&key);
+        let had_own = new.ephemeral.is_some();
         let external = new.ephemeral.map(|(config, tier, ptr)| External {
             config,
             ip: Some(self.ephemeral_ip()),
@@ -378,6 +420,9 @@ impl Inventory {
             id: self.number(),
             power: Power::Running,
             external,
+            interfaces: new.interfaces,
+            had_own,
+            managed: new.managed,
             // 10.0.0.0/8 from 10.1.0.1 on: unique enough for a test network.
             internal_ip: Ipv4Addr::from_bits(0x0a01_0001_u32.wrapping_add(u32::try_from(number).unwrap_or(0))).into(),
             generation: 1,
@@ -434,6 +479,7 @@ impl Inventory {
                 }
                 Ok(())
             }
+            Change::Take { .. } => self.accepts(&self.put(change)),
             Change::Detach { config, .. } => match &machine.external {
                 Some(external) if external.config == *config => Ok(()),
                 _ => Err(Refusal::NoSuchConfig { config: config.clone() }),
@@ -448,6 +494,8 @@ impl Inventory {
     pub fn apply(&mut self, change: &Change) -> Result<Done, Refusal> {
         self.accepts(change)?;
         let done = match change {
+            // Whoever held it has let go by now.
+            Change::Take { .. } => return self.apply(&self.put(change)),
             Change::Attach { machine, config, ip, tier, ptr, .. } => {
                 let target = self.machine_or_refusal(machine)?;
                 let (running, displaced) = (target.power.keeps_ephemeral(), target.external.clone());
@@ -503,6 +551,21 @@ impl Inventory {
             }
         }
         wrong
+    }
+
+    /// What is left of a taking once the address is free.
+    fn put(&self, change: &Change) -> Change {
+        match change {
+            Change::Take { machine, config, ip } => Change::Attach {
+                machine: machine.clone(),
+                config: config.clone(),
+                ip: Some(*ip),
+                tier: self.addresses.get(ip).map(|address| address.tier).unwrap_or_default(),
+                ptr: None,
+                displace: true,
+            },
+            Change::Attach { .. } | Change::Detach { .. } => change.clone(),
+        }
     }
 
     fn machine_or_refusal(&self, key: &MachineKey) -> Result<&Machine, Refusal> {

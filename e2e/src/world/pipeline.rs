@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Actor, Answer, Ask, Change, Fault, Inventory, Operation, Outcome, Phase, Point, Refusal, State, World};
+use super::{
+    Actor, Answer, Ask, Change, Fault, Inventory, MachineKey, Operation, Outcome, Phase, Point, Refusal, State, Tier,
+    World,
+};
 
 /// What a façade calls for a request that came in.
 impl World {
@@ -39,7 +42,7 @@ impl World {
         look: impl FnOnce(&Inventory) -> Result<T, Refusal> + Send + 'static,
     ) -> Answer<T> {
         let world = self.clone();
-        uncancelled(async move { world.answer_read(ask, move |state| look(&state.inventory)).await }).await
+        uncancelled(async move { world.answer_read(ask, move |state| look(state.shown())).await }).await
     }
 
     /// The state of an operation.
@@ -83,6 +86,61 @@ impl World {
     ) -> Answer<Operation> {
         let world = self.clone();
         uncancelled(async move { world.answer_submit(ask, request_id, change, check).await }).await
+    }
+
+    /// A change that is answered when it has ended. The `rule` is the provider's own, looked at with all others.
+    pub async fn perform(
+        &self,
+        ask: Ask,
+        change: Change,
+        rule: impl FnOnce(&Inventory) -> Result<(), Refusal> + Send + 'static,
+    ) -> Answer<Operation> {
+        let world = self.clone();
+        uncancelled(async move {
+            let name = match world.answer_submit(ask, None, change, rule).await {
+                Answer::Given(operation) => operation.name,
+                other => return other,
+            };
+            let ended = |operation: &Operation| {
+                operation.phase == Phase::Done && (operation.effective || operation.failure.is_some())
+            };
+            let operation =
+                world.wait_for(|state| state.operations.get(&name).filter(|operation| ended(operation)).cloned()).await;
+            match operation.failure {
+                Some(failure) => Answer::Refused(failure),
+                None => Answer::Given(operation),
+            }
+        })
+        .await
+    }
+
+    /// What is in force, for a façade that has to find out what a request is about.
+    pub fn inventory<T>(&self, look: impl FnOnce(&Inventory) -> T) -> T {
+        self.look(|state| look(&state.inventory))
+    }
+
+    /// Gives a machine that has no external address one of its own again, after the while that this takes.
+    pub async fn own_returns(&self, machine: &MachineKey, config: &str) {
+        let world = self.clone();
+        let (machine, config) = (machine.clone(), config.to_owned());
+        let (id, delay) = self.look(|state| (state.id(&machine), state.own_returns_after));
+        let give = move || {
+            world.change(|state| {
+                if state.id(&machine) == id {
+                    let change =
+                        Change::Attach { machine, config, ip: None, tier: Tier::default(), ptr: None, displace: false };
+                    // One that has an address by now needs none.
+                    let _ = state.apply(&change, Actor::Lifecycle);
+                }
+            });
+        };
+        if delay.is_zero() {
+            return give();
+        }
+        tokio::spawn(async move {
+            sleep(delay).await;
+            give();
+        });
     }
 }
 
@@ -148,7 +206,7 @@ impl World {
         ask: Ask,
         request_id: Option<String>,
         change: Change,
-        check: impl FnOnce(&Inventory) -> Result<(), Refusal>,
+        rule: impl FnOnce(&Inventory) -> Result<(), Refusal>,
     ) -> Answer<Operation> {
         let (number, met) = self.arrive(&ask, true).await;
         let latency = self.look(|state| state.latency);
@@ -180,7 +238,7 @@ impl World {
             sleep(*delay).await;
         }
         sleep(latency.answer).await;
-        let operation = match self.accept(&ask, request_id, change, check, number, fate) {
+        let operation = match self.accept(&ask, request_id, change, rule, number, fate) {
             Ok(operation) => operation,
             // A request whose answer is lost gets none, well or not.
             Err(_) if matches!(fault, Some(Fault::LandLate(_) | Fault::HangAfterEffect)) => {
@@ -210,7 +268,7 @@ impl World {
         ask: &Ask,
         request_id: Option<String>,
         change: Change,
-        check: impl FnOnce(&Inventory) -> Result<(), Refusal>,
+        rule: impl FnOnce(&Inventory) -> Result<(), Refusal>,
         number: usize,
         fate: Fate,
     ) -> Result<Operation, Refusal> {
@@ -223,7 +281,7 @@ impl World {
                 state.log.end(number, Outcome::Done);
                 return Ok((known, false));
             }
-            check(&state.inventory)?;
+            rule(&state.inventory)?;
             state.inventory.accepts(&change)?;
             let id = state.inventory.number();
             let operation = Operation {
@@ -331,6 +389,11 @@ impl World {
 }
 
 impl State {
+    /// The cloud's number of a machine; 0 is none.
+    fn id(&self, machine: &MachineKey) -> u64 {
+        self.inventory.machine(machine).map_or(0, |machine| machine.id)
+    }
+
     fn operation(&self, account: String, zone: String, name: String) -> Result<&Operation, Refusal> {
         self.operations
             .get(&name)

@@ -58,7 +58,7 @@ pub enum Refusal {
         field: String,
         message: String,
     },
-    /// Said by the test.
+    /// Said by the test, or by a rule of one provider alone.
     Scripted {
         status: u16,
         reason: String,

@@ -6,12 +6,14 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod program;
+
 use std::{collections::BTreeMap, future::Future, sync::LazyLock, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{AuditEvent, Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, PROJECT, REGION, Stage, ZONES},
+    stage::{NAMESPACE, PATIENCE, REGION, Stage, Venue},
     world::{Address, Call, World},
 };
 use ip_address_controller::api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL};
@@ -34,13 +36,19 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// One stage for all tests of a binary.
 pub struct Theatre {
+    venue: &'static Venue,
     stage: OnceCell<Stage>,
     turn: Mutex<()>,
 }
 
 impl Theatre {
     pub const fn new() -> Self {
-        Self { stage: OnceCell::const_new(), turn: Mutex::const_new(()) }
+        Self::at(&Venue::GCP)
+    }
+
+    /// At that cloud.
+    pub const fn at(venue: &'static Venue) -> Self {
+        Self { venue, stage: OnceCell::const_new(), turn: Mutex::const_new(()) }
     }
 
     /// A play beside others, on a stage with the operator installed.
@@ -64,7 +72,7 @@ impl Theatre {
     pub fn bare(&'static self, play: impl AsyncFnOnce(&'static Stage) -> Result<()>) -> Result<()> {
         RUNTIME.block_on(async {
             let _turn = self.turn.lock().await;
-            let stage = self.stage.get_or_try_init(|| Stage::raise(|line| println!("{line}"))).await?;
+            let stage = self.stage.get_or_try_init(|| Stage::raise_at(self.venue, |line| println!("{line}"))).await?;
             told(stage, play(stage)).await
         })
     }
@@ -72,7 +80,7 @@ impl Theatre {
     async fn installed(&'static self) -> Result<&'static Stage> {
         self.stage
             .get_or_try_init(async || {
-                let stage = Stage::raise(|line| println!("{line}")).await?;
+                let stage = Stage::raise_at(self.venue, |line| println!("{line}")).await?;
                 stage.install(&[]).await?;
                 stage.until_led(None).await?;
                 Ok(stage)
@@ -99,16 +107,18 @@ pub async fn pool(stage: &Stage, name: &str, size: usize) -> Result<Vec<String>>
     let nodes: Vec<String> = (0..size).map(|n| format!("{name}-{n}")).collect();
     let added = nodes
         .iter()
-        .zip(ZONES.iter().cycle())
+        .zip(stage.venue.zones.iter().cycle())
         .map(async |(node, zone)| stage.add_node(node, zone, &[("role", name)]).await);
     futures::future::try_join_all(added).await?;
     Ok(nodes)
 }
 
 /// Reserves addresses in the region of the pools.
-pub fn reserve(world: &World, ips: &[&str]) -> Result<()> {
+pub fn reserve(stage: &Stage, ips: &[&str]) -> Result<()> {
+    let Venue { account, region, .. } = stage.venue;
     for ip in ips {
-        world.add_address(Address::new(PROJECT, REGION, &format!("address-{}", ip.replace('.', "-")), ip.parse()?));
+        let name = format!("address-{}", ip.replace('.', "-"));
+        stage.world.add_address(Address::new(account, region, &name, ip.parse()?));
     }
     Ok(())
 }

@@ -64,6 +64,10 @@ async fn a_spec_that_cannot_be_meant_is_refused_with_a_sentence() -> Result<()> 
         (format!("  reservedIPs: [203.0.113.250, 203.0.113.250]\n{CLOUD}"), "Duplicate value: \"203.0.113.250\""),
         (format!("  reservedIPs: ['::FFFF']\n{CLOUD}"), "write the address in canonical form"),
         (format!("  reservedIPs: [127.0.0.1]\n{CLOUD}"), "the address must be a unicast address that can be routed"),
+        (
+            format!("  reservedIPs: ['2a00:1450::1']\n{CLOUD}"),
+            "IPv6 is not supported: an address is kept on nodes as IPv4 only",
+        ),
         (format!("  reservedIPs: []\n{CLOUD}"), "spec needs reservedIPs with at least one address, or addressSelector"),
         (good("  reconcileInterval: 4"), "should be greater than or equal to 5"),
         (

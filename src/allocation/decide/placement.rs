@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use crate::cloud::Reach;
+
 macro_rules! verdicts {
     ($($(#[$doc:meta])* $name:ident => $words:literal),+ $(,)?) => {
         /// What a selected node is good for: a closed list, counted in messages and metrics.
@@ -67,7 +69,9 @@ pub struct Candidate {
     pub name: String,
     pub zone: String,
     pub verdict: Verdict,
-    /// May be ended soon, by a guess: only when there is no other.
+    /// What [`Verdict::Unsupported`] means here, and what to use instead.
+    pub why: Option<String>,
+    /// May be ended soon, by a guess, or cannot be read yet: only when there is no other.
     pub last_choice: bool,
 }
 
@@ -79,6 +83,15 @@ pub struct Need {
     pub planned: Option<String>,
     /// Nodes that refused it a moment ago: they come last.
     pub refused: BTreeSet<String>,
+    /// The zones that it can be put in.
+    pub reach: Reach,
+}
+
+impl Need {
+    /// Whether the node may have it, as far as the node and the pair of them say.
+    fn fits(&self, node: &Candidate) -> bool {
+        node.verdict == Verdict::Eligible && self.reach.covers(&node.zone)
+    }
 }
 
 /// The outcome for all addresses of an allocation.
@@ -89,11 +102,15 @@ pub struct Plan {
     pub counts: BTreeMap<Verdict, usize>,
     /// Eligible nodes that this plan leaves free.
     pub spare: usize,
+    /// Why a node is of no supported kind, if one is.
+    pub unsupported: Option<String>,
+    /// Eligible nodes in zones that the address cannot go to.
+    pub out_of_reach: BTreeMap<IpAddr, usize>,
 }
 
 impl Plan {
-    /// Why there is no node, like the scheduler's message.
-    pub fn verdicts(&self) -> String {
+    /// Why there is no node for the address, like the scheduler's message.
+    pub fn verdicts(&self, ip: IpAddr) -> String {
         let total: usize = self.counts.values().sum();
         if total == 0 {
             return "no node is selected; check spec.nodeSelector against the nodes' labels".to_owned();
@@ -102,31 +119,48 @@ impl Plan {
             .counts
             .iter()
             .filter(|(_, n)| **n > 0)
-            .map(|(verdict, n)| match verdict {
-                Verdict::Eligible => format!("{n} eligible, but planned for other addresses"),
-                _ => format!("{n} {}", verdict.words()),
+            .flat_map(|(verdict, n)| match (verdict, &self.unsupported) {
+                (Verdict::Eligible, _) => {
+                    let out = self.out_of_reach.get(&ip).copied().unwrap_or_default();
+                    let far = (out > 0).then(|| format!("{out} eligible, but in a zone that the address cannot go to"));
+                    let near = n.saturating_sub(out);
+                    let planned = (near > 0).then(|| format!("{near} eligible, but planned for other addresses"));
+                    [far, planned].into_iter().flatten().collect()
+                }
+                (Verdict::Unsupported, Some(why)) => vec![format!("{n} {} ({why})", verdict.words())],
+                _ => vec![format!("{n} {}", verdict.words())],
             })
             .collect();
         format!("{total} node{} selected: {}", if total == 1 { "" } else { "s" }, parts.join(", "))
     }
 }
 
-/// Places the needs in the order given, which is that of urgency.
+/// Places the needs in the order of their urgency (the smaller number first), the most constrained first among equals.
 ///
-/// Deterministic. Each keeps the node that was planned for it while that is eligible; else the zone with the fewest
-/// addresses (`by_zone`), then the name. Nodes that refused it, and those that may end soon, come last.
-pub fn place(needs: &[Need], nodes: &[Candidate], by_zone: &BTreeMap<String, usize>) -> Plan {
-    let mut plan = Plan::default();
+/// Deterministic. Each keeps the node that was planned for it while that fits; else the zone with the fewest addresses
+/// (`by_zone`), then the name. Nodes that refused it, and those that may end soon, come last.
+pub fn place(needs: &[(u8, Need)], nodes: &[Candidate], by_zone: &BTreeMap<String, usize>) -> Plan {
+    let mut plan = Plan { unsupported: nodes.iter().find_map(|node| node.why.clone()), ..Plan::default() };
     for node in nodes {
         *plan.counts.entry(node.verdict).or_default() += 1;
     }
+    let eligible = plan.counts.get(&Verdict::Eligible).copied().unwrap_or_default();
     let mut free: BTreeMap<&str, &Candidate> =
         nodes.iter().filter(|n| n.verdict == Verdict::Eligible).map(|n| (n.name.as_str(), n)).collect();
     let mut counts: HashMap<&str, usize> = by_zone.iter().map(|(zone, n)| (zone.as_str(), *n)).collect();
-
-    let (settled, open): (Vec<&Need>, Vec<&Need>) = needs
+    let mut ordered: Vec<(usize, u8, &Need)> = needs
         .iter()
-        .partition(|need| need.planned.as_deref().is_some_and(|p| free.contains_key(p) && !need.refused.contains(p)));
+        .map(|(urgency, need)| (nodes.iter().filter(|node| need.fits(node)).count(), *urgency, need))
+        .collect();
+    plan.out_of_reach = ordered.iter().map(|(fitting, _, need)| (need.ip, eligible - fitting)).collect();
+    ordered.sort_by_key(|(fitting, urgency, need)| (*urgency, *fitting, need.ip));
+
+    let keeps = |need: &Need| {
+        let planned = need.planned.as_deref().filter(|planned| !need.refused.contains(*planned));
+        planned.and_then(|planned| free.get(planned)).is_some_and(|node| need.fits(node))
+    };
+    let (settled, open): (Vec<&Need>, Vec<&Need>) =
+        ordered.into_iter().map(|(_, _, need)| need).partition(|need| keeps(need));
     let mut late = Vec::new();
     for need in settled {
         // Two addresses may have been planned for one node by passes that did not know of each other.
@@ -141,6 +175,7 @@ pub fn place(needs: &[Need], nodes: &[Candidate], by_zone: &BTreeMap<String, usi
     for need in open.into_iter().chain(late) {
         let best = free
             .values()
+            .filter(|node| need.fits(node))
             .min_by_key(|node| {
                 (
                     need.refused.contains(&node.name),
@@ -165,11 +200,21 @@ mod tests {
     use super::*;
 
     fn node(name: &str, zone: &str) -> Candidate {
-        Candidate { name: name.into(), zone: zone.into(), verdict: Verdict::Eligible, last_choice: false }
+        Candidate { name: name.into(), zone: zone.into(), verdict: Verdict::Eligible, why: None, last_choice: false }
     }
 
     fn need(last: u8) -> Need {
-        Need { ip: IpAddr::from([203, 0, 113, last]), planned: None, refused: BTreeSet::new() }
+        Need { ip: IpAddr::from([203, 0, 113, last]), planned: None, refused: BTreeSet::new(), reach: Reach::Region }
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([203, 0, 113, last])
+    }
+
+    /// All of the same urgency.
+    fn place(needs: &[Need], nodes: &[Candidate], by_zone: &BTreeMap<String, usize>) -> Plan {
+        let needs: Vec<(u8, Need)> = needs.iter().map(|need| (0, need.clone())).collect();
+        super::place(&needs, nodes, by_zone)
     }
 
     fn target(plan: &Plan, last: u8) -> Option<&str> {
@@ -228,7 +273,37 @@ mod tests {
             Candidate { verdict: Verdict::Cordoned, ..node("c", "z1") },
         ];
         let plan = place(&[need(1)], &nodes, &BTreeMap::new());
-        assert_eq!(plan.verdicts(), "3 nodes selected: 2 hold an address, 1 cordoned");
-        assert!(place(&[need(1)], &[], &BTreeMap::new()).verdicts().contains("spec.nodeSelector"));
+        assert_eq!(plan.verdicts(ip(1)), "3 nodes selected: 2 hold an address, 1 cordoned");
+        assert!(place(&[need(1)], &[], &BTreeMap::new()).verdicts(ip(1)).contains("spec.nodeSelector"));
+    }
+
+    #[test]
+    fn an_address_goes_only_where_it_reaches_and_the_most_constrained_goes_first() {
+        let zonal = Need { reach: Reach::Zones(BTreeSet::from(["z1".to_owned()])), ..need(2) };
+        let nodes = [node("a", "z1"), node("b", "z2")];
+        let plan = place(&[need(1), zonal.clone()], &nodes, &BTreeMap::new());
+        assert_eq!((target(&plan, 1), target(&plan, 2)), (Some("b"), Some("a")));
+        let planned = Need { planned: Some("b".into()), ..zonal };
+        assert_eq!(target(&place(std::slice::from_ref(&planned), &nodes, &BTreeMap::new()), 2), Some("a"));
+        let plan = place(&[planned], &nodes[1..], &BTreeMap::new());
+        assert_eq!(target(&plan, 2), None);
+        assert_eq!(plan.verdicts(ip(2)), "1 node selected: 1 eligible, but in a zone that the address cannot go to");
+    }
+
+    #[test]
+    fn an_urgent_address_goes_before_a_constrained_one() {
+        let zonal = Need { reach: Reach::Zones(BTreeSet::from(["z1".to_owned()])), ..need(1) };
+        let plan = super::place(&[(2, zonal), (0, need(2))], &[node("a", "z1")], &BTreeMap::new());
+        assert_eq!((target(&plan, 1), target(&plan, 2)), (None, Some("a")));
+    }
+
+    #[test]
+    fn an_unsupported_kind_is_told_with_its_sentence() {
+        let why = Some("a Fargate node has no interface of yours".to_owned());
+        let nodes = [Candidate { verdict: Verdict::Unsupported, why, ..node("a", "z1") }];
+        assert_eq!(
+            place(&[need(1)], &nodes, &BTreeMap::new()).verdicts(ip(1)),
+            "1 node selected: 1 of an unsupported kind (a Fargate node has no interface of yours)"
+        );
     }
 }

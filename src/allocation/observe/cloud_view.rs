@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cloud::{
     Cloud, CloudError, ErrorKind, Holder, Provider, ProviderId, Reach, Reservation, Scope, Seat, Survey, Verified,
     Whereabouts,
+    connect::Clouds,
     limits::{Limits, Urgency},
 };
 
@@ -26,9 +27,6 @@ pub struct Answer<T> {
     pub began: Instant,
     pub result: Result<T, CloudError>,
 }
-
-/// The clouds that this process talks to.
-pub type Clouds = HashMap<Provider, Arc<dyn Cloud>>;
 
 /// Called with nothing whenever an answer has arrived.
 pub type Arrived = Arc<dyn Fn() + Send + Sync>;
@@ -65,9 +63,17 @@ impl CloudView {
         Self { clouds, limits, arrived, stop, known: Arc::default() }
     }
 
-    /// The cloud of a provider, if this build and its settings have one.
-    pub fn cloud(&self, provider: Provider) -> Option<&Arc<dyn Cloud>> {
-        self.clouds.get(&provider)
+    /// The cloud of a provider, once it is connected.
+    pub fn cloud(&self, provider: Provider) -> Option<Arc<dyn Cloud>> {
+        self.clouds.get(provider)
+    }
+
+    /// Why there is no such cloud yet: the sentence for status.
+    pub fn why_not(&self, provider: Provider) -> String {
+        match self.clouds.failure(provider) {
+            Some(error) => format!("{provider} cannot be reached: {error}; {}", error.kind.remedy()),
+            None => format!("connects to {provider}"),
+        }
     }
 
     /// Keeps the survey of `scope` no older than `age`.
@@ -82,7 +88,18 @@ impl CloudView {
     pub fn survey(&self, scope: &Scope) -> (Option<Arc<Survey>>, Option<CloudError>) {
         let known = self.lock();
         let failure = known.surveys.get(scope).and_then(|answer| answer.result.as_ref().err().cloned());
-        (known.good.get(scope).cloned(), failure)
+        (known.good.get(scope).cloned(), failure.or_else(|| self.clouds.failure(scope.provider)))
+    }
+
+    /// The survey of each resource group that is looked at in this account and region, if none has failed. One that was
+    /// not asked for within `age` is nobody's any more.
+    pub fn surveys_at(&self, home: &Scope, age: Duration) -> Option<Vec<Arc<Survey>>> {
+        let there = |scope: &Scope| {
+            scope.provider == home.provider && scope.account == home.account && scope.region == home.region
+        };
+        let known = self.lock();
+        let asked = known.surveys.iter().filter(|(scope, answer)| there(scope) && answer.began.elapsed() <= age);
+        asked.map(|(_, answer)| answer.result.as_ref().ok().cloned()).collect()
     }
 
     /// The last answer about one address; asked anew when it is older than `age`.
@@ -142,7 +159,7 @@ impl CloudView {
     }
 
     fn ask(&self, question: Question, scope: Scope) {
-        let Some(cloud) = self.clouds.get(&scope.provider).cloned() else { return };
+        let Some(cloud) = self.clouds.get(scope.provider) else { return };
         if !self.lock().asked.insert(question.clone()) {
             return;
         }

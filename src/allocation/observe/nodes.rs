@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     allocation::decide::facts::Labels,
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL, READY_VALUE},
-    cloud::ProviderId,
+    cloud::{Place, ProviderId},
 };
 
 /// A Node, as far as we read it.
@@ -50,6 +50,9 @@ pub struct SlimStatus {
 /// GKE writes the instance's own number here; a node that has it can be told from a replacement of the same name.
 const GCE_INSTANCE_ID: &str = "container.googleapis.com/instance_id";
 const ZONE: &str = "topology.kubernetes.io/zone";
+const REGION: &str = "topology.kubernetes.io/region";
+/// EKS writes here how the node came to be: `ec2`, `fargate`, `hybrid`, or `auto` for Auto Mode.
+const EKS_COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Guesses: the node may go, or not. They make it the last choice and nothing more.
@@ -59,6 +62,29 @@ const GUESSES: [&str; 2] =
 impl SlimNode {
     pub fn place(&self) -> Option<ProviderId> {
         self.spec.provider_id.as_deref().filter(|id| !id.is_empty()).map(ProviderId::new)
+    }
+
+    /// Where its machine stands: what the provider ID says, and what the cloud controller's labels say where that is
+    /// silent (an Azure provider ID names neither region nor zone).
+    pub fn location(&self) -> Option<Place> {
+        let mut place = self.place()?.place()?;
+        if place.region.is_empty() {
+            place.region = self.label(REGION).unwrap_or_default().to_lowercase();
+        }
+        if place.zone.is_empty() {
+            place.zone = self.zone().to_owned();
+        }
+        Some(place)
+    }
+
+    /// Why its machine can never take an address, and what to use instead.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        match self.label(EKS_COMPUTE_TYPE) {
+            Some("auto") => Some(
+                "the machines of EKS Auto Mode are Amazon's and take no address of yours; use a managed node group, Karpenter or instances of your own",
+            ),
+            Some(_) | None => self.place()?.unsupported(),
+        }
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
@@ -210,5 +236,38 @@ impl Nodes {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, SlimNode>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(provider_id: &str, labels: &[(&str, &str)]) -> SlimNode {
+        SlimNode {
+            metadata: ObjectMeta {
+                labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+                ..ObjectMeta::default()
+            },
+            spec: SlimSpec { provider_id: Some(provider_id.to_owned()), ..SlimSpec::default() },
+            ..SlimNode::default()
+        }
+    }
+
+    #[test]
+    fn labels_say_where_a_machine_stands_only_where_its_provider_id_does_not() {
+        let labels = [(REGION, "WestEurope"), (ZONE, "westeurope-2")];
+        let vm = "azure:///subscriptions/0A1B/resourceGroups/mc/providers/Microsoft.Compute/virtualMachines/vm-1";
+        let at = |node: &SlimNode| node.location().map(|place| (place.region, place.zone));
+        assert_eq!(at(&node(vm, &labels)), Some(("westeurope".to_owned(), "westeurope-2".to_owned())));
+        let told = at(&node("aws:///us-west-2a/i-0abc", &labels));
+        assert_eq!(told, Some(("us-west-2".to_owned(), "us-west-2a".to_owned())));
+    }
+
+    #[test]
+    fn a_machine_of_eks_auto_mode_is_told_by_its_label() {
+        let id = "aws:///us-west-2a/i-0abc";
+        assert!(node(id, &[(EKS_COMPUTE_TYPE, "auto")]).unsupported().is_some_and(|why| why.contains("Auto Mode")));
+        assert_eq!(node(id, &[(EKS_COMPUTE_TYPE, "ec2")]).unsupported(), None);
     }
 }

@@ -29,7 +29,10 @@ pub fn of(
         return Verdict::ControlPlane;
     }
     let Some(id) = node.place() else { return Verdict::NoProviderID };
-    let place = match id.place() {
+    if node.unsupported().is_some() {
+        return Verdict::Unsupported;
+    }
+    let place = match node.location() {
         Some(place) if place.provider == scope.provider => place,
         Some(_) | None => return Verdict::OtherProvider,
     };

@@ -14,7 +14,7 @@ use super::super::{
         state::{Reason, State},
     },
     memory::{self, Owed},
-    observe::{SEND_WINDOW, Subject, scope_at},
+    observe::{SEND_WINDOW, Subject},
     owed,
     tables::{Key, Tables},
 };
@@ -72,7 +72,7 @@ impl Controller {
                     owed::Next::Begin(begun) => begun,
                 };
                 let key = place.to_string();
-                let Some(scope) = scope_at(place, &subject.object.spec) else { return waits() };
+                let Some(scope) = subject.scope_at(place) else { return waits() };
                 if subject.mode == Mode::Observe {
                     return waits();
                 }
@@ -106,8 +106,8 @@ impl Controller {
             }
             DebtState::Paying { ticket, permit } => (ticket, permit),
         };
-        let scope = scope_at(&owed.machine.place, &subject.object.spec);
-        let cloud = scope.as_ref().and_then(|scope| self.view.cloud(scope.provider).cloned());
+        let scope = subject.scope_at(&owed.machine.place);
+        let cloud = scope.as_ref().and_then(|scope| self.view.cloud(scope.provider));
         let (Some((operation, before)), Some(scope), Some(cloud)) = (owed.attempt, scope, cloud) else {
             self.tables().flights.end(ticket);
             return;
@@ -128,7 +128,7 @@ impl Controller {
             {
                 let mut tables = me.tables();
                 tables.flights.end(ticket);
-                tables.reads.raise(&Key::Machine(order.machine.place.clone()), Instant::now());
+                tables.changed(&order.machine.place, Instant::now());
                 me.view.changed(&order.machine.place);
                 match result {
                     Ok(Restored::Given | Restored::MachineGone) => tables.restored(&order.machine, None),

@@ -191,7 +191,7 @@ impl Controller {
             End::Perform(effect) => {
                 let place = turn.after.machine.as_ref().map(|machine| machine.place.clone());
                 if let (Some(place), Ok(scope)) = (place, subject.scope_of(&turn.after))
-                    && let Some(cloud) = self.view.cloud(scope.provider).cloned()
+                    && let Some(cloud) = self.view.cloud(scope.provider)
                     && let Some(ticket) = tables.begin(entry.ip, place)
                 {
                     let cause = Cause::of(turn.after.reason);

@@ -299,8 +299,9 @@ fn addresses_valid(picture: &Picture<'_>) -> Said {
 
 fn credentials_valid(picture: &Picture<'_>) -> Said {
     let said = |status, reason: &str, message: String| Said::new("CredentialsValid", status, reason, message);
-    match picture.cloud_error {
-        Some(error) => match error.kind {
+    let refused = picture.entries.iter().find(|entry| entry.reason == Reason::Denied);
+    match (picture.cloud_error, refused) {
+        (Some(error), _) => match error.kind {
             ErrorKind::Denied => said("False", "Denied", format!("{error}; {}", error.kind.remedy())),
             ErrorKind::Unauthenticated => said("False", "Unauthenticated", format!("{error}; {}", error.kind.remedy())),
             ErrorKind::NotFound
@@ -313,8 +314,10 @@ fn credentials_valid(picture: &Picture<'_>) -> Said {
             | ErrorKind::Unavailable
             | ErrorKind::Unknown => said("Unknown", "CloudUnavailable", error.to_string()),
         },
-        None if picture.surveyed => said("True", "Accepted", "the cloud answers".to_owned()),
-        None => said("Unknown", "Pending", "waits for the first read of the cloud".to_owned()),
+        // Reading is allowed, and a change was not: some of the permissions are missing.
+        (None, Some(entry)) => said("False", "Denied", format!("{} {}", entry.ip, entry.message)),
+        (None, None) if picture.surveyed => said("True", "Accepted", "the cloud answers".to_owned()),
+        (None, None) => said("Unknown", "Pending", "waits for the first read of the cloud".to_owned()),
     }
 }
 
@@ -350,4 +353,46 @@ fn stalled(picture: &Picture<'_>) -> Option<Said> {
         )
     })?;
     Some(Said::new("Stalled", "True", entry.reason.as_str(), format!("{} {}", entry.ip, entry.message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::NetIPAllocationSpec;
+
+    fn said(cloud_error: Option<&CloudError>, reason: Reason) -> (&'static str, String, String) {
+        let object = NetIPAllocation::new("a", NetIPAllocationSpec::default());
+        let ip = std::net::IpAddr::from([203, 0, 113, 7]);
+        let message = "attempt 1 failed: associateAddress: permission_denied: ec2:AssociateAddress".to_owned();
+        let entry = Entry { reason, message, ..Entry::new(ip, Timestamp::UNIX_EPOCH) };
+        let picture = Picture {
+            object: &object,
+            entries: &[entry],
+            facts: &[],
+            foreign: &[],
+            unusable: &[],
+            held: None,
+            owed: &[],
+            plan: &Plan::default(),
+            workload: &Workload::Unnamed,
+            cloud_error,
+            scope_error: None,
+            surveyed: true,
+            blind: false,
+            terminating: false,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let Said { status, reason, message, .. } = credentials_valid(&picture);
+        (status, reason, message)
+    }
+
+    #[test]
+    fn a_change_that_is_not_permitted_shows_in_the_credentials_although_reading_is() {
+        let (status, reason, message) = said(None, Reason::Denied);
+        assert_eq!((status, reason.as_str()), ("False", "Denied"));
+        assert!(message.starts_with("203.0.113.7 ") && message.contains("ec2:AssociateAddress"), "{message}");
+        assert_eq!(said(None, Reason::Retrying).0, "True");
+        let unreachable = CloudError::new(ErrorKind::Unavailable, "DescribeAddresses", "come back later");
+        assert_eq!(said(Some(&unreachable), Reason::Denied).0, "Unknown", "what is known now comes first");
+    }
 }

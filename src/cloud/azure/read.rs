@@ -74,9 +74,11 @@ impl Azure {
     pub(super) async fn read_seat(&self, machine: &ProviderId) -> Result<Seat, CloudError> {
         let id = ids::machine(MACHINE, machine)?;
         let live = self.live(&id).await?;
-        let interface = match live.document.view.public() {
+        let view = &live.document.view;
+        let interface = match view.public().or(view.besides.as_ref()) {
             None => cloud::Interface::Empty,
-            // Whatever it is, reserved or not: an interface that has a public address is no seat (F7).
+            // Whatever it is, reserved or not, and on whichever configuration: an interface that has a public address is no
+            // seat (F7).
             Some(public) => match self.address(public).await?.ip {
                 Some(ip) => cloud::Interface::Reserved(ip),
                 None => {

@@ -207,7 +207,7 @@ fn plan(order: &Attach, live: &Live, address: &PublicAddress, reservation: &Rese
         Holder::Foreign(holder) => return refuse(ErrorKind::Conflict, format!("{ip} is held by {holder}")),
         Holder::Free => {}
     }
-    if let Some(other) = live.document.view.public() {
+    if let Some(other) = live.document.view.public().or(live.document.view.besides.as_ref()) {
         let what = format!("{place} already has the public address {}, which is left alone", other.name());
         return refuse(ErrorKind::Conflict, what);
     }

@@ -24,6 +24,8 @@ pub(super) struct Interface {
     pub at_rest: bool,
     /// The ip configuration that can hold our address: the primary one for IPv4.
     pub config: Option<Config>,
+    /// Id of a public address on another of its configurations.
+    pub besides: Option<Id>,
 }
 
 /// An ip configuration of an interface.
@@ -79,13 +81,26 @@ pub(super) enum User {
 pub(super) fn interface(shown: &network::NetworkInterface) -> Option<Interface> {
     let properties = shown.properties.as_ref()?;
     let machine = properties.virtual_machine.as_ref().and_then(|machine| machine.id.as_deref());
+    let config = primary_config(&properties.ip_configurations);
+    let ours = config.as_ref().map(|config| config.id.to_lowercase());
+    let besides = properties
+        .ip_configurations
+        .iter()
+        .filter(|other| other.sub_resource.id.as_ref().map(|id| id.to_lowercase()) != ours)
+        .filter_map(|other| other.properties.as_ref())
+        .find_map(public);
     Some(Interface {
         id: Id::parse(shown.resource.id.as_deref()?)?,
         machine: machine.and_then(ids::provider_id),
         primary: properties.primary == Some(true),
         at_rest: at_rest(properties.provisioning_state.as_ref()),
-        config: primary_config(&properties.ip_configurations),
+        config,
+        besides,
     })
+}
+
+fn public(config: &network::NetworkInterfaceIpConfigurationPropertiesFormat) -> Option<Id> {
+    Id::parse(config.public_ip_address.as_ref()?.resource.id.as_deref()?)
 }
 
 /// The one that the cloud calls primary, or the only one. An IPv6 configuration is neither.
@@ -99,8 +114,7 @@ fn primary_config(configs: &[network::NetworkInterfaceIpConfiguration]) -> Optio
         [only] => only,
         several => several.iter().find(|(_, said)| said.primary == Some(true))?,
     };
-    let public = said.public_ip_address.as_ref().and_then(|address| address.resource.id.as_deref());
-    Some(Config { id: config.sub_resource.id.clone()?, public: public.and_then(Id::parse) })
+    Some(Config { id: config.sub_resource.id.clone()?, public: public(said) })
 }
 
 fn at_rest(state: Option<&network::ProvisioningState>) -> bool {
