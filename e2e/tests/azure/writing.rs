@@ -70,7 +70,8 @@ async fn an_interface_that_somebody_else_has_changed_meanwhile_is_left_alone() {
         first.release();
         second.release();
     };
-    let (attached, detached, ()) = tokio::join!(bench.cloud.attach(&on), bench.cloud.detach(&off), meddle);
+    let all = async { tokio::join!(bench.cloud.attach(&on), bench.cloud.detach(&off), meddle) };
+    let (attached, detached, ()) = tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
     for error in [attached.unwrap_err(), detached.unwrap_err()] {
         assert_eq!((error.kind, error.settled), (ErrorKind::Unavailable, true), "{error}");
         assert!(error.message.starts_with("PreconditionFailed"), "{error}");
@@ -153,7 +154,8 @@ async fn a_change_is_not_believed_while_interface_or_address_is_still_being_chan
             bench.simulator.azure().show_state(thing, Some("Updating"));
             held.release();
         };
-        let (attached, ()) = tokio::join!(bench.cloud.attach(&order), change);
+        let both = async { tokio::join!(bench.cloud.attach(&order), change) };
+        let (attached, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
         let error = attached.unwrap_err();
         assert_eq!((error.kind, error.settled), (ErrorKind::Unavailable, true), "{error}");
         bench.simulator.azure().show_state(thing, None);

@@ -119,19 +119,17 @@ impl Azure {
         Ok((address.ip == Some(order.address)).then_some((document, address)))
     }
 
-    /// A deleted machine may leave its interface behind, with the address on it. It is the machine's if it is of no other
-    /// machine and stands in the same resource group; anything else is somebody's (P1).
+    /// What a machine that is gone has left behind with the address on it, if it has.
     async fn left_behind(&self, id: &Id, order: &Detach) -> Result<Option<(Document, PublicAddress)>, CloudError> {
         let Some(address) = self.locate(&id.subscription, order.address).await? else { return Ok(None) };
         let User::Interface(config) = &address.user else { return Ok(None) };
-        let Some(interface) = config.interface().filter(|interface| interface.same_group(id)) else { return Ok(None) };
+        let Some(interface) = config.interface() else { return Ok(None) };
         let document = match self.document(&interface).await {
             Ok(document) => document,
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let is_left = document.view.machine.is_none() && document.view.holds(&address.id);
-        Ok(is_left.then_some((document, address)))
+        Ok(is_left_by(id, &document.view, &address.id).then_some((document, address)))
     }
 
     /// The reserved address in the scope, live: found by a list, because there is no call by number, then read by its id.
@@ -175,6 +173,12 @@ impl Azure {
         last.map(|verified| (false, verified))
             .ok_or_else(|| CloudError::new(ErrorKind::Unavailable, ADDRESS, "not looked at"))
     }
+}
+
+/// A deleted machine may leave its interface behind. It is the machine's if it is of no other one and stands in the same
+/// resource group; anything else is somebody's (P1).
+fn is_left_by(machine: &Id, interface: &Interface, address: &Id) -> bool {
+    interface.machine.is_none() && interface.id.same_group(machine) && interface.holds(address)
 }
 
 fn uses(user: &User, interface: &Interface) -> bool {
@@ -234,4 +238,144 @@ fn not_reserved(order: &Attach) -> CloudError {
 fn not_shown(address: IpAddr) -> CloudError {
     let what = format!("the change has ended, but {address} does not show it yet");
     CloudError::new(ErrorKind::Unavailable, ADDRESS, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::cloud::{Closed, Gate, Provider, ProviderId, azure::translate};
+
+    struct Open;
+
+    impl Gate for Open {
+        fn open_for(&self, _: Duration) -> Result<(), Closed> {
+            Ok(())
+        }
+    }
+
+    const GROUP: &str = "/subscriptions/0a1b/resourceGroups/mc_nodes/providers";
+
+    fn vm(name: &str) -> Id {
+        Id::parse(&format!("{GROUP}/Microsoft.Compute/virtualMachines/{name}")).unwrap()
+    }
+
+    fn place(name: &str) -> ProviderId {
+        ProviderId::new(format!("azure://{}", vm(name).text()))
+    }
+
+    fn address_id(name: &str) -> Id {
+        Id::parse(&format!("{GROUP}/Microsoft.Network/publicIPAddresses/{name}")).unwrap()
+    }
+
+    fn order() -> Attach {
+        Attach {
+            scope: Scope {
+                provider: Provider::Azure,
+                account: "0a1b".to_owned(),
+                region: "westeurope".to_owned(),
+                resource_group: None,
+            },
+            address: "203.0.113.7".parse().unwrap(),
+            machine: MachineId { place: place("node-1"), instance: "life".to_owned() },
+            operation: Uuid::from_u128(7),
+            may_displace_own: true,
+            gate: Arc::new(Open),
+        }
+    }
+
+    fn document(machine: Option<&str>, public: Option<&str>) -> Document {
+        let id = format!("{GROUP}/Microsoft.Network/networkInterfaces/nic-1");
+        let mut config = json!({"id": format!("{id}/ipConfigurations/c"), "properties": {"primary": true}});
+        if let Some(public) = public {
+            config["properties"]["publicIPAddress"] = json!({"id": address_id(public).text()});
+        }
+        let machine = machine.map(|machine| json!({"id": vm(machine).text()}));
+        Document::new(json!({
+            "id": id, "etag": "W/1", "properties": {"virtualMachine": machine, "ipConfigurations": [config]},
+        }))
+        .unwrap()
+    }
+
+    fn live(public: Option<&str>) -> Live {
+        let machine = Machine {
+            life: "life".to_owned(),
+            power: Power::Running,
+            location: "westeurope".to_owned(),
+            zone: "westeurope-1".to_owned(),
+            interface: None,
+        };
+        Live { machine, document: document(Some("node-1"), public) }
+    }
+
+    fn address(more: Value) -> PublicAddress {
+        let mut shown = json!({
+            "id": address_id("sip-1").text(), "location": "westeurope",
+            "properties": {"publicIPAllocationMethod": "Static", "ipAddress": "203.0.113.7"},
+        });
+        shown.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        translate::public_address(&serde_json::from_value(shown).unwrap()).unwrap()
+    }
+
+    fn planned(live: &Live, more: Value, holder: Holder) -> Result<Plan, ErrorKind> {
+        let address = address(more);
+        let reservation = Reservation { holder, ..translate::reservation(&address, None, false) };
+        plan(&order(), live, &address, &reservation).map_err(|error| error.kind)
+    }
+
+    fn foreign() -> Holder {
+        Holder::Foreign("load balancer web".to_owned())
+    }
+
+    #[test]
+    fn what_is_there_needs_nothing_and_an_empty_interface_is_written() {
+        let there = live(Some("SIP-1"));
+        for holder in [Holder::Machine(place("NODE-1")), Holder::Free] {
+            assert_eq!(planned(&there, json!({}), holder), Ok(Plan::There));
+        }
+        assert_eq!(planned(&live(None), json!({}), Holder::Free), Ok(Plan::Write));
+    }
+
+    #[test]
+    fn nothing_is_stolen_and_nothing_is_displaced() {
+        for holder in [Holder::Machine(place("node-2")), foreign()] {
+            assert_eq!(planned(&live(None), json!({}), holder), Err(ErrorKind::Conflict));
+        }
+        // On the machine, but on another interface of it.
+        let elsewhere = Holder::Machine(place("node-1"));
+        assert_eq!(planned(&live(None), json!({}), elsewhere), Err(ErrorKind::Conflict));
+        assert_eq!(planned(&live(Some("sip-2")), json!({}), Holder::Free), Err(ErrorKind::Conflict));
+    }
+
+    #[test]
+    fn what_azure_would_refuse_is_not_sent() {
+        let mut stopped = live(None);
+        stopped.machine.power = Power::Stopped;
+        assert_eq!(planned(&stopped, json!({}), Holder::Free), Err(ErrorKind::Invalid));
+        for (more, expected) in [
+            (json!({"zones": ["2"]}), Err(ErrorKind::Invalid)),
+            (json!({"zones": ["1"]}), Ok(Plan::Write)),
+            (json!({"zones": ["1", "2", "3"]}), Ok(Plan::Write)),
+            (json!({"location": "northeurope"}), Err(ErrorKind::Invalid)),
+            (json!({"location": "West Europe"}), Ok(Plan::Write)),
+        ] {
+            assert_eq!(planned(&live(None), more.clone(), Holder::Free), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn an_interface_was_left_by_a_machine_only_if_it_is_of_none_and_in_its_group() {
+        let left = |machine: Option<&str>, public: &str, by: &Id| {
+            is_left_by(by, &document(machine, Some(public)).view, &address_id("sip-1"))
+        };
+        assert!(left(None, "sip-1", &vm("node-1")));
+        assert!(!left(Some("node-2"), "sip-1", &vm("node-1")), "another machine has it");
+        assert!(!left(None, "sip-2", &vm("node-1")), "another address is on it");
+        let of_another_group = Id::parse(&vm("node-1").text().replace("mc_nodes", "other")).unwrap();
+        assert!(!left(None, "sip-1", &of_another_group), "it is another team's");
+    }
 }
