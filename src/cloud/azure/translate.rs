@@ -317,6 +317,13 @@ mod tests {
     }
 
     #[test]
+    fn a_public_address_on_another_configuration_is_seen_too() {
+        let shown = nic(Some(VM));
+        assert_eq!(shown.public().map(Id::name), Some("on-first"));
+        assert!(shown.besides.as_ref().is_some_and(|besides| besides.name().starts_with("on-s")), "{shown:?}");
+    }
+
+    #[test]
     fn only_the_primary_ip_configuration_of_the_primary_interface_counts() {
         for (config, primary) in [("second", true), ("first", false)] {
             let holder = holder(&on(config), Some(&nic(Some(VM))), primary);
