@@ -157,10 +157,12 @@ async fn one_tag_that_goes_waits_for_the_users(stage: &Stage) -> Result<()> {
     let ip = IPS[2];
     let node = stage.until_attached(NAME, ip).await?;
     tag(stage, &[ip], "another")?;
-    let reason = |wanted: &'static str| move |address: &AddressStatus| address.reason.as_deref() == Some(wanted);
-    let entry = stage.until("it leaves", NAME, ip, reason("NotMatched")).await?;
-    ensure!(entry.state == "Draining", "{entry:?}");
-    ensure!(entry.message.as_deref().is_some_and(|said| said.contains("waits for 1 pod")), "{entry:?}");
+    let waits = |address: &AddressStatus| {
+        address.state == "Draining"
+            && address.reason.as_deref() == Some("NotMatched")
+            && address.message.as_deref().is_some_and(|said| said.contains("waits for 1 pod"))
+    };
+    stage.until("it waits for its user", NAME, ip, waits).await?;
     ensure!(stage.world.machine_of(ip.parse()?).as_ref() == Some(&node), "it left under a pod");
     stage.cluster.kubectl(&["scale", &format!("deployment/{NAME}"), "--replicas=2"]).await?;
     // Whichever pod the scale-down takes: the one on this node has to go.

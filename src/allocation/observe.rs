@@ -137,31 +137,33 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
         Some(api::ProviderName::Azure) => Provider::Azure,
         None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
     };
-    let selected = nodes.iter().filter(|node| node.matches(&spec.node_selector)).filter_map(|node| node.location());
+    let selected = || nodes.iter().filter(|node| node.matches(&spec.node_selector));
     let held_at = |machine: &ProviderId| {
         let node = nodes.iter().find(|node| node.place().as_ref() == Some(machine));
         node.map_or_else(|| machine.place(), |node| node.location())
     };
-    let place = selected.chain(held.iter().filter_map(held_at)).find(|place| {
+    let mut places = selected().filter_map(|node| node.location()).chain(held.iter().filter_map(held_at));
+    let place = places.find(|place| {
         place.provider == provider
             && spec.cloud.region.as_ref().is_none_or(|region| place.region.is_empty() || *region == place.region)
     });
+    let missing = |rest: String| match selected().find_map(|node| node.unsupported()) {
+        Some(why) => format!("no selected node can hold an address: {why}"),
+        None => format!("no selected node has a provider ID of {provider}{rest}"),
+    };
     let from_nodes = |get: fn(Place) -> String, field: &str| {
         let said = place.clone().map(get).filter(|said| !said.is_empty());
-        let unsupported =
-            || nodes.iter().filter(|node| node.matches(&spec.node_selector)).find_map(|n| n.unsupported());
-        said.ok_or_else(|| match unsupported() {
-            Some(why) => format!("no selected node can hold an address: {why}"),
-            None => format!("no selected node has a provider ID of {provider} to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector"),
-        })
+        let rest = || format!(" to take the {field} from; set spec.cloud.{field}, or check spec.nodeSelector");
+        said.ok_or_else(|| missing(rest()))
     };
     let account = match (&spec.cloud.project, &spec.cloud.subscription_id) {
         (Some(account), _) => account.clone(),
         (None, Some(account)) => account.to_lowercase(),
         (None, None) => match provider {
             Provider::Gcp => from_nodes(|place| place.account, "project")?,
-            // That of the credentials: a provider ID does not name it.
-            Provider::Aws => String::new(),
+            // That of the credentials, if there is anything for them: a provider ID does not name it.
+            Provider::Aws if place.is_some() => String::new(),
+            Provider::Aws => return Err(missing("; check spec.nodeSelector".to_owned())),
             Provider::Azure => from_nodes(|place| place.account, "subscriptionID")?,
         },
     };
