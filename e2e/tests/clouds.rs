@@ -148,7 +148,8 @@ async fn at_rest_only_surveys_are_paid_for(stage: &Stage) -> Result<()> {
     ensure!(counts.keys().all(|method| survey.contains(&method.as_str())), "calls beside the surveys: {counts:?}");
     for method in survey {
         let count = counts.get(*method).copied().unwrap_or_default();
-        ensure!((WINDOW..=WINDOW + 1).contains(&count), "{method} was called {count} times in {WINDOW} surveys");
+        // The window may begin or end between two calls of one survey, which are made at the same time.
+        ensure!((WINDOW - 1..=WINDOW + 1).contains(&count), "{method} was called {count} times in {WINDOW} surveys");
     }
     Ok(())
 }
