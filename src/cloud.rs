@@ -511,6 +511,21 @@ pub struct Finding {
     pub message: String,
 }
 
+impl Finding {
+    pub(in crate::cloud) fn passed(subject: &str, message: String) -> Self {
+        Self { ok: true, subject: subject.to_owned(), message }
+    }
+
+    /// What the cloud said, and what to do.
+    pub(in crate::cloud) fn failed(subject: &str, error: &CloudError, remedy: &str) -> Self {
+        Self {
+            ok: false,
+            subject: subject.to_owned(),
+            message: format!("{}: {}; {remedy}", error.kind.label(), error.message),
+        }
+    }
+}
+
 /// A cloud. Every method is safe to repeat, and bounded by deadlines of its own.
 #[async_trait]
 pub trait Cloud: Send + Sync {

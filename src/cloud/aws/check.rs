@@ -71,8 +71,8 @@ impl Aws {
             Err(_) => Err(errors::late(CREDENTIALS)),
         };
         match tried {
-            Ok(source) => passed(CREDENTIALS, format!("found {source}")),
-            Err(error) => failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
+            Ok(source) => Finding::passed(CREDENTIALS, format!("found {source}")),
+            Err(error) => Finding::failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
         }
     }
 
@@ -137,14 +137,14 @@ fn source(credentials: &Credentials) -> &'static str {
 
 fn listed<T>(action: &'static str, answer: &Result<Vec<T>, CloudError>, region: &str) -> Finding {
     match answer {
-        Ok(all) => passed(&permission(action), format!("granted; {} shown from {region}", all.len())),
+        Ok(all) => Finding::passed(&permission(action), format!("granted; {} shown from {region}", all.len())),
         Err(error) => refused(action, error),
     }
 }
 
 fn granted(action: &'static str, answer: Result<(), CloudError>, on: &str) -> Finding {
     match answer {
-        Ok(()) => passed(&permission(action), format!("granted on {on}")),
+        Ok(()) => Finding::passed(&permission(action), format!("granted on {on}")),
         Err(error) => refused(action, &error),
     }
 }
@@ -159,14 +159,14 @@ fn optional(finding: Finding, without: &str) -> Finding {
 
 /// Said openly rather than passed over: the absence of a failure is no proof here.
 fn untested(action: &str, why: &str) -> Finding {
-    passed(&permission(action), format!("not tested: {why}; the operator's role must hold it"))
+    Finding::passed(&permission(action), format!("not tested: {why}; the operator's role must hold it"))
 }
 
 fn refused(action: &str, error: &CloudError) -> Finding {
     let permission = permission(action);
     match error.kind {
-        ErrorKind::Denied => failed(&permission, error, &grant(action)),
-        other => failed(&permission, error, other.remedy()),
+        ErrorKind::Denied => Finding::failed(&permission, error, &grant(action)),
+        other => Finding::failed(&permission, error, other.remedy()),
     }
 }
 
@@ -179,16 +179,4 @@ fn grant(action: &str) -> String {
     format!(
         r#"grant it to the operator's role: aws iam put-role-policy --role-name ROLE --policy-name ip-address-controller-{action} --policy-document '{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"ec2:{action}","Resource":"*"}}]}}'"#
     )
-}
-
-fn passed(subject: &str, message: String) -> Finding {
-    Finding { ok: true, subject: subject.to_owned(), message }
-}
-
-fn failed(subject: &str, error: &CloudError, remedy: &str) -> Finding {
-    Finding {
-        ok: false,
-        subject: subject.to_owned(),
-        message: format!("{}: {}; {remedy}", error.kind.label(), error.message),
-    }
 }

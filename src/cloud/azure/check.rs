@@ -76,9 +76,9 @@ impl Azure {
         match self.read(CREDENTIALS, self.transport.token()).await {
             Ok(token) => {
                 let whose = whose(token.token.secret()).map(|whose| format!(" to {whose}")).unwrap_or_default();
-                passed(CREDENTIALS, format!("an access token was issued{whose}"))
+                Finding::passed(CREDENTIALS, format!("an access token was issued{whose}"))
             }
-            Err(error) => failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
+            Err(error) => Finding::failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
         }
     }
 
@@ -91,13 +91,13 @@ impl Azure {
         );
         match self.get_json(POLL, self.url(&path, NETWORK_VERSION)).await {
             Err(error) if error.kind == ErrorKind::Denied => {
-                failed(READ_OPERATIONS, &error, &grant(READ_OPERATIONS, at))
+                Finding::failed(READ_OPERATIONS, &error, &grant(READ_OPERATIONS, at))
             }
             // A 404 in whatever words, of an operation that never was.
             Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unknown | ErrorKind::Invalid) => {
-                failed(READ_OPERATIONS, &error, error.kind.remedy())
+                Finding::failed(READ_OPERATIONS, &error, error.kind.remedy())
             }
-            _ => passed(READ_OPERATIONS, format!("not refused in {location}")),
+            _ => Finding::passed(READ_OPERATIONS, format!("not refused in {location}")),
         }
     }
 
@@ -122,11 +122,11 @@ impl Azure {
             Err(error) => Err(error),
         };
         match read {
-            Ok(_) => passed(READ_MACHINES, format!("{machine} was read")),
+            Ok(_) => Finding::passed(READ_MACHINES, format!("{machine} was read")),
             Err(error) if error.kind == ErrorKind::Denied => {
-                failed(READ_MACHINES, &error, &grant(READ_MACHINES, &group(&interface.id)))
+                Finding::failed(READ_MACHINES, &error, &grant(READ_MACHINES, &group(&interface.id)))
             }
-            Err(error) => failed(READ_MACHINES, &error, error.kind.remedy()),
+            Err(error) => Finding::failed(READ_MACHINES, &error, error.kind.remedy()),
         }
     }
 
@@ -173,13 +173,13 @@ impl Azure {
 
 fn told(action: &str, path: &str, permitted: &Result<Permitted, CloudError>) -> Finding {
     match permitted {
-        Ok(permitted) if permitted.grants(action) => passed(action, format!("granted on {path}")),
+        Ok(permitted) if permitted.grants(action) => Finding::passed(action, format!("granted on {path}")),
         Ok(_) => Finding {
             ok: false,
             subject: action.to_owned(),
             message: format!("not granted on {path}; {}", grant(action, path)),
         },
-        Err(error) => failed(action, error, error.kind.remedy()),
+        Err(error) => Finding::failed(action, error, error.kind.remedy()),
     }
 }
 
@@ -237,31 +237,19 @@ fn group(id: &Id) -> String {
 
 fn listed(action: &str, call: &'static str, count: Result<usize, &CloudError>, at: &str) -> Finding {
     match count {
-        Ok(count) => passed(action, format!("{call}: {count} shown in the subscription")),
-        Err(error) if error.kind == ErrorKind::Denied => failed(action, error, &grant(action, at)),
-        Err(error) => failed(action, error, error.kind.remedy()),
+        Ok(count) => Finding::passed(action, format!("{call}: {count} shown in the subscription")),
+        Err(error) if error.kind == ErrorKind::Denied => Finding::failed(action, error, &grant(action, at)),
+        Err(error) => Finding::failed(action, error, error.kind.remedy()),
     }
 }
 
 /// Said openly rather than passed over: the absence of a failure is no proof here.
 fn untested(action: &str, why: &str) -> Finding {
-    passed(action, format!("not tested: {why}; the operator's role must hold it"))
+    Finding::passed(action, format!("not tested: {why}; the operator's role must hold it"))
 }
 
 fn grant(action: &str, scope: &str) -> String {
     format!(
         "add \"{action}\" to the actions of the operator's role (az role definition update --role-definition role.json), and see that it is assigned there: az role assignment create --assignee CLIENT_ID --role \"ip-address-controller\" --scope {scope}"
     )
-}
-
-fn passed(subject: &str, message: String) -> Finding {
-    Finding { ok: true, subject: subject.to_owned(), message }
-}
-
-fn failed(subject: &str, error: &CloudError, remedy: &str) -> Finding {
-    Finding {
-        ok: false,
-        subject: subject.to_owned(),
-        message: format!("{}: {}; {remedy}", error.kind.label(), error.message),
-    }
 }

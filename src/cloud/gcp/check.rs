@@ -56,8 +56,8 @@ impl Gcp {
             Err(_) => Err(errors::late(CREDENTIALS)),
         };
         match tried {
-            Ok(()) => passed(CREDENTIALS, "an access token was issued".to_owned()),
-            Err(error) => failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
+            Ok(()) => Finding::passed(CREDENTIALS, "an access token was issued".to_owned()),
+            Err(error) => Finding::failed(CREDENTIALS, &error, ErrorKind::Unauthenticated.remedy()),
         }
     }
 
@@ -95,9 +95,11 @@ impl Gcp {
             .set_zone(&place.zone)
             .set_operation("operation-of-the-self-test");
         match self.read(GET_OPERATION, get.send()).await {
-            Err(error) if error.kind == ErrorKind::Denied => failed(POLL, &error, &grant(POLL, &place.account)),
-            Err(error) if error.kind != ErrorKind::NotFound => failed(POLL, &error, error.kind.remedy()),
-            _ => passed(POLL, format!("granted in zone {}", place.zone)),
+            Err(error) if error.kind == ErrorKind::Denied => {
+                Finding::failed(POLL, &error, &grant(POLL, &place.account))
+            }
+            Err(error) if error.kind != ErrorKind::NotFound => Finding::failed(POLL, &error, error.kind.remedy()),
+            _ => Finding::passed(POLL, format!("granted in zone {}", place.zone)),
         }
     }
 }
@@ -112,10 +114,10 @@ fn permitted(
 ) -> Vec<Finding> {
     let granted = match granted {
         Ok(granted) => granted,
-        Err(error) => return vec![failed(call, &error, error.kind.remedy())],
+        Err(error) => return vec![Finding::failed(call, &error, error.kind.remedy())],
     };
     let finding = |permission: &&str| match granted.iter().any(|granted| granted == permission) {
-        true => passed(permission, format!("granted on {on}")),
+        true => Finding::passed(permission, format!("granted on {on}")),
         false => Finding {
             ok: false,
             subject: (*permission).to_owned(),
@@ -127,15 +129,17 @@ fn permitted(
 
 fn listed(scope: &Scope, survey: &Result<Survey, CloudError>) -> Finding {
     match survey {
-        Ok(survey) => passed(LIST, format!("{} external addresses in {}", survey.addresses.len(), scope.region)),
-        Err(error) if error.kind == ErrorKind::Denied => failed(LIST, error, &grant(LIST, &scope.account)),
-        Err(error) => failed(LIST, error, error.kind.remedy()),
+        Ok(survey) => {
+            Finding::passed(LIST, format!("{} external addresses in {}", survey.addresses.len(), scope.region))
+        }
+        Err(error) if error.kind == ErrorKind::Denied => Finding::failed(LIST, error, &grant(LIST, &scope.account)),
+        Err(error) => Finding::failed(LIST, error, error.kind.remedy()),
     }
 }
 
 /// Said openly rather than passed over: the absence of a failure is no proof here.
 fn untested(scope: &Scope, permission: &str) -> Finding {
-    passed(
+    Finding::passed(
         permission,
         format!(
             "not tested: nothing to ask it of in {}; the custom role in project {} must hold it",
@@ -148,16 +152,4 @@ fn grant(permission: &str, project: &str) -> String {
     format!(
         "add it to the operator's custom role: gcloud iam roles update ROLE --project={project} --add-permissions={permission}"
     )
-}
-
-fn passed(subject: &str, message: String) -> Finding {
-    Finding { ok: true, subject: subject.to_owned(), message }
-}
-
-fn failed(subject: &str, error: &CloudError, remedy: &str) -> Finding {
-    Finding {
-        ok: false,
-        subject: subject.to_owned(),
-        message: format!("{}: {}; {remedy}", error.kind.label(), error.message),
-    }
 }
