@@ -254,6 +254,20 @@ impl Cloud {
         Scope { provider: self.kind, account: account.to_owned(), region: region.to_owned(), resource_group: None }
     }
 
+    /// The labels that the cloud's controller puts on the Node of a machine.
+    pub fn node_labels(&self) -> BTreeMap<String, String> {
+        let Scope { region, .. } = self.scope();
+        let zone = match self.kind {
+            Provider::Gcp => format!("{region}-a"),
+            Provider::Aws => format!("{region}a"),
+            Provider::Azure => format!("{region}-1"),
+        };
+        BTreeMap::from([
+            ("topology.kubernetes.io/region".to_owned(), region),
+            ("topology.kubernetes.io/zone".to_owned(), zone),
+        ])
+    }
+
     fn change(&mut self) -> &mut Truth {
         Arc::make_mut(&mut self.truth)
     }

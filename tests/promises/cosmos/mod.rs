@@ -3,3 +3,4 @@
 //! All of it is `Clone` and cheap to clone, knows no clock and no chance, and is the same whenever it is told the same.
 
 pub mod cloud;
+pub mod cluster;
