@@ -6,3 +6,5 @@
 #![allow(dead_code)]
 
 mod cosmos;
+mod invariants;
+mod lives;

@@ -4,4 +4,7 @@
 
 pub mod cloud;
 pub mod cluster;
+pub mod course;
 pub mod errand;
+pub mod play;
+pub mod process;
