@@ -5,6 +5,8 @@
 // One engine serves several drivers, and not each of them plays every trick.
 #![allow(dead_code)]
 
+mod broken_steps;
 mod cosmos;
 mod invariants;
 mod lives;
+mod story;
