@@ -5,4 +5,6 @@
 // One engine serves several drivers, and not each of them plays every trick.
 #![allow(dead_code)]
 
+mod canon;
 mod cosmos;
+mod search;
