@@ -2,7 +2,8 @@
 //!
 //! - Times count by their order, and by their distance to now in whole seconds, up to a horizon: the same night a week
 //!   later is the same state.
-//! - Uuids count by where they come again, resourceVersions by their order.
+//! - Uuids count by where they come again.
+//! - The resourceVersions of one object count by their order; those of two have nothing to do with each other.
 //!
 //! The text is taken from `Debug`, because the product's types have it; the times, uuids and versions in it are found by
 //! their form. Maps that iterate in no order do not belong here.
@@ -11,8 +12,8 @@ use std::{
     any::Any,
     cell::RefCell,
     collections::HashMap,
-    fmt::{self, Debug, Write as _},
-    hash::{DefaultHasher, Hash, Hasher},
+    fmt::{Debug, Write as _},
+    hash::{Hash, Hasher},
     mem,
     rc::Rc,
     sync::Arc,
@@ -35,16 +36,21 @@ enum Token {
     Timestamp(i64),
     /// From now.
     Ahead(i64),
-    Version(u64),
+    /// Of which object, by the hash of its name, and which.
+    Version(u64, u64),
     Uuid(u128),
 }
 
-/// Text with tokens in it, each before the byte of that number.
-#[derive(Default)]
-struct Piece {
-    text: Vec<u8>,
-    tokens: Vec<(usize, Token)>,
+/// A part of what was written.
+#[derive(Clone, Copy)]
+enum Item {
+    /// A stretch of text, of which only the hash is kept.
+    Text(u64, u64),
+    Token(Token),
 }
+
+#[derive(Default)]
+struct Piece(Vec<Item>);
 
 /// Collects a state. See [`fingerprint`].
 pub struct Canon {
@@ -67,22 +73,24 @@ impl Canon {
             Some(ahead) => nanos(ahead.as_nanos()),
             None => -nanos(self.now.duration_since(instant).as_nanos()),
         };
-        self.piece.token(Token::Ahead(ahead));
+        self.piece.0.push(Item::Token(Token::Ahead(ahead)));
     }
 
     pub fn timestamp(&mut self, timestamp: Timestamp) {
-        self.piece.token(Token::Timestamp(i64::try_from(timestamp.as_nanosecond()).unwrap()));
+        let at = i64::try_from(timestamp.as_nanosecond()).unwrap();
+        self.piece.0.push(Item::Token(Token::Timestamp(at)));
     }
 
-    /// A resourceVersion: only its order among the others counts.
-    pub fn version(&mut self, version: u64) {
-        self.piece.token(Token::Version(version));
+    /// A resourceVersion: only its order among the others of the object of that name counts.
+    pub fn version(&mut self, name: &str, version: u64) {
+        self.piece.0.push(Item::Token(Token::Version(hash_of(name.as_bytes()), version)));
     }
 
     /// Everything that this hashes counts as it is.
     pub fn write(&mut self, thing: &(impl Hash + ?Sized)) {
-        thing.hash(&mut Bytes(&mut self.piece.text));
-        self.piece.text.push(b'\n');
+        let mut bytes = Bytes(Vec::new());
+        thing.hash(&mut bytes);
+        self.piece.text(&bytes.0);
     }
 
     /// Its `Debug` text, with times, uuids and versions found in it.
@@ -107,7 +115,7 @@ impl Canon {
             memo.insert(key, (thing.clone(), piece.clone()));
             piece
         });
-        self.piece.append(&piece);
+        self.piece.0.extend_from_slice(&piece.0);
     }
 
     fn finish(self) -> u128 {
@@ -117,15 +125,16 @@ impl Canon {
             Token::Instant(at) => Some(at - now),
             Token::Timestamp(at) => Some(at - stamp),
             Token::Ahead(ahead) => Some(ahead),
-            Token::Version(_) | Token::Uuid(_) => None,
+            Token::Version(..) | Token::Uuid(_) => None,
         };
         // Now is one of them: what is before it and what is after it differ.
         let mut times = vec![0];
         let mut versions = Vec::new();
-        for (_, token) in &self.piece.tokens {
-            times.extend(ahead(*token));
-            if let Token::Version(version) = token {
-                versions.push(*version);
+        for item in &self.piece.0 {
+            match item {
+                Item::Token(Token::Version(name, version)) => versions.push((*name, *version)),
+                Item::Token(token) => times.extend(ahead(*token)),
+                Item::Text(..) => {}
             }
         }
         times.sort_unstable();
@@ -134,28 +143,28 @@ impl Canon {
         versions.dedup();
         let mut uuids: Vec<u128> = Vec::new();
         let mut hash = Both::new();
-        let mut from = 0;
-        for (at, token) in &self.piece.tokens {
-            hash.write(&self.piece.text[from..*at]);
-            from = *at;
-            match token {
-                Token::Version(version) => hash.token(1, versions.binary_search(version).unwrap(), 0),
-                Token::Uuid(uuid) => {
+        for item in &self.piece.0 {
+            match item {
+                Item::Text(one, two) => hash.words([*one, *two, 0]),
+                Item::Token(Token::Version(name, version)) => {
+                    let older = versions.iter().filter(|other| other.0 == *name && other.1 < *version).count();
+                    hash.words([1, older as u64, 0]);
+                }
+                Item::Token(Token::Uuid(uuid)) => {
                     let index = uuids.iter().position(|known| known == uuid).unwrap_or_else(|| {
                         uuids.push(*uuid);
                         uuids.len() - 1
                     });
-                    hash.token(2, index, 0);
+                    hash.words([2, index as u64, 0]);
                 }
-                time => {
+                Item::Token(time) => {
                     let ahead = ahead(*time).unwrap();
                     let seconds = ahead.div_euclid(SECOND).clamp(-HORIZON, HORIZON);
-                    hash.token(3, times.binary_search(&ahead).unwrap(), seconds);
+                    hash.words([3, times.binary_search(&ahead).unwrap() as u64, seconds.cast_unsigned()]);
                 }
             }
         }
-        hash.write(&self.piece.text[from..]);
-        hash.finish()
+        u128::from(hash.0) << 64 | u128::from(hash.1)
     }
 }
 
@@ -173,14 +182,10 @@ fn nanos(nanos: u128) -> i64 {
 }
 
 impl Piece {
-    fn token(&mut self, token: Token) {
-        self.tokens.push((self.text.len(), token));
-    }
-
-    fn append(&mut self, other: &Piece) {
-        let shift = self.text.len();
-        self.text.extend_from_slice(&other.text);
-        self.tokens.extend(other.tokens.iter().map(|(at, token)| (at + shift, *token)));
+    fn text(&mut self, text: &[u8]) {
+        let mut hash = Both::new();
+        hash.bytes(text);
+        self.0.push(Item::Text(hash.0, hash.1));
     }
 
     fn debug(&mut self, thing: &(impl Debug + ?Sized), scratch: &mut String) {
@@ -188,30 +193,48 @@ impl Piece {
         text.clear();
         write!(text, "{thing:?}").unwrap();
         self.scan(text.as_bytes());
-        self.text.push(b'\n');
         *scratch = text;
     }
 
-    /// Everything that we look for has a colon or a hyphen at a fixed place.
+    /// Everything that we look for has a `v` or a hyphen at a fixed place.
     fn scan(&mut self, text: &[u8]) {
         let (mut from, mut at) = (0, 0);
-        while at < text.len() {
-            let found = match text[at] {
-                b'-' => timestamp_at(text, at).or_else(|| uuid_at(text, at)),
-                b':' => instant_at(text, at).or_else(|| version_at(text, at)),
-                _ => None,
+        while let Some(place) = hyphen_or_v(text, at) {
+            let found = match text[place] {
+                b'-' => timestamp_at(text, place).or_else(|| uuid_at(text, place)),
+                _ => instant_at(text, place).or_else(|| version_at(text, place)),
             };
             match found {
                 Some((begin, end, token)) => {
-                    self.text.extend_from_slice(&text[from..begin]);
-                    self.token(token);
+                    self.text(&text[from..begin]);
+                    self.0.push(Item::Token(token));
                     (from, at) = (end, end);
                 }
-                None => at += 1,
+                None => at = place + 1,
             }
         }
-        self.text.extend_from_slice(&text[from..]);
+        self.text(&text[from..]);
     }
+}
+
+/// The first of them, eight bytes at a look.
+fn hyphen_or_v(text: &[u8], from: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    const HYPHENS: u64 = ONES * b'-' as u64;
+    const VS: u64 = ONES * b'v' as u64;
+    let mut at = from;
+    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*eight);
+        let (hyphens, vs) = (word ^ HYPHENS, word ^ VS);
+        // The lowest bit that is set is right, whatever is above it.
+        let hits = (hyphens.wrapping_sub(ONES) & !hyphens | vs.wrapping_sub(ONES) & !vs) & HIGHS;
+        if hits != 0 {
+            return Some(at + hits.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    (at..text.len()).find(|at| matches!(text[*at], b'-' | b'v'))
 }
 
 type Seen = Option<(usize, usize, Token)>;
@@ -236,37 +259,46 @@ fn digits(text: &[u8], from: usize, count: usize) -> Option<i64> {
     Some(number)
 }
 
-/// `tv_sec: 1, tv_nsec: 2`, the colon given.
-fn instant_at(text: &[u8], colon: usize) -> Seen {
+/// `tv_sec: 1, tv_nsec: 2`, the `v` given.
+fn instant_at(text: &[u8], v: usize) -> Seen {
+    const NAME: &[u8] = b"v_sec: ";
     const NANOS: &[u8] = b", tv_nsec: ";
-    let begin = colon.checked_sub(6)?;
-    if text[colon - 1] != b'c' || &text[begin..colon] != b"tv_sec" {
+    let begin = v.checked_sub(1)?;
+    if text[begin] != b't' || !text[v..].starts_with(NAME) {
         return None;
     }
-    let (seconds, end) = number(text, colon + 2)?;
+    let (seconds, end) = number(text, v + NAME.len())?;
     let (nanos, end) = number(text, text[end..].starts_with(NANOS).then(|| end + NANOS.len())?)?;
     Some((begin, end, Token::Instant(seconds * SECOND + nanos)))
 }
 
 fn instant_nanos(debug: &str) -> i64 {
-    let colon = debug.find(':').expect("an Instant shows its seconds");
-    match instant_at(debug.as_bytes(), colon) {
+    let v = debug.find('v').expect("an Instant shows its seconds");
+    match instant_at(debug.as_bytes(), v) {
         Some((_, _, Token::Instant(nanos))) => nanos,
         _ => panic!("an Instant is shown as {debug}"),
     }
 }
 
-/// `resource_version: Some("12")`, the colon given.
-fn version_at(text: &[u8], colon: usize) -> Seen {
-    const NAME: &[u8] = b"resource_version";
-    const SOME: &[u8] = b" Some(\"";
-    let begin = colon.checked_sub(NAME.len())?;
-    if text[colon - 1] != b'n' || &text[begin..colon] != NAME || !text[colon + 1..].starts_with(SOME) {
+/// `resource_version: Some("12")`, the `v` given.
+fn version_at(text: &[u8], v: usize) -> Seen {
+    const NAME: &[u8] = b"version: Some(\"";
+    if !(text[v..].starts_with(NAME) && text[..v].ends_with(b"resource_")) {
         return None;
     }
-    let begin = colon + 1 + SOME.len();
+    let begin = v + NAME.len();
     let (version, end) = number(text, begin)?;
-    Some((begin, end, Token::Version(version.unsigned_abs())))
+    Some((begin, end, Token::Version(hash_of(name_before(text, v)), version.unsigned_abs())))
+}
+
+/// The name in the metadata whose version is at `at`; empty if it has none.
+fn name_before(text: &[u8], at: usize) -> &[u8] {
+    const NAME: &[u8] = b" name: Some(\"";
+    // Between the two there may be a namespace and owners.
+    const NEAR: usize = 400;
+    let near = &text[at.saturating_sub(NEAR)..at];
+    let Some(begin) = near.windows(NAME.len()).rposition(|window| window == NAME) else { return b"" };
+    near[begin + NAME.len()..].split(|byte| *byte == b'"').next().unwrap_or_default()
 }
 
 /// `2027-01-15T08:00:00.5Z`, the first hyphen given.
@@ -319,9 +351,9 @@ fn uuid_at(text: &[u8], hyphen: usize) -> Seen {
 }
 
 /// What is hashed, as bytes.
-struct Bytes<'a>(&'a mut Vec<u8>);
+struct Bytes(Vec<u8>);
 
-impl Hasher for Bytes<'_> {
+impl Hasher for Bytes {
     fn write(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -331,39 +363,45 @@ impl Hasher for Bytes<'_> {
     }
 }
 
-/// Two hashes of 64 bits with different beginnings.
-struct Both(DefaultHasher, DefaultHasher);
+/// Two hashes of 64 bits, by multiplying and folding: fast without an optimiser, and nobody here wishes them ill.
+struct Both(u64, u64);
 
 impl Both {
     fn new() -> Self {
-        let (one, mut two) = (DefaultHasher::new(), DefaultHasher::new());
-        two.write_u64(0x9E37_79B9_7F4A_7C15);
-        Both(one, two)
+        Self(0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7344)
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
-        self.1.write(bytes);
+    fn word(&mut self, word: u64) {
+        self.0 = fold(self.0 ^ word, 0x9E37_79B9_7F4A_7C15);
+        self.1 = fold(self.1.rotate_left(29) ^ word, 0xD6E8_FEB8_6659_FD93);
     }
 
-    /// No text has the first byte in it.
-    fn token(&mut self, kind: u8, index: usize, seconds: i64) {
-        let mut bytes = [0xff; 18];
-        bytes[1] = kind;
-        bytes[2..10].copy_from_slice(&(index as u64).to_le_bytes());
-        bytes[10..].copy_from_slice(&seconds.to_le_bytes());
-        self.write(&bytes);
+    fn words(&mut self, words: [u64; 3]) {
+        words.into_iter().for_each(|word| self.word(word));
     }
 
-    fn finish(&self) -> u128 {
-        u128::from(self.0.finish()) << 64 | u128::from(self.1.finish())
+    fn bytes(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some((eight, after)) = rest.split_first_chunk() {
+            self.word(u64::from_le_bytes(*eight));
+            rest = after;
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.word(u64::from_le_bytes(last));
+        self.word(bytes.len() as u64);
     }
 }
 
-impl Debug for Canon {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.piece.text))
-    }
+fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hash = Both::new();
+    hash.bytes(bytes);
+    hash.0
+}
+
+fn fold(one: u64, two: u64) -> u64 {
+    let product = u128::from(one) * u128::from(two);
+    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
@@ -413,14 +451,16 @@ mod tests {
     fn a_time_is_the_same_however_it_was_handed_in() {
         let (instant, time) = (base() + secs(5), stamp() + SignedDuration::from_secs(7));
         let shown = of(|canon| {
-            canon.piece.scan(format!("{instant:?}").as_bytes());
-            canon.piece.scan(format!("{time:?}").as_bytes());
+            canon.debug(&instant);
+            canon.debug(&time);
         });
         let handed = of(|canon| {
-            canon.piece.text.extend(b"Instant { ");
+            canon.piece.text(b"Instant { ");
             canon.instant(instant);
-            canon.piece.text.extend(b" }");
+            canon.piece.text(b" }");
+            canon.piece.text(b"");
             canon.timestamp(time);
+            canon.piece.text(b"");
         });
         assert_eq!(shown, handed);
     }
@@ -478,28 +518,41 @@ mod tests {
         assert_eq!(in_text(1), in_text(2));
     }
 
+    #[derive(Debug)]
+    #[allow(dead_code)]
+    struct Meta {
+        labels: Option<String>,
+        name: Option<String>,
+        namespace: Option<String>,
+        resource_version: Option<String>,
+    }
+
+    fn meta(name: &str, version: u64) -> Meta {
+        let name = Some(name.to_owned());
+        Meta { labels: None, name, namespace: None, resource_version: Some(version.to_string()) }
+    }
+
     #[test]
-    fn versions_count_by_their_order() {
-        #[derive(Debug)]
-        #[allow(dead_code)]
-        struct Meta {
-            resource_version: Option<String>,
-        }
-        let two = |versions: [u64; 2]| {
-            let metas = versions.map(|version| Meta { resource_version: Some(version.to_string()) });
-            of(|canon| canon.debug(&metas))
-        };
+    fn the_versions_of_one_object_count_by_their_order() {
+        let two = |versions: [u64; 2]| of(|canon| canon.debug(&versions.map(|version| meta("a", version))));
         assert_eq!(two([9, 10]), two([3, 700]));
         assert_ne!(two([9, 10]), two([10, 9]));
         assert_ne!(two([9, 9]), two([9, 10]));
         let handed = |version| {
             of(|canon| {
-                canon.debug(&Meta { resource_version: Some("9".to_owned()) });
-                canon.version(version);
+                canon.debug(&meta("a", 9));
+                canon.version("a", version);
             })
         };
         assert_eq!(handed(10), handed(11));
         assert_ne!(handed(9), handed(11));
+    }
+
+    #[test]
+    fn the_versions_of_two_objects_have_nothing_to_do_with_each_other() {
+        let two = |a, b| of(|canon| canon.debug(&[meta("a", a), meta("b", b)]));
+        assert_eq!(two(9, 10), two(10, 9));
+        assert_eq!(two(9, 9), two(10, 9));
     }
 
     #[test]
