@@ -279,3 +279,15 @@ fn two_ways_into_one_state_have_one_fingerprint() {
         assert_ne!(of(&cloud), pending);
     }
 }
+
+#[test]
+fn a_mark_that_nothing_can_be_asked_for_by_is_no_part_of_the_state() {
+    let (mut cloud, a, _) = cloud(Provider::Gcp);
+    let now = Instant::now();
+    let of = |cloud: &Cloud| crate::canon::fingerprint(now, jiff::Timestamp::UNIX_EPOCH, |canon| cloud.canon(canon));
+    land(&mut cloud, Order::DeleteConfig { machine: a.clone(), name: THEIRS });
+    let empty = of(&cloud);
+    land(&mut cloud, Order::AddConfig { machine: a.clone(), name: ours(1), ip: None });
+    land(&mut cloud, Order::DeleteConfig { machine: a, name: ours(1) });
+    assert_eq!(of(&cloud), empty);
+}
