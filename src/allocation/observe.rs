@@ -408,7 +408,7 @@ impl Eyes<'_> {
         let now = self.around.moment.now;
         // A Node of that name on another machine is not the node of this one: ours is gone.
         let node = self.around.node(&name).filter(|node| node.place().is_none_or(|place| place == machine.place));
-        let absent_since = tables.seen_absent(&machine.place, node.is_none(), now);
+        let absent_since = tables.seen_absent(&machine.place, node.is_none(), &self.around.moment);
         let Some(node) = node else {
             let life = self.life(machine, Some(absent_since), tables);
             return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });

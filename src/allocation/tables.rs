@@ -230,13 +230,16 @@ impl Tables {
         self.lives.insert(node.to_owned(), uid.to_owned());
     }
 
-    /// Since when this process has missed the Node object (or seen it again).
-    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, now: Timestamp) -> Timestamp {
+    /// Since when this process has missed the Node object (or seen it again). One that is back may stand for another machine
+    /// of its name, like one that was created anew.
+    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, moment: &Moment) -> Timestamp {
         if !absent {
-            self.absent.remove(machine);
-            return now;
+            if self.absent.remove(machine).is_some() {
+                self.changed(machine, moment.instant);
+            }
+            return moment.now;
         }
-        *self.absent.entry(machine.clone()).or_insert(now)
+        *self.absent.entry(machine.clone()).or_insert(moment.now)
     }
 
     /// A pod was asked to go; `blocked` is why it may not yet.

@@ -6,7 +6,9 @@
 #![allow(dead_code)]
 
 mod broken_steps;
+mod canon;
 mod cosmos;
 mod invariants;
 mod lives;
+mod search;
 mod story;
