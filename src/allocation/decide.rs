@@ -300,6 +300,11 @@ fn adopt(facts: &Facts) -> Option<Decision> {
         Adoptable::Yes { node, .. } if facts.holder.as_ref().is_some_and(|holder| holder.name == *node) => {
             Some(wait(Reason::Pending, format!("reads the machine of node {node}"), SOON))
         }
+        // Its entry went (status removed by hand) while a request was under way, which may still take it off.
+        Adoptable::Yes { .. } if !facts.intent_dead || facts.in_flight => {
+            let message = "waits until the last request to the cloud can no longer take effect";
+            Some(wait(Reason::Pending, message, SOON))
+        }
         Adoptable::Yes { node, machine } => {
             let note = Note::Adopt { node: node.clone(), machine: machine.clone() };
             Some(go(State::Attached, Reason::Adopted, note))
@@ -817,6 +822,12 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     } else {
         Cut::WhenUnused
     };
+    // The cut has ended well, and yet the address is read there: another machine has the name by now, perhaps, and holds it
+    // by right. Cutting again would never end.
+    if cut != Cut::Never && spent(operation, facts) && facts.read.is_on(machine) && life(entry, facts) == Life::Unknown
+    {
+        return wait(entry.reason, format!("was taken off; reads the machine of node {node} anew"), SOON);
+    }
     if cut == Cut::Never && spent(operation, facts) && !labelled(entry, facts) {
         return wait(entry.reason, "its labels are off; waits for a read that says where it is", SOON);
     }

@@ -215,6 +215,7 @@ impl Round {
         let may_go = rest
             && if subject.retain {
                 !kept.iter().zip(&kept_facts).any(|(entry, facts)| must_end(subject, entry, facts))
+                    && !owed.iter().any(|owed| debts::must_pay(subject, scene, owed))
             } else {
                 kept.is_empty() && entries.foreign.is_empty() && !owes
             };

@@ -404,6 +404,10 @@ impl Term {
                     passed.status = Some((before, stored.clone()));
                     stored
                 }
+                Written::Closed => {
+                    record.abandon(&mut self.tables);
+                    return passed;
+                }
                 Written::Unheard(stored) => {
                     passed.died = fault == Some(WriteFault::Crash);
                     if let Some(stored) = stored {
@@ -486,7 +490,7 @@ impl Term {
     ) -> Written {
         let name = before.name_any();
         if self.may_send(rules, moment.instant, None).is_err() {
-            return Written::Unheard(None);
+            return Written::Closed;
         }
         let version = match rules.compare_and_swap {
             true => before.resource_version(),
@@ -677,6 +681,8 @@ impl Term {
 
 enum Written {
     Stored(Arc<NetIPAllocation>),
+    /// Leadership is not proven for long enough: tried again when time has passed.
+    Closed,
     /// Not known to have been written; with what stands now if it was.
     Unheard(Option<Arc<NetIPAllocation>>),
 }
