@@ -19,6 +19,7 @@ mod release;
 pub mod selection;
 pub mod stray;
 pub mod tables;
+pub mod taints;
 pub mod watch;
 
 use std::{

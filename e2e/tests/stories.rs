@@ -14,3 +14,5 @@ mod drain;
 mod edit;
 #[path = "stories/story.rs"]
 mod story;
+#[path = "stories/taints.rs"]
+mod taints;

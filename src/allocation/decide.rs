@@ -631,12 +631,17 @@ fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
     leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_))
 }
 
-/// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
+/// The labels (and the taint, which is their mirror), where they are not as they should be and the node may have them: it is Ready or its grace runs, and a read that counts
 /// says that the address is there (P4).
 fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts: &Facts) -> Option<Decision> {
     let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
-    if matches!(view.labels, Labels::On | Labels::Others) || !facts.read.is_on(machine) {
+    let right = match view.labels {
+        Labels::On => !view.tainted,
+        Labels::Others => true,
+        Labels::Partly | Labels::Off => false,
+    };
+    if right || !facts.read.is_on(machine) {
         return None;
     }
     let message = format!("is on node {node}, which is being labelled");

@@ -132,7 +132,8 @@ impl Controller {
         }
         let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
-        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
+        let node_taint = self.node_taint(&subject, &claims).await;
+        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), node_taint };
         scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
 
         // Decide.
@@ -236,6 +237,7 @@ impl Controller {
             unusable: if terminating { &[] } else { &subject.selection.unusable },
             held: subject.selection.held.as_deref(),
             owed: &owed,
+            node_taint: scene.node_taint.as_ref(),
             plan: &plan,
             workload,
             cloud_error: around.survey_error.as_ref(),
@@ -297,7 +299,8 @@ impl Controller {
                     facts.intent_dead && !facts.in_flight && (facts.failure.is_some() || subject.scope.is_err());
                 entry.state.is_open_intent() && !hopeless
             });
-            let done = if retain { !open } else { kept.is_empty() && entries.foreign.is_empty() && !owes };
+            let empty = kept.is_empty() && entries.foreign.is_empty() && !owes && scene.node_taint.is_none();
+            let done = if retain { !open } else { empty };
             if done && rest && self.release(&stored).await? {
                 self.forget(&subject.name);
                 return Ok((Duration::from_secs(3600), Outcome::Rested));

@@ -1,7 +1,7 @@
 //! The sweep: what concerns all nodes and all allocations, and no single address.
 //!
 //! Stray labels (§3.5): `ip.ready` on a node that has no address of ours is taken off, and the pods that it brought are
-//! asked to go. Beside that, what is over is forgotten, and the gauges over all nodes are told.
+//! asked to go. The taints of nodes without an address are kept (`taints`). Beside that, what is over is forgotten, and the gauges over all nodes are told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +23,7 @@ use super::{
     memory::{self, Stored},
     observe::{cloud_view::holder, nodes::SlimNode},
     tables::Key,
+    taints::{Failing, NodeTaints},
 };
 use crate::{
     api::{ALLOCATION_LABEL, READY_LABEL},
@@ -47,6 +48,7 @@ impl Controller {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut evicting = Evicting::new();
+        let mut failing = Failing::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -56,7 +58,11 @@ impl Controller {
             self.gauge_nodes();
             if !self.config.observe_only && !self.stop.is_cancelled() {
                 // Among the effects: the Lease is not released while a request of the sweep is under way (F6).
-                self.effects.track_future(self.take_strays_off(&mut evicting)).await;
+                let deeds = async {
+                    self.take_strays_off(&mut evicting).await;
+                    self.keep_taints(&mut failing).await;
+                };
+                self.effects.track_future(deeds).await;
             }
         }
     }
@@ -173,7 +179,8 @@ impl Controller {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
-        match self.actor.unlabel(&name, &whose, None).await {
+        let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
+        match self.actor.unlabel(&name, &whose, None, &taints).await {
             Done::Node(Some(written)) => {
                 // Somebody may have labelled it for another allocation meanwhile: then it is no stray.
                 let off = written.label(READY_LABEL).is_none();

@@ -263,6 +263,8 @@ pub struct NodeView {
     pub disrupted: Option<String>,
     pub out_of_service: bool,
     pub labels: Labels,
+    /// A `nodeTaint` is on it, which the node of a verified address must not have.
+    pub tainted: bool,
 }
 
 /// A NotReady condition.

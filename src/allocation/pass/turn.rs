@@ -30,7 +30,7 @@ use super::{
     entries::{Entries, seats_of},
 };
 use crate::{
-    api,
+    api::{self, AppliedTaint},
     cloud::limits::Urgency,
     lifecycle::{
         flight,
@@ -58,6 +58,8 @@ pub(super) struct Scene {
     pub(super) workload: Workload,
     /// The pods of the nodes that an address is leaving.
     pub(super) pods: PodsByNode,
+    /// What `status.nodeTaint` says next.
+    pub(super) node_taint: Option<AppliedTaint>,
 }
 
 /// What one pass makes of its addresses, not yet durable.
@@ -144,7 +146,7 @@ impl Controller {
     }
 
     fn eyes<'a>(&'a self, subject: &'a Subject, scene: &'a Scene, permits: &'a BTreeSet<IpAddr>) -> Eyes<'a> {
-        let Scene { around, claims, workload, pods } = scene;
+        let Scene { around, claims, workload, pods, node_taint: _ } = scene;
         Eyes { subject, around, view: &self.view, claims, workload, pods, permits }
     }
 
@@ -204,6 +206,7 @@ impl Controller {
                         effect,
                         node_uid,
                         left_by,
+                        taints: scene.claims.taints().clone(),
                         ip: entry.ip,
                         allocation: subject.name.clone(),
                         scope,
