@@ -16,3 +16,5 @@ mod edit;
 mod story;
 #[path = "stories/taints.rs"]
 mod taints;
+#[path = "stories/hold.rs"]
+mod hold;

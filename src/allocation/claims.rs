@@ -1,7 +1,7 @@
 //! Whose an address is, over all allocations (P5, S2, S3), and what else one of them must know of the others. Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -35,9 +35,9 @@ struct Standing {
 /// All claims of all allocations.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    addresses: HashMap<IpAddr, Vec<Standing>>,
+    addresses: BTreeMap<IpAddr, Vec<Standing>>,
     /// Allocations and the nodes that their entries name.
-    nodes: HashSet<(String, String)>,
+    nodes: BTreeSet<(String, String)>,
     taints: Arc<NodeTaints>,
 }
 
@@ -46,10 +46,10 @@ impl Claims {
     pub fn of<'a>(allocations: impl IntoIterator<Item = &'a NetIPAllocation>) -> Self {
         let allocations: Vec<&NetIPAllocation> = allocations.into_iter().collect();
         let taints = Arc::new(NodeTaints::of(allocations.iter().copied()));
-        let mut claims: HashMap<IpAddr, Vec<Standing>> = HashMap::new();
-        let mut nodes = HashSet::new();
+        let mut claims: BTreeMap<IpAddr, Vec<Standing>> = BTreeMap::new();
+        let mut nodes = BTreeSet::new();
         for allocation in allocations {
-            let mut held: HashMap<IpAddr, State> = HashMap::new();
+            let mut held: BTreeMap<IpAddr, State> = BTreeMap::new();
             for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
                 nodes.extend(stored.node.clone().map(|node| (allocation.name_any(), node)));
                 match memory::read(stored) {

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube_runtime::reflector::ObjectRef;
 
@@ -21,12 +20,14 @@ use super::{
         users::{self, Workload},
     },
     memory::{self, Stored},
-    observe::{cloud_view::holder, nodes::SlimNode},
+    moment::Moment,
+    observe::{answers::holder, nodes::SlimNode},
     tables::Key,
-    taints::{Failing, NodeTaints},
+    tainting::Failing,
+    taints::NodeTaints,
 };
 use crate::{
-    api::{ALLOCATION_LABEL, READY_LABEL},
+    api::{ALLOCATION_LABEL, Mode, READY_LABEL},
     cloud::Place,
     metrics::NodeGauges,
 };
@@ -89,8 +90,8 @@ impl Controller {
             }
         }
         let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
-        self.tables().prune(Timestamp::now(), &nodes);
-        self.view.prune();
+        self.tables().prune(Moment::here().now, &nodes);
+        self.view.answers().prune(&Moment::here());
         self.nodes.prune();
         self.return_stale_permits();
     }
@@ -136,9 +137,12 @@ impl Controller {
     /// A complete survey that counts shows no address on its machine, nothing of ours sits or works there, and its label
     /// names no allocation of another release.
     async fn is_stray(&self, node: &SlimNode) -> bool {
+        if self.is_observed(node) {
+            return false;
+        }
         let Some(place) = node.place() else { return false };
         let Some(home) = node.location().map(Place::scope) else { return false };
-        let Some(surveys) = self.view.surveys_at(&home, BELIEVED) else { return false };
+        let Some(surveys) = self.view.answers().surveys_at(&home, BELIEVED, &Moment::here()) else { return false };
         if surveys.is_empty() {
             return false;
         }
@@ -160,6 +164,17 @@ impl Controller {
             Some(whose) if !self.ledger.knows(whose) => !self.ledger.exists(whose).await,
             Some(_) | None => true,
         }
+    }
+
+    /// The label is that of an allocation which is only observed, or on a node that one selects and nobody's: somebody
+    /// else puts it there, such as an operator that is about to be replaced.
+    fn is_observed(&self, node: &SlimNode) -> bool {
+        let all = self.ledger.all();
+        let mut observed = all.iter().filter(|object| object.spec.mode == Mode::Observe);
+        observed.any(|object| match node.label(ALLOCATION_LABEL) {
+            Some(whose) => whose == object.name_any(),
+            None => node.matches(&object.spec.node_selector),
+        })
     }
 
     /// Nodes that some allocation's status names.

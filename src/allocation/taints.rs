@@ -1,4 +1,4 @@
-//! `spec.nodeTaint`: which of our taints a node should have. Pure, but for the keeping.
+//! `spec.nodeTaint`: which of our taints a node should have. Pure.
 //!
 //! The taint is the mirror of `ip.ready`: a selected node has it until an address is verified there, whose address that may
 //! be, and has it again before the address leaves. What is put on nodes stands in `status.nodeTaint` before it is put
@@ -7,14 +7,11 @@
 //! Key and effect say whose a taint is, as in the API, which takes no second one of both: a pool that registers its nodes
 //! with the taint has given it to us. A taint of anybody else is never touched.
 
-mod upkeep;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Taint;
 use kube::ResourceExt;
 
-pub(super) use self::upkeep::Failing;
 use super::observe::nodes::SlimNode;
 use crate::api::{AppliedTaint, DeletionPolicy, Mode, NetIPAllocation, NodeTaint, READY_LABEL, READY_VALUE};
 

@@ -576,6 +576,10 @@ impl World {
             });
             return Some(compare(found, wanted));
         }
+        if let Some(wanted) = line.strip_prefix("planned ") {
+            let found = entry.and_then(|e| e.planned_node.clone()).unwrap_or_else(|| "nowhere".into());
+            return Some(compare(found, wanted));
+        }
         if line == "the operation is a new one" {
             let fresh = match self.operations.as_slice() {
                 [.., before, last] => before != last,

@@ -203,7 +203,7 @@ async fn max_unavailable_zero_moves_one_address_at_a_time() -> Result<()> {
 }
 
 /// From when the address was off its old machine until it was sent to its new one.
-fn absence(story: &Story, ip: &str) -> Result<(tokio::time::Instant, tokio::time::Instant)> {
+pub fn absence(story: &Story, ip: &str) -> Result<(tokio::time::Instant, tokio::time::Instant)> {
     let removals = story.stage.world.removals();
     let off = removals.iter().rfind(|gone| gone.ip == Some(parse(ip))).context("it was never off")?.at;
     let node = story.holder(ip).context("it is on no machine")?;

@@ -309,6 +309,18 @@ pub enum Adoptable {
     },
 }
 
+impl Adoptable {
+    /// The node that it sits on, if the selector selects it.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Adoptable::No(_) => None,
+            Adoptable::Looking { node } | Adoptable::Unreachable { node, .. } | Adoptable::Yes { node, .. } => {
+                Some(node)
+            }
+        }
+    }
+}
+
 /// Who uses the address on its node (§3.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Users {

@@ -11,15 +11,13 @@ use kube::{Api, ResourceExt, api::ListParams};
 use tokio::time::timeout;
 
 use super::{
-    super::{
-        Controller,
-        act::Done,
-        claims::Claims,
-        decide::facts::Mode,
-        observe::{Subject, nodes::SlimNode},
-        tables::Key,
-    },
-    NodeTaints, over, recorded,
+    Controller,
+    act::Done,
+    claims::Claims,
+    decide::facts::Mode,
+    observe::{Subject, nodes::SlimNode},
+    tables::Key,
+    taints::{self, NodeTaints},
 };
 use crate::{
     api::{AppliedTaint, NetIPAllocation},
@@ -30,11 +28,11 @@ use crate::{
 const CALL: Duration = Duration::from_secs(10);
 
 /// Nodes whose taints could not be changed: how often in a row, and when that is tried again (P11).
-pub(in crate::allocation) type Failing = BTreeMap<String, (u32, Instant)>;
+pub(super) type Failing = BTreeMap<String, (u32, Instant)>;
 
 impl Controller {
     /// Puts taints on and takes them off, wherever they are not as they should be.
-    pub(in crate::allocation) async fn keep_taints(&self, failing: &mut Failing) {
+    pub(super) async fn keep_taints(&self, failing: &mut Failing) {
         let taints = self.taints().await;
         if taints.is_empty() {
             return;
@@ -85,16 +83,14 @@ impl Controller {
         node.place().is_some_and(|place| self.tables().flights.is_busy(&Key::Machine(place)))
     }
 
-    /// What status says next of the taint. One that is wanted nowhere any more stands there until it is off every node.
-    pub(in crate::allocation) async fn node_taint(&self, subject: &Subject, claims: &Claims) -> Option<AppliedTaint> {
-        if subject.mode == Mode::Observe {
-            return subject.object.status.as_ref()?.node_taint.clone();
+    /// Whether the recorded taint, wanted nowhere any more, is on no node: then status may forget it.
+    pub(super) async fn no_taint_left(&self, subject: &Subject, claims: &Claims) -> bool {
+        match taints::over(&subject.object) {
+            Some(taint) if subject.mode != Mode::Observe => {
+                self.is_off_every_node(taint, subject, claims.taints()).await
+            }
+            Some(_) | None => false,
         }
-        let none_left = match over(&subject.object) {
-            Some(taint) => self.is_off_every_node(taint, subject, claims.taints()).await,
-            None => false,
-        };
-        recorded(&subject.object, none_left)
     }
 
     /// By a live list: once it is forgotten, nobody takes it off any more.
