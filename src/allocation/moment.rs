@@ -1,6 +1,9 @@
 //! When a pass runs, and its chance: facts like all others, so that a decision can be repeated.
 
-use std::time::{Duration, Instant};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -24,7 +27,12 @@ impl Moment {
 
     /// The id of this moment for `what`: another for each moment and each `what` (F9).
     pub fn id(&self, what: &str) -> Uuid {
-        Uuid::new_v5(&self.chance, what.as_bytes())
+        let half = |which: u8| {
+            let mut hasher = DefaultHasher::new();
+            (self.chance, which, what).hash(&mut hasher);
+            u128::from(hasher.finish())
+        };
+        uuid::Builder::from_random_bytes(((half(0) << 64) | half(1)).to_be_bytes()).into_uuid()
     }
 
     /// In [0, 1): spreads retries.

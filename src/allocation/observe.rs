@@ -16,6 +16,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
+use uuid::Uuid;
 
 use self::{
     answers::{Answer, Answers, Question, Questions, holder, is_gone},
@@ -238,7 +239,11 @@ impl Eyes<'_> {
         if let (Some(operation), Ok(scope)) = (&entry.operation, self.subject.scope_of(entry)) {
             tables.intents.seen(&entry.ip, operation.id, dead_at(operation, scope.provider, moment), false);
         }
+        let id = moment.id(&entry.ip.to_string());
         let place = entry.machine.as_ref().map(|machine| &machine.place);
+        if let (Some(place), Some(node)) = (place, entry.node.as_ref().and_then(|name| self.around.node(name))) {
+            tables.seen_life(&node.name_any(), node.metadata.uid.as_deref(), place, moment.instant);
+        }
         let read = self.read(entry, tables);
         let spent = entry
             .operation
@@ -270,9 +275,9 @@ impl Eyes<'_> {
             move_requested: self.move_requested(entry),
             failure: tables.failure(entry.ip).cloned(),
             fresh: Fresh {
-                id: moment.id(&entry.ip.to_string()),
+                id,
                 send_before: memory::whole_seconds(now.checked_add(SEND_WINDOW).unwrap_or(now)),
-                traceparent: Some(traceparent(entry, moment)),
+                traceparent: Some(traceparent(entry, id)),
             },
         }
     }
@@ -403,7 +408,7 @@ impl Eyes<'_> {
         let now = self.around.moment.now;
         // A Node of that name on another machine is not the node of this one: ours is gone.
         let node = self.around.node(&name).filter(|node| node.place().is_none_or(|place| place == machine.place));
-        let absent_since = tables.seen_absent(&machine.place, node.is_none(), now);
+        let absent_since = tables.seen_absent(&machine.place, node.is_none(), &self.around.moment);
         let Some(node) = node else {
             let life = self.life(machine, Some(absent_since), tables);
             return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });
@@ -770,14 +775,13 @@ pub fn dead_at(operation: &Operation, provider: Provider, moment: &Moment) -> In
     moment.instant + left + provider.settle_time()
 }
 
-/// The journey's W3C trace context: the one under way, or a new one.
-fn traceparent(entry: &Entry, moment: &Moment) -> String {
+/// The journey's W3C trace context: that of the one under way, or a new one that begins with this operation.
+fn traceparent(entry: &Entry, operation: Uuid) -> String {
     if let Some(known) = entry.operation.as_ref().and_then(|operation| operation.traceparent.clone()) {
         return known;
     }
     let open =
         entry.last_move.as_ref().filter(|journey| journey.to.is_none()).and_then(|journey| journey.trace_id.clone());
-    let trace = open.unwrap_or_else(|| moment.id(&format!("trace {}", entry.ip)).simple().to_string());
-    let span = moment.id(&format!("span {}", entry.ip)).as_u64_pair().0;
-    format!("00-{trace}-{span:016x}-01")
+    let (_, span) = operation.as_u64_pair();
+    format!("00-{}-{span:016x}-01", open.unwrap_or_else(|| operation.simple().to_string()))
 }

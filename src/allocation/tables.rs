@@ -54,6 +54,8 @@ pub struct Tables {
     evictions: BTreeMap<String, Asked>,
     debts: BTreeMap<MachineId, Paying>,
     not_ready: BTreeMap<String, Timestamp>,
+    /// The life of each held Node that was seen last, by its uid.
+    lives: BTreeMap<String, String>,
     /// By machine: a Node of the same name may be another machine's.
     absent: BTreeMap<ProviderId, Timestamp>,
 }
@@ -93,6 +95,7 @@ impl Tables {
             evictions: BTreeMap::new(),
             debts: BTreeMap::new(),
             not_ready: BTreeMap::new(),
+            lives: BTreeMap::new(),
             absent: BTreeMap::new(),
         }
     }
@@ -215,13 +218,28 @@ impl Tables {
         *self.not_ready.entry(node.to_owned()).or_insert(now)
     }
 
-    /// Since when this process has missed the Node object (or seen it again).
-    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, now: Timestamp) -> Timestamp {
-        if !absent {
-            self.absent.remove(machine);
-            return now;
+    /// The Node of a held address was seen. Created anew under its name, it may stand for another machine of that name: what
+    /// was read before says nothing about it (R1).
+    pub fn seen_life(&mut self, node: &str, uid: Option<&str>, machine: &ProviderId, now: Instant) {
+        let Some(uid) = uid else { return };
+        match self.lives.get(node) {
+            Some(known) if known == uid => return,
+            Some(_) => self.changed(machine, now),
+            None => {}
         }
-        *self.absent.entry(machine.clone()).or_insert(now)
+        self.lives.insert(node.to_owned(), uid.to_owned());
+    }
+
+    /// Since when this process has missed the Node object (or seen it again). One that is back may stand for another machine
+    /// of its name, like one that was created anew.
+    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, moment: &Moment) -> Timestamp {
+        if !absent {
+            if self.absent.remove(machine).is_some() {
+                self.changed(machine, moment.instant);
+            }
+            return moment.now;
+        }
+        *self.absent.entry(machine.clone()).or_insert(moment.now)
     }
 
     /// A pod was asked to go; `blocked` is why it may not yet.
@@ -308,6 +326,7 @@ impl Tables {
     pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
         self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
         self.not_ready.retain(|node, _| nodes.contains(node));
+        self.lives.retain(|node, _| nodes.contains(node));
         self.absent.retain(|_, since| now.duration_since(*since) < ABSENCE);
     }
 }

@@ -10,13 +10,14 @@ use ip_address_controller::{
     allocation::{
         decide::{
             facts::Entry,
-            leaving::Cause,
+            leaving::{self, Cause},
             state::{Reason, State},
+            users::{self, Workload},
         },
         memory::{self, Stored},
         observe::nodes::SlimNode,
     },
-    api::{ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, NetIPAllocation, READY_LABEL, READY_VALUE},
+    api::{ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, DrainPolicy, NetIPAllocation, READY_LABEL, READY_VALUE},
     cloud::ProviderId,
     lifecycle::State as _,
 };
@@ -194,8 +195,13 @@ fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
     if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.edited {
         return Ok(());
     }
-    match cosmos.cluster.pods_of(node).into_iter().find(|pod| pod.gated && !pod.finished) {
-        Some(pod) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, pod.name)),
+    let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
+    let evicts = cosmos.cluster.allocations().values().any(|object| object.spec.drain.policy == DrainPolicy::Evict);
+    let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
+    let gated: Vec<_> = cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated).collect();
+    let users = users::users(&gated, &Workload::Unnamed);
+    match users.into_iter().find(|user| leaving::keeps(cause, user, evicts)) {
+        Some(user) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, user.name)),
         None => Ok(()),
     }
 }

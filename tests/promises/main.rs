@@ -5,6 +5,10 @@
 // One engine serves several drivers, and not each of them plays every trick.
 #![allow(dead_code)]
 
+mod broken_steps;
+mod canon;
 mod cosmos;
 mod invariants;
 mod lives;
+mod search;
+mod story;

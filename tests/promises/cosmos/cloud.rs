@@ -25,6 +25,8 @@ use ip_address_controller::cloud::{
 };
 use uuid::Uuid;
 
+use crate::canon::Canon;
+
 /// What a cloud compares when it is asked for a change: the name of an access config (Google Cloud), the id of an
 /// association (AWS), the etag of an interface (Azure).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -237,6 +239,18 @@ impl Cloud {
             returns: OwnReturns::AtOnce,
             requests: BTreeMap::new(),
             made: 0,
+        }
+    }
+
+    /// For the fingerprint of a state.
+    pub fn canon(&self, canon: &mut Canon) {
+        canon.shared(&self.truth);
+        canon.write(&(self.lagging, self.is_behind()));
+        if self.is_behind() {
+            canon.shared(&self.shown);
+        }
+        if !self.requests.is_empty() {
+            canon.debug(&self.requests);
         }
     }
 

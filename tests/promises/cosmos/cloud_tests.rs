@@ -253,3 +253,41 @@ fn the_scope_is_that_of_the_machines() {
         assert_eq!(a.place().unwrap().scope(), cloud.scope());
     }
 }
+
+#[test]
+fn two_ways_into_one_state_have_one_fingerprint() {
+    let now = Instant::now();
+    let stamp = jiff::Timestamp::UNIX_EPOCH;
+    for kind in [Provider::Gcp, Provider::Aws, Provider::Azure] {
+        let (mut cloud, a, _) = cloud(kind);
+        let of = |cloud: &Cloud| crate::canon::fingerprint(now, stamp, |canon| cloud.canon(canon));
+        cloud.outsider_attaches(ip(), &a);
+        let before = of(&cloud);
+        cloud.outsider_detaches(ip());
+        assert_ne!(of(&cloud), before);
+        cloud.outsider_attaches(ip(), &a);
+        assert_eq!(of(&cloud), before, "another association or etag, and nobody knows the old one");
+        let sent =
+            |cloud: &mut Cloud| cloud.send(Order::DeleteConfig { machine: place(kind, "a"), name: THEIRS }, meta());
+        let first = sent(&mut cloud);
+        let pending = of(&cloud);
+        assert_ne!(pending, before);
+        cloud.lose(first);
+        sent(&mut cloud);
+        assert_eq!(of(&cloud), pending);
+        cloud.lagging = true;
+        assert_ne!(of(&cloud), pending);
+    }
+}
+
+#[test]
+fn a_mark_that_nothing_can_be_asked_for_by_is_no_part_of_the_state() {
+    let (mut cloud, a, _) = cloud(Provider::Gcp);
+    let now = Instant::now();
+    let of = |cloud: &Cloud| crate::canon::fingerprint(now, jiff::Timestamp::UNIX_EPOCH, |canon| cloud.canon(canon));
+    land(&mut cloud, Order::DeleteConfig { machine: a.clone(), name: THEIRS });
+    let empty = of(&cloud);
+    land(&mut cloud, Order::AddConfig { machine: a.clone(), name: ours(1), ip: None });
+    land(&mut cloud, Order::DeleteConfig { machine: a, name: ours(1) });
+    assert_eq!(of(&cloud), empty);
+}

@@ -23,6 +23,8 @@ use k8s_openapi::{
 use kube::api::ObjectMeta;
 use uuid::Uuid;
 
+use crate::canon::Canon;
+
 /// What the API server says no with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -62,6 +64,15 @@ pub struct Cache {
     pub allocations: Arc<Allocations>,
     pub nodes: Arc<NodesByName>,
     pub pods: Arc<PodsByNode>,
+}
+
+impl Cache {
+    /// For the fingerprint of a state.
+    pub fn canon(&self, canon: &mut Canon) {
+        self.allocations.values().for_each(|object| canon.shared(object));
+        self.nodes.values().for_each(|node| canon.shared(node));
+        canon.shared(&self.pods);
+    }
 }
 
 /// See the module.
@@ -126,6 +137,12 @@ impl Cluster {
     fn uid(&mut self) -> String {
         self.lives += 1;
         Uuid::from_u128((0x0B1E_u128 << 112) | u128::from(self.lives)).to_string()
+    }
+
+    /// For the fingerprint of a state.
+    pub fn canon(&self, canon: &mut Canon) {
+        self.stored.canon(canon);
+        canon.debug(&(&self.workloads, &self.guarded, &self.lease));
     }
 
     // Allocations.

@@ -208,3 +208,24 @@ fn a_person_can_edit_what_is_the_operators() {
     let cleared = cluster.clear_move("sip", &version(&asked)).unwrap();
     assert_eq!(cleared.metadata.annotations, None);
 }
+
+#[test]
+fn two_ways_into_one_state_have_one_fingerprint() {
+    let instant = std::time::Instant::now();
+    let of = |cluster: &Cluster| crate::canon::fingerprint(instant, now(), |canon| cluster.canon(canon));
+    let (mut cluster, _) = with_node();
+    cluster.apply("sip", NetIPAllocationSpec::default(), now());
+    let before = of(&cluster);
+    let cache = cluster.snapshot();
+    cluster.cordon("a", true).unwrap();
+    assert_ne!(of(&cluster), before);
+    cluster.cordon("a", false).unwrap();
+    assert_eq!(of(&cluster), before);
+    let with_cache = |cluster: &Cluster, cache: &Cache| {
+        crate::canon::fingerprint(instant, now(), |canon| {
+            cluster.canon(canon);
+            cache.canon(canon);
+        })
+    };
+    assert_ne!(with_cache(&cluster, &cache), with_cache(&cluster, &cluster.snapshot()), "an older version is another");
+}

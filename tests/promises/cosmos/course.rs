@@ -98,6 +98,8 @@ pub enum Action {
     Answer(u8, Question),
     /// The question has no good answer.
     Unanswered(u8, Question),
+    /// None of the questions of a process has one.
+    NoAnswers(u8),
     /// The next call of an effect; a request to the cloud is sent and its answer waited for.
     Step(u8, u8),
     BrokenStep(u8, u8, CallFault),
@@ -368,6 +370,13 @@ impl Cosmos {
             Action::Unanswered(id, question) => {
                 if let Some(term) = self.term_mut(*id) {
                     term.unanswered(question);
+                }
+            }
+            Action::NoAnswers(id) => {
+                if let Some(term) = self.term_mut(*id) {
+                    for question in term.asking.keys().cloned().collect::<Vec<_>>() {
+                        term.unanswered(&question);
+                    }
                 }
             }
             Action::Step(id, flight) => self.step(*id, *flight, None, &moment)?,
@@ -652,14 +661,30 @@ impl Cosmos {
     fn outside(&mut self, outside: &Outside, moment: &Moment) {
         let now = moment.now;
         match outside {
-            Outside::Cordon(node) => let _ = self.cluster.cordon(node, true),
-            Outside::Uncordon(node) => let _ = self.cluster.cordon(node, false),
-            Outside::Taint(node, key) => let _ = self.cluster.taint(node, key, "NoSchedule"),
-            Outside::Untaint(node, key) => let _ = self.cluster.untaint(node, key),
-            Outside::Deselect(node) => let _ = self.cluster.label(node, POOL, None),
-            Outside::Select(node) => let _ = self.cluster.label(node, POOL, Some("sip")),
-            Outside::NotReady(node) => let _ = self.cluster.set_ready(node, false, now),
-            Outside::Ready(node) => let _ = self.cluster.set_ready(node, true, now),
+            Outside::Cordon(node) => {
+                let _ = self.cluster.cordon(node, true);
+            }
+            Outside::Uncordon(node) => {
+                let _ = self.cluster.cordon(node, false);
+            }
+            Outside::Taint(node, key) => {
+                let _ = self.cluster.taint(node, key, "NoSchedule");
+            }
+            Outside::Untaint(node, key) => {
+                let _ = self.cluster.untaint(node, key);
+            }
+            Outside::Deselect(node) => {
+                let _ = self.cluster.label(node, POOL, None);
+            }
+            Outside::Select(node) => {
+                let _ = self.cluster.label(node, POOL, Some("sip"));
+            }
+            Outside::NotReady(node) => {
+                let _ = self.cluster.set_ready(node, false, now);
+            }
+            Outside::Ready(node) => {
+                let _ = self.cluster.set_ready(node, true, now);
+            }
             Outside::DeleteNode(node) => self.cluster.delete_node(node),
             Outside::Rejoin(node) => self.join(node),
             Outside::Unlabel(node) => {
@@ -676,7 +701,9 @@ impl Cosmos {
                 self.join(node);
             }
             Outside::ReplaceUnderNode(node) => self.replace(node),
-            Outside::Delete(name) => let _ = self.cluster.delete(name, now),
+            Outside::Delete(name) => {
+                let _ = self.cluster.delete(name, now);
+            }
             Outside::Remove(name, ip) => {
                 let text = ip.to_string();
                 let _ = self.cluster.edit(name, |spec| spec.reserved_ips.retain(|other| *other != text));
@@ -684,12 +711,14 @@ impl Cosmos {
             Outside::Add(name, ip) => {
                 self.cloud.reserve(*ip);
                 let text = ip.to_string();
-                drop(self.cluster.edit(name, |spec| {
+                let _ = self.cluster.edit(name, |spec| {
                     spec.reserved_ips.retain(|other| *other != text);
                     spec.reserved_ips.push(text);
-                }));
+                });
             }
-            Outside::Mode(name, mode) => let _ = self.cluster.edit(name, |spec| spec.mode = *mode),
+            Outside::Mode(name, mode) => {
+                let _ = self.cluster.edit(name, |spec| spec.mode = *mode);
+            }
             Outside::Retain(name) => {
                 let _ = self.cluster.edit(name, |spec| spec.deletion_policy = api::DeletionPolicy::Retain);
             }
@@ -700,9 +729,13 @@ impl Cosmos {
             Outside::Move(name, ip) => {
                 let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&ip.to_string()));
             }
-            Outside::StartPod(node, name) => let _ = self.cluster.start_pod(node, pod(name)),
+            Outside::StartPod(node, name) => {
+                let _ = self.cluster.start_pod(node, pod(name));
+            }
             Outside::EndPod(uid) => self.cluster.end_pod(uid),
-            Outside::Hold(uid, hold) => let _ = self.cluster.hold(uid, *hold),
+            Outside::Hold(uid, hold) => {
+                let _ = self.cluster.hold(uid, *hold);
+            }
             Outside::OutsiderDetaches(ip) => {
                 self.excuse(*ip);
                 self.cloud.outsider_detaches(*ip);

@@ -379,6 +379,18 @@ fn a_doubtful_end_of_an_association_counts_neither_as_there_nor_as_gone() {
 }
 
 #[test]
+fn an_association_that_is_not_found_any_more_is_gone_although_it_is_still_shown() {
+    let mut scene = Scene::new(Provider::Aws);
+    scene.attach();
+    scene.cloud.lagging = true;
+    scene.silent = Some((0, true));
+    assert_eq!(error(&scene.detach(Cut::Now)), (ErrorKind::Timeout, false));
+    scene.silent = None;
+    assert_eq!(holder(&scene.detach(Cut::Now)), Holder::Free);
+    assert_eq!(scene.calls, ["ReadNode", "Find", "Inspect", "Disassociate", "Find"]);
+}
+
+#[test]
 fn a_delete_that_somebody_was_quicker_with_is_success() {
     let mut scene = Scene::new(Provider::Gcp);
     scene.attach();

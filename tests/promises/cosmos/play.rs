@@ -12,7 +12,7 @@ impl Cosmos {
     /// The next thing that goes on by itself; `None` when time has to pass first.
     pub fn next(&self) -> Option<Action> {
         let led = self.processes.iter().any(|process| process.term.is_some() && !process.paused);
-        self.going_on(false).into_iter().find(|action| match action {
+        self.going_on(true).into_iter().find(|action| match action {
             // One leads; another that may is not in a hurry.
             Action::TakeOver(_) => !led,
             Action::Land(request) => self.waits_for(*request),
@@ -65,7 +65,18 @@ impl Cosmos {
     /// A broken promise, or that it does not come to rest.
     pub fn come_to_rest(&mut self) -> Result<(), String> {
         // Longer than the longest of: an intent's life, a refusal's memory, a permanent failure's back-off.
-        self.run_on(Duration::from_secs(1_500), |_, _| {})?;
-        invariants::rest(self).and_then(|()| invariants::placed(self)).map_err(|why| format!("{why}\n{self:?}"))
+        for step in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512] {
+            self.happen(&Action::Elapse(Duration::from_secs(step)))?;
+            self.settle(|_, _| {})?;
+        }
+        if self.judge().is_err() {
+            // Some chains of retries want to be looked at more often.
+            self.run_on(Duration::from_secs(3_000), |_, _| {})?;
+        }
+        self.judge().map_err(|why| format!("{why}\n{self:?}"))
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        invariants::rest(self).and_then(|()| invariants::placed(self))
     }
 }
