@@ -18,3 +18,5 @@ mod story;
 mod taints;
 #[path = "stories/hold.rs"]
 mod hold;
+#[path = "stories/modes.rs"]
+mod modes;

@@ -110,12 +110,16 @@ impl Controller {
         // Observe.
         let moment = Moment::here();
         let entries = Entries::of(&subject, &moment);
-        let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
+        let named = subject.object.spec.workload();
+        let workload = self.pods.workload(named.as_ref(), false).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
         let around = self.surroundings(&subject, moment);
         let no_taint_left = self.no_taint_left(&subject, &claims).await;
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left };
         scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
+        if !scene.pods.is_empty() {
+            scene.workload = self.pods.workload(named.as_ref(), true).await;
+        }
 
         // Decide.
         let round = {

@@ -283,3 +283,36 @@ spec: {{minAvailable: {least}, selector: {{matchLabels: {{app: budget}}}}}}
     })
     .await
 }
+
+#[tokio::test]
+async fn p6_pods_that_are_left_when_their_workload_is_deleted_still_hold_the_address() -> Result<()> {
+    tell("orphans", async |story| {
+        let ip = story.ip();
+        story.nodes("ab").await?;
+        story.run("Deployment", "orphans", 1, "").await?;
+        story.allocate(&[&ip], &used_by("Deployment", "orphans")).await?;
+        let node = story.attached(&ip).await?;
+        let pods = story.running("orphans", 1).await?;
+        story.condition("WorkloadFound", "True", "Found").await?;
+        let before = story.changed();
+
+        // It was found a moment ago; that says nothing about now.
+        story.kubectl("delete deployment orphans --cascade=orphan").await?;
+        story.kubectl("delete replicaset -l app=orphans --cascade=orphan").await?;
+        story.kubectl(&format!("cordon {node}")).await?;
+        let waits = |address: &ip_address_controller::api::AddressStatus| {
+            address.message.as_ref().is_some_and(|said| said.contains(&pods[0].0))
+        };
+        ensure!(story.until(&ip, waits).await?.state == "Draining");
+        story.condition("WorkloadFound", "False", "NotFound").await?;
+        story.another_look().await?;
+        ensure!(story.changed() == before, "the address has left under a pod");
+        ensure!(story.running("orphans", 1).await? == pods, "the pod was disturbed");
+
+        story.kubectl(&format!("delete pod {} --wait=false", pods[0].0)).await?;
+        let to = if node.ends_with('a') { "orphans-b" } else { "orphans-a" };
+        story.attached_to(&ip, to).await?;
+        story.nothing_left_before_the_pods(&node, &pods)
+    })
+    .await
+}

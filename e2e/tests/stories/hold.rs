@@ -298,8 +298,8 @@ async fn a_node_about_to_go_still_waits_for_the_users_of_its_address() -> Result
         let before = story.changed();
 
         story.kubectl(&format!("taint node {node} aws-node-termination-handler/spot-itn=soon:NoSchedule")).await?;
-        let message = story.said(&ip, "Draining", "Disrupted").await?.message.unwrap_or_default();
-        ensure!(message.contains(&pods[0].0), "{message}");
+        story.said(&ip, "Draining", "Disrupted").await?;
+        story.until(&ip, says(&pods[0].0)).await?;
         story.another_look().await?;
         ensure!(story.changed() == before, "the address has left under a pod");
         story.kubectl(&format!("delete pod {} --wait=false", pods[0].0)).await?;

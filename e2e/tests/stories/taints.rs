@@ -42,6 +42,15 @@ impl Story {
         .await
     }
 
+    /// Waits until the node has a taint of that key.
+    pub async fn has_taint(&self, node: &str, key: &str) -> Result<()> {
+        wait_for(&format!("taint {key} on {node}"), PATIENCE, || async {
+            let has = self.taints(node).await?;
+            Ok(Seen::when(has.iter().any(|taint| taint.starts_with(&format!("{key}:"))), has))
+        })
+        .await
+    }
+
     /// Waits until the node has our taint with this value.
     async fn until_value(&self, node: &str, value: &str) -> Result<()> {
         wait_for(&format!("the taint of {node} to be {value}"), PATIENCE, || async {
