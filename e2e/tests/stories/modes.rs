@@ -37,17 +37,17 @@ async fn mode_observe_plans_and_changes_nothing_by_the_word_of_the_cloud_and_of_
         let nodes = story.nodes("abc").await?;
         // As it is where another operator works, which is to be replaced: an address on a node, and a label on another.
         story.stage.world.move_address(parse(&held), &nodes[0]).map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-        story.kubectl(&format!("label node {} ip.ready=true", nodes[2])).await?;
         let taint = "  nodeTaint: {key: example.com/observed}";
         story.allocate(&[&free, &held], &format!("  mode: Observe\n{taint}")).await?;
 
+        story.kubectl(&format!("label node {} ip.ready=true", nodes[2])).await?;
         let planned = story.until(&free, |is| is.planned_node.is_some()).await?;
         ensure!(planned.state == "Unassigned" && planned.reason.as_deref() == Some("Observing"), "{planned:?}");
         let plan = planned.planned_node.context("no plan")?;
         ensure!(planned.message.unwrap_or_default().contains(&plan), "the sentence does not name {plan}");
         let adopts = story.until(&held, |is| is.planned_node.as_ref() == Some(&nodes[0])).await?;
         ensure!(adopts.state == "Unassigned" && adopts.node.is_none(), "{adopts:?}");
-        story.kubectl(&format!("annotate nia observe netinfra.darkbrains.com/move={free}={}", nodes[1])).await?;
+        story.kubectl(&format!("annotate nia observe netinfra.darkbrains.com/move={free}")).await?;
         story.condition("Ready", "False", "Observing").await?;
         story.another_look().await?;
         let object = story.allocation().await?;
@@ -60,13 +60,15 @@ async fn mode_observe_plans_and_changes_nothing_by_the_word_of_the_cloud_and_of_
         story.set(r#"{"mode":"Enforce"}"#).await?;
         story.attached_to(&free, &plan).await?;
         story.attached_to(&held, &nodes[0]).await?;
-        let done = (story.changed(), story.asked_to_change()?.len());
+        let other = nodes.iter().find(|node| **node != plan && **node != nodes[0]).context("no third node")?;
+        story.labelled(other, None).await?;
+        story.has_taint(other, "example.com/observed").await?;
 
         // Watched from then on, whatever befalls it.
         story.set(r#"{"mode":"Observe"}"#).await?;
         story.said(&free, "Attached", "Observing").await?;
+        let done = (story.changed(), story.asked_to_change()?.len());
         story.kubectl(&format!("cordon {plan}")).await?;
-        let other = nodes.iter().find(|node| **node != plan && **node != nodes[0]).context("no third node")?;
         let would = story.until(&free, |is| is.planned_node.as_ref() == Some(other)).await?;
         ensure!(would.message.unwrap_or_default().contains("must leave it (NodeCordoned)"), "it does not say why");
         story.kubectl(&format!("label node {plan} ip.ready-")).await?;
