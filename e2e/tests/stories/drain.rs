@@ -9,7 +9,7 @@ use crate::story::{Story, parse, tell, used_by};
 const SLOW: u8 = 5;
 
 #[tokio::test]
-async fn a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
+async fn p6_a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
     tell("drain", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -52,7 +52,7 @@ async fn a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_bef
 }
 
 #[tokio::test]
-async fn an_uncordon_cancels_the_move_while_a_pod_runs() -> Result<()> {
+async fn p6_an_uncordon_cancels_the_move_while_a_pod_runs() -> Result<()> {
     tell("uncordon", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -77,7 +77,7 @@ async fn an_uncordon_cancels_the_move_while_a_pod_runs() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_cordon_moves_nothing_while_a_daemonset_pod_lives() -> Result<()> {
+async fn p6_a_cordon_moves_nothing_while_a_daemonset_pod_lives() -> Result<()> {
     tell("daemon", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -106,7 +106,7 @@ async fn a_cordon_moves_nothing_while_a_daemonset_pod_lives() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_the_statefulset_that_uses_the_address_and_for_nobody_else() -> Result<()> {
+async fn p6_a_drain_waits_for_the_statefulset_that_uses_the_address_and_for_nobody_else() -> Result<()> {
     tell("stateful", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -212,7 +212,7 @@ pub fn absence(story: &Story, ip: &str) -> Result<(tokio::time::Instant, tokio::
 }
 
 #[tokio::test]
-async fn a_typo_in_workload_ref_holds_the_address_while_pods_that_asked_for_it_run() -> Result<()> {
+async fn p6_a_typo_in_workload_ref_holds_the_address_while_pods_that_asked_for_it_run() -> Result<()> {
     tell("typo", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -242,7 +242,7 @@ async fn a_typo_in_workload_ref_holds_the_address_while_pods_that_asked_for_it_r
 }
 
 #[tokio::test]
-async fn a_disruption_budget_at_zero_is_waited_out_and_named() -> Result<()> {
+async fn p7_a_disruption_budget_at_zero_is_waited_out_and_named() -> Result<()> {
     tell("budget", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
