@@ -14,3 +14,9 @@ mod drain;
 mod edit;
 #[path = "stories/story.rs"]
 mod story;
+#[path = "stories/taints.rs"]
+mod taints;
+#[path = "stories/hold.rs"]
+mod hold;
+#[path = "stories/modes.rs"]
+mod modes;

@@ -437,6 +437,7 @@ impl Eyes<'_> {
                 // Its own, or left behind by one that has nothing there any more.
                 Some(_) | None => node.labels_for(&self.subject.name, &entry.ip.to_string()),
             },
+            tainted: self.claims.taints().are_on(node),
         });
         Some(Holder { name, life, object })
     }

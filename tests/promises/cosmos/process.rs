@@ -367,7 +367,7 @@ impl Term {
             moment: *moment,
         };
         let workload = workload(&subject, cluster);
-        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
+        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left: true };
         let (leaving, mut questions) =
             round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
         scene.pods = leaving
