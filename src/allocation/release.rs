@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use tokio::time::timeout;
 
-use super::{Controller, pass::PassError, tables::Uid};
+use super::{Controller, pass::PassError, record::events::Event, tables::Uid};
 use crate::{
     api::{self, DeletionPolicy, NetIPAllocation},
     cloud::Gate,
@@ -42,7 +42,7 @@ impl Controller {
                 if gone {
                     self.teller.note(
                         object,
-                        "Released",
+                        Event::Released,
                         "",
                         "everything is let go, the object may go".to_owned(),
                         None,

@@ -41,6 +41,8 @@ events! {
         PodEvicted,
         /// A request to move an address is being followed.
         MoveAccepted,
+        /// The object is let go; the finalizer is off.
+        Released,
     }
     Warning {
         /// Somebody else took an address off its node.
