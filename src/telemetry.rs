@@ -4,6 +4,8 @@
 //! names that readers of version 1's logs look for, and come in that order. Fields of the spans around an event are
 //! its own, unless it says otherwise.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod foreign;
 mod line;
 #[cfg(test)]
 mod tests;

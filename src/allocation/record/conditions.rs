@@ -382,12 +382,9 @@ fn stalled(picture: &Picture<'_>) -> Option<Said> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-    use uuid::Uuid;
-
     use super::*;
     use crate::{
-        allocation::decide::facts::{Adoptable, Claim, Drain, Fresh, Journey, Mode, Read, Target, Users, Whereabouts},
+        allocation::decide::facts::Journey,
         api::{IntOrPercent, NetIPAllocationSpec},
     };
 
@@ -420,30 +417,7 @@ mod tests {
     }
 
     fn facts(wanted: Wanted) -> Facts {
-        Facts {
-            now: Timestamp::UNIX_EPOCH,
-            wanted,
-            claim: Claim::Ours,
-            deleting: false,
-            mode: Mode::Enforce,
-            finalizer: true,
-            read: Read { place: Whereabouts::Free, live: false },
-            intent_dead: true,
-            operation_spent: false,
-            in_flight: false,
-            holder: None,
-            adoptable: Adoptable::No(String::new()),
-            users: Users::Unknown,
-            target: Target::None(String::new()),
-            turn: true,
-            permit: true,
-            frozen: false,
-            not_ready_grace: SignedDuration::ZERO,
-            drain: Drain { evict: false, timeout: None },
-            move_requested: false,
-            failure: None,
-            fresh: Fresh { id: Uuid::nil(), send_before: Timestamp::UNIX_EPOCH, traceparent: None },
-        }
+        Facts { wanted, ..Facts::plain(Timestamp::UNIX_EPOCH) }
     }
 
     fn entry(state: State, reason: Reason) -> Entry {
