@@ -111,6 +111,7 @@ pub fn machine_id(data: &[u8]) {
     let text = text(data);
     let Ok(machine) = text.parse::<MachineId>() else { return };
     assert_eq!(machine.to_string(), text);
+    assert!(!machine.instance.contains('#'), "an instance's id never has one");
     assert_eq!(machine.to_string().parse::<MachineId>().unwrap(), machine);
 }
 
@@ -285,6 +286,8 @@ pub fn settings(data: &[u8]) {
                 assert_ne!(settings.health_port, settings.metrics_port);
                 assert!(settings.cloud_qps > 0.0 && settings.cloud_burst > 0);
                 assert!(!settings.disruption_taints.is_empty());
+                let free = [&settings.cluster_name, &settings.pod_uid, &Some(settings.controller_version.clone())];
+                assert!(!free.into_iter().flatten().any(|text| text.contains(char::is_control)), "{settings:?}");
             }
             Ok(other) => panic!("{variable}={value:?} makes {other:?}"),
             Err(error @ SettingsError::Value { variable: said, .. }) => {
