@@ -1,7 +1,7 @@
 //! `docs/failure-modes.md` names what the code can say, no more and no less, and leads to runbooks that are there.
 
 // clippy's leave for tests covers `#[test]` functions, not what they share.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

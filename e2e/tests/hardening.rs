@@ -2,7 +2,7 @@
 //! come with runbooks whose commands do not work.
 
 // Helpers of tests are tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
 
 mod acts;
 #[path = "hardening/pod_security.rs"]
