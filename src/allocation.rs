@@ -11,11 +11,13 @@ pub mod claims;
 pub mod decide;
 pub mod ledger;
 pub mod memory;
+pub mod moment;
 pub mod observe;
 pub mod owed;
 mod pass;
 pub mod record;
 mod release;
+pub mod round;
 pub mod selection;
 pub mod stray;
 pub mod tables;
@@ -24,12 +26,10 @@ pub mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use kube::{Api, Client};
 use kube_runtime::reflector::Store;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,6 +39,7 @@ use self::{
     act::Actor,
     ledger::Ledger,
     memory::Stored,
+    moment::Moment,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::tell::Teller,
     tables::Tables,
@@ -175,12 +176,12 @@ impl Controller {
     pub async fn take_over(&self) -> Result<(), ledger::ReadError> {
         let all = self.ledger.take_over().await?;
         let mut tables = self.tables();
-        let (now, instant) = (Timestamp::now(), Instant::now());
+        let moment = Moment::here();
         for object in &all {
-            pass::seat(&mut tables, object);
+            round::seat(&mut tables, object);
             for entry in object.status.iter().flat_map(|status| &status.addresses) {
                 if let Stored::Known(entry) = memory::read(entry) {
-                    tables.inherited(&entry, now, instant);
+                    tables.inherited(&entry, &moment);
                 }
             }
         }
@@ -200,13 +201,16 @@ impl Controller {
         self.permits().held.keys().filter(|(whose, _)| whose == name).map(|(_, subject)| subject.clone()).collect()
     }
 
-    fn use_permit(&self, name: &str, subject: &str) -> Option<OwnedSemaphorePermit> {
-        self.permits().held.remove(&(name.to_owned(), subject.to_owned())).map(|(slot, _)| slot)
-    }
-
-    /// Gives back what a pass found no use for, so that it blocks nobody.
-    fn return_permits(&self, name: &str, used: &BTreeSet<String>) {
-        self.permits().held.retain(|(whose, subject), _| whose != name || used.contains(subject));
+    /// Hands out the permits of those subjects; the allocation's others are given back, so that they block nobody.
+    fn use_permits(&self, name: &str, used: &BTreeSet<String>) -> HashMap<String, OwnedSemaphorePermit> {
+        let mut permits = self.permits();
+        let (ours, others) = std::mem::take(&mut permits.held).into_iter().partition(|((whose, _), _)| whose == name);
+        permits.held = others;
+        let ours: HashMap<_, _> = ours;
+        ours.into_iter()
+            .filter(|((_, subject), _)| used.contains(subject))
+            .map(|((_, subject), (slot, _))| (subject, slot))
+            .collect()
     }
 
     /// Gives back what no pass has used for long, so that an allocation whose passes fail blocks nobody.
@@ -288,11 +292,3 @@ impl Controller {
 
 /// A permit that no pass has used for so long goes to somebody else.
 const PERMIT_KEPT: Duration = Duration::from_secs(30);
-
-/// The pods of the nodes that one pass looks at.
-pub(crate) type PodsByNode = BTreeMap<String, Vec<decide::users::Pod>>;
-
-/// Addresses of a pass, as map keys.
-pub(crate) fn subject_key(ip: IpAddr) -> String {
-    ip.to_string()
-}

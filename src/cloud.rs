@@ -43,6 +43,8 @@ pub enum Provider {
 }
 
 impl Provider {
+    pub const ALL: [Provider; 3] = [Provider::Gcp, Provider::Aws, Provider::Azure];
+
     /// The word of the API and of metric labels: `gcp`, `aws`, `azure`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +56,7 @@ impl Provider {
 
     /// The provider of that word.
     pub fn parse(word: &str) -> Option<Provider> {
-        [Provider::Gcp, Provider::Aws, Provider::Azure].into_iter().find(|provider| provider.as_str() == word)
+        Self::ALL.into_iter().find(|provider| provider.as_str() == word)
     }
 
     /// Whether each request of a detach names the very thing that it takes off, so that one that lands late, after the

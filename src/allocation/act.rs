@@ -24,7 +24,7 @@ use super::{
     },
 };
 use crate::{
-    cloud::{Closed, Cloud, CloudError, Gate, Scope, Verified},
+    cloud::{Attach, Closed, Cloud, CloudError, Detach, Gate, Scope, Verified},
     leader::Proof,
     lifecycle::fencing,
 };
@@ -41,7 +41,7 @@ pub struct Actor {
 }
 
 /// An effect with all that its execution depends on, taken from the version that was decided on.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Deed {
     pub effect: Effect,
     pub ip: IpAddr,
@@ -52,7 +52,6 @@ pub struct Deed {
     /// are nobody's and may be taken off.
     pub left_by: Option<String>,
     pub scope: Scope,
-    pub cloud: Arc<dyn Cloud>,
     pub workload: Workload,
     pub cause: Option<Cause>,
     /// Users that come late are asked to go.
@@ -77,17 +76,32 @@ pub enum Done {
 }
 
 impl Actor {
-    /// Runs a deed to its end. Safe to repeat.
-    pub async fn perform(&self, deed: &Deed) -> Done {
+    /// Runs a deed to its end, at the cloud of its scope. Safe to repeat.
+    pub async fn perform(&self, deed: &Deed, cloud: &dyn Cloud) -> Done {
         match &deed.effect {
             Effect::Label { node } => self.label(node, deed).await,
             Effect::Unlabel { node } => self.unlabel(node, &deed.allocation, deed.left_by.as_deref()).await,
             Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
             Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {
-                self.attach(deed, machine, *operation, *send_before, *may_displace_own).await
+                let order = Attach {
+                    scope: deed.scope.clone(),
+                    address: deed.ip,
+                    machine: machine.clone(),
+                    operation: *operation,
+                    may_displace_own: *may_displace_own,
+                    gate: self.gate_until(*send_before),
+                };
+                told(cloud.attach(&order).await)
             }
             Effect::Detach { node, machine, operation, send_before, cut } => {
-                self.detach(deed, node, machine, *operation, *send_before, *cut).await
+                let order = Detach {
+                    scope: deed.scope.clone(),
+                    address: deed.ip,
+                    machine: machine.clone(),
+                    operation: *operation,
+                    gate: self.gate_until(*send_before),
+                };
+                self.detach(deed, cloud, node, &order, *cut).await
             }
         }
     }
@@ -101,6 +115,13 @@ impl Actor {
     pub fn gate_until(&self, send_before: Timestamp) -> Arc<dyn Gate> {
         let left = Duration::try_from(send_before.duration_since(Timestamp::now())).unwrap_or_default();
         Arc::new(LeaderGate { proof: self.proof.clone(), send_before: Some(Instant::now() + left) })
+    }
+}
+
+fn told(answer: Result<Verified, CloudError>) -> Done {
+    match answer {
+        Ok(verified) => Done::Verified(verified),
+        Err(error) => Done::Failed(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whose an address is, over all allocations (P5, S2, S3). Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
@@ -33,18 +33,18 @@ struct Standing {
 /// All claims of all allocations.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    addresses: HashMap<IpAddr, Vec<Standing>>,
+    addresses: BTreeMap<IpAddr, Vec<Standing>>,
     /// Allocations and the nodes that their entries name.
-    nodes: HashSet<(String, String)>,
+    nodes: BTreeSet<(String, String)>,
 }
 
 impl Claims {
     /// From every allocation as it may be acted on.
     pub fn of<'a>(allocations: impl IntoIterator<Item = &'a NetIPAllocation>) -> Self {
-        let mut claims: HashMap<IpAddr, Vec<Standing>> = HashMap::new();
-        let mut nodes = HashSet::new();
+        let mut claims: BTreeMap<IpAddr, Vec<Standing>> = BTreeMap::new();
+        let mut nodes = BTreeSet::new();
         for allocation in allocations {
-            let mut held: HashMap<IpAddr, State> = HashMap::new();
+            let mut held: BTreeMap<IpAddr, State> = BTreeMap::new();
             for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
                 nodes.extend(stored.node.clone().map(|node| (allocation.name_any(), node)));
                 match memory::read(stored) {

@@ -2,15 +2,17 @@
 //!
 //! The watch cache wakes passes and brings news of spec and deletion; nothing is done on its word.
 
+pub mod versions;
+
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use kube::{Api, ResourceExt, api::ListParams, core::DeserializeGuard};
+use kube::{Api, api::ListParams, core::DeserializeGuard};
 use tokio::time::timeout;
 
+pub use self::versions::{Versions, number};
 use super::tables::Uid;
 use crate::api::NetIPAllocation;
 
@@ -33,14 +35,14 @@ pub enum ReadError {
 #[derive(Clone)]
 pub struct Ledger {
     api: Api<DeserializeGuard<NetIPAllocation>>,
-    known: Arc<Mutex<HashMap<Uid, Arc<NetIPAllocation>>>>,
+    versions: Arc<Mutex<Versions>>,
     selector: Option<String>,
 }
 
 impl Ledger {
     /// `selector`: only objects with these labels are ours.
     pub fn new(client: kube::Client, selector: Option<String>) -> Self {
-        Self { api: Api::all(client), known: Arc::default(), selector }
+        Self { api: Api::all(client), versions: Arc::default(), selector }
     }
 
     /// Take-over (F6): everything, read live. The warm cache decides nothing. Objects that cannot be decoded are left
@@ -53,7 +55,7 @@ impl Ledger {
         let list = timeout(CALL, self.api.list(&params));
         let list = list.await.map_err(|_| ReadError::Timeout)?.map_err(Box::new)?;
         let all: Vec<_> = list.items.into_iter().filter_map(|item| item.0.ok()).map(Arc::new).collect();
-        *self.lock() = all.iter().filter_map(|object| Some((object.uid()?, object.clone()))).collect();
+        *self.lock() = Versions::of(all.iter().cloned());
         Ok(all)
     }
 
@@ -67,13 +69,11 @@ impl Ledger {
         name: &str,
         cached: Option<(&str, u64)>,
     ) -> Result<Option<Arc<NetIPAllocation>>, ReadError> {
-        if let Some((uid, version)) = cached
-            && let Some(known) = self.get(uid)
-            && number(&*known) >= version
-        {
-            return Ok(Some(known));
+        let known = self.lock().newest(cached);
+        match known {
+            Some(known) => Ok(Some(known)),
+            None => self.reread(name).await,
         }
-        self.reread(name).await
     }
 
     /// A live read, which then counts.
@@ -85,12 +85,9 @@ impl Ledger {
         match found {
             None => Ok(None),
             Some(DeserializeGuard(Err(invalid))) => Err(ReadError::Undecodable(invalid.error)),
-            // A live read is the truth, even where its version is lower: etcd may have been restored.
             Some(DeserializeGuard(Ok(object))) => {
                 let object = Arc::new(object);
-                if let Some(uid) = object.uid() {
-                    self.lock().insert(uid, object.clone());
-                }
+                self.lock().read(object.clone());
                 Ok(Some(object))
             }
         }
@@ -99,28 +96,18 @@ impl Ledger {
     /// A version that this process wrote, as the API server returned it.
     pub fn put(&self, object: NetIPAllocation) -> Arc<NetIPAllocation> {
         let object = Arc::new(object);
-        if let Some(uid) = object.uid() {
-            let mut known = self.lock();
-            if known.get(&uid).is_none_or(|older| number(&**older) <= number(&*object)) {
-                known.insert(uid, object.clone());
-            }
-        }
+        self.lock().wrote(object.clone());
         object
     }
 
-    /// The version to act on, of an object that is known.
-    pub fn get(&self, uid: &str) -> Option<Arc<NetIPAllocation>> {
-        self.lock().get(uid).cloned()
-    }
-
-    /// All objects that are known, in no order.
+    /// All objects that are known.
     pub fn all(&self) -> Vec<Arc<NetIPAllocation>> {
-        self.lock().values().cloned().collect()
+        self.lock().all().cloned().collect()
     }
 
     /// Whether the object is known: read or written by this process, and not gone since.
     pub fn knows(&self, name: &str) -> bool {
-        self.lock().values().any(|object| object.name_any() == name)
+        self.lock().knows(name)
     }
 
     /// Whether an object of that name exists at all, ours or another release's. Unknown reads as yes.
@@ -130,25 +117,15 @@ impl Ledger {
 
     /// Forgets one life of an object.
     pub fn forget_uid(&self, uid: &str) {
-        self.lock().remove(uid);
+        self.lock().forget_uid(uid);
     }
 
     /// Forgets objects of that name: it is gone.
     pub fn forget(&self, name: &str) -> Vec<Uid> {
-        let mut known = self.lock();
-        let gone: Vec<Uid> = known.iter().filter(|(_, o)| o.name_any() == name).map(|(uid, _)| uid.clone()).collect();
-        for uid in &gone {
-            known.remove(uid);
-        }
-        gone
+        self.lock().forget(name)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uid, Arc<NetIPAllocation>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Versions> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The resourceVersion as a number: comparable for objects of one kind (KEP-5504).
-pub fn number<K: kube::Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }

@@ -9,8 +9,8 @@ use super::decide::{
     state::{Reason, State},
 };
 use crate::{
-    api::{AddressStatus, LastMove, OperationStatus, OwedStatus, RestoreStatus},
-    cloud::{MachineId, Own},
+    api::{AddressStatus, LastMove, NetIPAllocation, OperationStatus, OwedStatus, RestoreStatus},
+    cloud::{MachineId, Own, ProviderId},
 };
 
 /// What stands in `status.addresses` for one address.
@@ -176,6 +176,17 @@ pub fn write_owed(owed: &Owed) -> OwedStatus {
         send_before_time: owed.attempt.map(|(_, before)| Time(before)),
         retry_time: owed.retry.map(Time),
     }
+}
+
+/// The machines that status names.
+pub fn held_places(object: &NetIPAllocation) -> Vec<ProviderId> {
+    let status = object.status.iter();
+    let held = status.clone().flat_map(|status| &status.addresses).filter_map(|stored| match read(stored) {
+        Stored::Known(entry) => Some(entry.machine?.place),
+        Stored::Foreign(_) => None,
+    });
+    let owed = status.flat_map(|status| &status.owed).filter_map(|owed| Some(read_owed(owed)?.machine.place));
+    held.chain(owed).collect()
 }
 
 /// At most `most` characters, on a character's border.

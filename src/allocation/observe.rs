@@ -1,11 +1,13 @@
-//! Cluster + cloud → facts. The only reader; asks beside the pass and never waits for a cloud.
+//! Cluster + cloud → facts. Pure: what a pass does not know yet it notes as a question, which is asked beside it.
 
+pub mod answers;
 pub mod cloud_view;
 pub mod nodes;
 pub mod pods;
 mod verdict;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -17,8 +19,8 @@ use kube::ResourceExt;
 use uuid::Uuid;
 
 use self::{
-    cloud_view::{Answer, CloudView, holder, is_gone},
-    nodes::{Nodes, SlimNode},
+    answers::{Answer, Answers, Question, Questions, holder, is_gone},
+    nodes::SlimNode,
 };
 use super::{
     claims::Claims,
@@ -34,6 +36,7 @@ use super::{
         users::{self, Pod, Workload},
     },
     memory,
+    moment::Moment,
     selection::Selection,
     tables::{Key, Tables, refuses_node},
 };
@@ -74,6 +77,38 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The version of the object that a pass acts on, and what it is about. `retain`: it is being deleted and lets go of
+    /// nothing. `observe_only`: every allocation is read as mode Observe.
+    pub fn of(
+        object: Arc<NetIPAllocation>,
+        retain: bool,
+        observe_only: bool,
+        nodes: &[Arc<SlimNode>],
+        answers: &Answers,
+    ) -> Self {
+        let terminating = object.metadata.deletion_timestamp.is_some();
+        let scope = scope(&object.spec, nodes, &memory::held_places(&object));
+        let survey = scope.as_ref().ok().and_then(|scope| answers.survey(scope).0);
+        let mode = match object.spec.mode {
+            _ if observe_only || retain => Mode::Observe,
+            api::Mode::Enforce => Mode::Enforce,
+            api::Mode::Hold => Mode::Hold,
+            api::Mode::Observe => Mode::Observe,
+        };
+        Self {
+            uid: object.uid().unwrap_or_default(),
+            name: object.name_any(),
+            scope,
+            mode,
+            terminating,
+            retain,
+            deleting: terminating && !retain,
+            selection: Selection::of(&object, survey.as_deref()),
+            interval: Duration::from_secs(u64::try_from(object.spec.reconcile_interval).unwrap_or(30).max(5)),
+            object,
+        }
+    }
+
     /// Where an entry is read and changed: where its machine stands, whatever the spec says by now. An edit of project or
     /// region must not make an address that sits where it sat look gone.
     ///
@@ -108,11 +143,14 @@ impl Subject {
 
 /// The nodes around an allocation, as one pass sees them.
 pub struct Surroundings {
+    /// By name.
     pub nodes: Vec<Arc<SlimNode>>,
     pub survey: Option<Arc<Survey>>,
     pub survey_error: Option<CloudError>,
+    /// Clouds that nobody can be asked about now, with the sentence for status.
+    pub unreachable: BTreeMap<Provider, String>,
     pub disruption_taints: Vec<String>,
-    pub now: Timestamp,
+    pub moment: Moment,
 }
 
 impl Surroundings {
@@ -178,11 +216,13 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
 pub struct Eyes<'a> {
     pub subject: &'a Subject,
     pub around: &'a Surroundings,
-    pub view: &'a CloudView,
+    pub answers: &'a Answers,
     pub claims: &'a Claims,
     pub workload: &'a Workload,
     pub pods: &'a BTreeMap<String, Vec<Pod>>,
     pub permits: &'a BTreeSet<IpAddr>,
+    /// What these eyes looked for and did not find fresh.
+    pub questions: RefCell<Questions>,
 }
 
 impl Eyes<'_> {
@@ -194,11 +234,16 @@ impl Eyes<'_> {
 
     fn of(&self, entry: &Entry, frozen: bool, tables: &mut Tables) -> Facts {
         let spec = &self.subject.object.spec;
-        let now = self.around.now;
+        let moment = &self.around.moment;
+        let now = moment.now;
         if let (Some(operation), Ok(scope)) = (&entry.operation, self.subject.scope_of(entry)) {
-            tables.intents.seen(&entry.ip, operation.id, dead_at(operation, scope.provider, now), false);
+            tables.intents.seen(&entry.ip, operation.id, dead_at(operation, scope.provider, moment), false);
         }
+        let id = moment.id(&entry.ip.to_string());
         let place = entry.machine.as_ref().map(|machine| &machine.place);
+        if let (Some(place), Some(node)) = (place, entry.node.as_ref().and_then(|name| self.around.node(name))) {
+            tables.seen_life(&node.name_any(), node.metadata.uid.as_deref(), place, moment.instant);
+        }
         let read = self.read(entry, tables);
         let spent = entry
             .operation
@@ -211,7 +256,7 @@ impl Eyes<'_> {
             deleting: self.subject.deleting,
             mode: self.subject.mode,
             finalizer: crate::lifecycle::finalizer::is_set(&*self.subject.object, api::FINALIZER),
-            intent_dead: tables.intents.dead(&entry.ip, Instant::now()),
+            intent_dead: tables.intents.dead(&entry.ip, moment.instant),
             operation_spent: spent,
             in_flight: tables.busy(entry.ip, place),
             holder: self.holder(entry, tables),
@@ -230,9 +275,9 @@ impl Eyes<'_> {
             move_requested: self.move_requested(entry),
             failure: tables.failure(entry.ip).cloned(),
             fresh: Fresh {
-                id: Uuid::new_v4(),
+                id,
                 send_before: memory::whole_seconds(now.checked_add(SEND_WINDOW).unwrap_or(now)),
-                traceparent: Some(traceparent(entry)),
+                traceparent: Some(traceparent(entry, id)),
             },
         }
     }
@@ -247,18 +292,18 @@ impl Eyes<'_> {
             Err(why) => return unasked(why.clone()),
         };
         let scope = &scope;
-        if self.view.cloud(scope.provider).is_none() {
-            return unasked(self.view.why_not(scope.provider));
+        if let Some(why) = self.around.unreachable.get(&scope.provider) {
+            return unasked(why.clone());
         }
         let keys: Vec<Key> = std::iter::once(Key::Address(entry.ip))
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
             .collect();
         let counts = |began: Instant| tables.reads.counts(&keys, began);
-        self.view.keep_surveyed(scope, self.subject.survey_age());
-        let (newest, survey_error) = self.view.survey(scope);
+        self.keep_surveyed(scope);
+        let (newest, survey_error) = self.answers.survey(scope);
         let survey = newest
             .as_ref()
-            .filter(|survey| counts(survey.began) && survey.began.elapsed() < self.subject.blind_after());
+            .filter(|survey| counts(survey.began) && self.since(survey.began) < self.subject.blind_after());
         let listed = survey.and_then(|survey| Some((survey.began, survey.addresses.get(&entry.ip)?)));
         // An answer by id that a later survey has overtaken stays overtaken, even when that survey is too old to be used;
         // but one that began before the end of a change says nothing.
@@ -267,15 +312,16 @@ impl Eyes<'_> {
                 survey.began > began && counts(survey.began) && survey.addresses.contains_key(&entry.ip)
             })
         };
-        let found = self.view.found(scope, entry.ip).filter(|answer| counts(answer.began) && !overtaken(answer.began));
+        let found =
+            self.answers.found(scope, entry.ip).filter(|answer| counts(answer.began) && !overtaken(answer.began));
 
         let expected = entry.machine.as_ref().filter(|_| entry.state != State::Unassigned);
-        let live = found.as_ref().filter(|answer| answer.began.elapsed() < LOOK_AGAIN);
+        let live = found.filter(|answer| self.since(answer.began) < LOOK_AGAIN);
         if let Some(Answer { result: Ok(place), .. }) = live {
             let read = Read { place: whereabouts(place), live: true };
             // What is known by id to be missing is looked for again before it is believed for ever.
             if expected.is_some_and(|machine| !read.is_on(machine)) {
-                self.view.find(scope, entry.ip, self.subject.interval);
+                self.find(scope, entry.ip, self.subject.interval);
             }
             if let (cloud::Whereabouts::NotFound, Some(machine)) = (place, expected)
                 && let Some(why) = self.contradicts(machine, entry, scope, tables)
@@ -287,14 +333,14 @@ impl Eyes<'_> {
         if let Some((_, reservation)) = listed {
             let read = Read { place: of_holder(&reservation.holder), live: false };
             if expected.is_some_and(|machine| !read.is_on(machine)) {
-                self.view.find(scope, entry.ip, CONFIRM);
+                self.find(scope, entry.ip, CONFIRM);
             }
             return read;
         }
         if survey.is_some() || tables.failure(entry.ip).is_some() || entry.state.is_open_intent() {
-            self.view.find(scope, entry.ip, if survey.is_some() && expected.is_none() { LOOK_AGAIN } else { CONFIRM });
+            self.find(scope, entry.ip, if survey.is_some() && expected.is_none() { LOOK_AGAIN } else { CONFIRM });
         }
-        if let Some(Answer { result: Err(error), .. }) = &found {
+        if let Some(Answer { result: Err(error), .. }) = found {
             return unknown(error.to_string());
         }
         unknown(match &survey_error {
@@ -303,18 +349,50 @@ impl Eyes<'_> {
         })
     }
 
+    /// Keeps the survey of `scope` no older than the interval asks.
+    pub fn keep_surveyed(&self, scope: &Scope) {
+        if !self.answers.is_surveyed(scope, self.subject.survey_age(), &self.around.moment) {
+            self.ask(Question::Survey(scope.clone()), scope);
+        }
+    }
+
+    /// Has one address looked for by id, unless the answer is younger than `age`.
+    fn find(&self, scope: &Scope, ip: IpAddr, age: Duration) {
+        if self.answers.found(scope, ip).is_none_or(|answer| self.since(answer.began) >= age) {
+            self.ask(Question::Find(scope.clone(), ip), scope);
+        }
+    }
+
+    /// The answer about one machine; asked anew when it is older than `age`, and of no use when it is older than twice
+    /// that: a machine read of yesterday proves nothing today.
+    fn inspect(&self, scope: &Scope, machine: &ProviderId, age: Duration) -> Option<&Answer<Seat>> {
+        let known = self.answers.inspected(machine);
+        if known.is_none_or(|answer| self.since(answer.began) >= age) {
+            self.ask(Question::Inspect(machine.clone()), scope);
+        }
+        known.filter(|answer| self.since(answer.began) < age * 2)
+    }
+
+    fn ask(&self, question: Question, scope: &Scope) {
+        self.questions.borrow_mut().insert(question, scope.clone());
+    }
+
+    fn since(&self, began: Instant) -> Duration {
+        self.around.moment.since(began)
+    }
+
     /// Why an address that the cloud does not list is not believed to be gone from its machine: credentials of another
     /// account, or with fewer rights, get short lists too (P3). The machine itself has to show that it is off, or to be gone
     /// with its Node.
     fn contradicts(&self, machine: &cloud::MachineId, entry: &Entry, scope: &Scope, tables: &Tables) -> Option<String> {
-        let Some(answer) = self.view.inspect(scope, &machine.place, FRESH_SEAT) else {
+        let Some(answer) = self.inspect(scope, &machine.place, FRESH_SEAT) else {
             return Some("is not listed; its machine is being looked at".to_owned());
         };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
             return Some("is not listed; its machine cannot be looked at yet".to_owned());
         }
         let ready = self.around.node_at(&machine.place).is_some_and(|node| node.not_ready_since().is_none());
-        match answer.result {
+        match &answer.result {
             Ok(seat) if seat.machine == *machine && seat.interface == Interface::Reserved(entry.ip) => {
                 Some("is not listed, but its machine has it".to_owned())
             }
@@ -327,10 +405,10 @@ impl Eyes<'_> {
     fn holder(&self, entry: &Entry, tables: &mut Tables) -> Option<Holder> {
         let name = entry.node.clone()?;
         let machine = entry.machine.as_ref()?;
-        let now = self.around.now;
+        let now = self.around.moment.now;
         // A Node of that name on another machine is not the node of this one: ours is gone.
         let node = self.around.node(&name).filter(|node| node.place().is_none_or(|place| place == machine.place));
-        let absent_since = tables.seen_absent(&machine.place, node.is_none(), now);
+        let absent_since = tables.seen_absent(&machine.place, node.is_none(), &self.around.moment);
         let Some(node) = node else {
             let life = self.life(machine, Some(absent_since), tables);
             return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });
@@ -365,20 +443,20 @@ impl Eyes<'_> {
     /// seen; what was read before says nothing about it.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
         let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
-        let Some(answer) = self.view.inspect(&scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
+        let Some(answer) = self.inspect(&scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
             return Life::Unknown;
         };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
             return Life::Unknown;
         }
-        let trouble = since.and_then(|since| Duration::try_from(self.around.now.duration_since(since)).ok());
-        if trouble.is_some_and(|trouble| answer.began.elapsed() > trouble + AWAKE) {
+        let trouble = since.and_then(|since| Duration::try_from(self.around.moment.now.duration_since(since)).ok());
+        if trouble.is_some_and(|trouble| self.since(answer.began) > trouble + AWAKE) {
             return Life::Unknown;
         }
-        if is_gone(&answer) {
+        if is_gone(answer) {
             return Life::Gone;
         }
-        match answer.result {
+        match &answer.result {
             Err(_) => Life::Unknown,
             Ok(seat) if seat.machine != *machine => Life::Replaced,
             Ok(Seat { power: Power::Running, .. }) => Life::Running,
@@ -409,17 +487,16 @@ impl Eyes<'_> {
         if tables.seats.others(place, &ip).next().is_some() {
             return Adoptable::No(format!("node {name}, which has another address by now"));
         }
-        let surveyed = self.around.survey.as_ref().map_or(FRESH_SEAT, |survey| survey.began.elapsed());
+        let surveyed = self.around.survey.as_ref().map_or(FRESH_SEAT, |survey| self.since(survey.began));
         let counted = self
-            .view
             .inspect(scope, place, FRESH_SEAT.min(surveyed.max(CONFIRM)))
             .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
         let overtaken = |began: Instant| self.around.survey.as_ref().is_some_and(|survey| survey.began > began);
-        match counted.map(|answer| (answer.began, answer.result)) {
+        match counted.map(|answer| (answer.began, &answer.result)) {
             None => Adoptable::Looking { node: name },
             Some((_, Err(error))) => Adoptable::Unreachable { node: name, why: error.to_string() },
             Some((_, Ok(seat))) if seat.interface == Interface::Reserved(ip) => {
-                Adoptable::Yes { node: name, machine: seat.machine }
+                Adoptable::Yes { node: name, machine: seat.machine.clone() }
             }
             // Read before it came, perhaps; once it was found to be elsewhere, that stands until a newer read says otherwise.
             Some((began, Ok(_))) if overtaken(began) && entry.reason != Reason::AddressInUse => {
@@ -474,7 +551,7 @@ impl Eyes<'_> {
         // freeze the others' failover.
         if suspected && let Ok(scope) = &self.subject.scope {
             for place in suspects.iter().flatten() {
-                self.view.inspect(scope, place, PROVEN_FOR / 2);
+                self.inspect(scope, place, PROVEN_FOR / 2);
             }
         }
         let dead = suspects.iter().flatten().filter(|place| self.proven_dead(place)).count();
@@ -487,20 +564,19 @@ impl Eyes<'_> {
         };
         let quiet = SignedDuration::from_secs(spec.failover.not_ready_seconds.into());
         let breaker = tables.breakers.entry(self.subject.uid.clone());
-        let breaker = breaker.or_insert_with(|| Breaker::restored(frozen_before().then_some(self.around.now)));
+        let breaker = breaker.or_insert_with(|| Breaker::restored(frozen_before().then_some(self.around.moment.now)));
         // While the answers are on their way nothing moves, but that alone does not trip the breaker.
-        breaker.frozen(self.around.now, proven && answered, quiet) || (suspected && proven)
+        breaker.frozen(self.around.moment.now, proven && answered, quiet) || (suspected && proven)
     }
 
     fn lately_inspected(&self, place: &ProviderId) -> bool {
-        self.view.inspected(place).is_some_and(|answer| answer.began.elapsed() < PROVEN_FOR)
+        self.answers.inspected(place).is_some_and(|answer| self.since(answer.began) < PROVEN_FOR)
     }
 
     fn proven_dead(&self, place: &ProviderId) -> bool {
-        self.view
-            .inspected(place)
-            .filter(|answer| answer.began.elapsed() < PROVEN_FOR)
-            .is_some_and(|answer| is_gone(&answer) || answer.result.is_ok_and(|seat| seat.power == Power::Stopped))
+        self.answers.inspected(place).filter(|answer| self.since(answer.began) < PROVEN_FOR).is_some_and(|answer| {
+            is_gone(answer) || answer.result.as_ref().is_ok_and(|seat| seat.power == Power::Stopped)
+        })
     }
 
     /// Chooses nodes for all addresses that need one, and reads the machines of those chosen.
@@ -534,7 +610,7 @@ impl Eyes<'_> {
                     Some((ip, Some(node))) if ip == entry.ip => Some(node.to_owned()),
                     _ => entry.planned_node.clone(),
                 };
-                let refused = tables.refused(entry.ip, self.around.now);
+                let refused = tables.refused(entry.ip, self.around.moment.now);
                 needs.push((urgency, Need { ip: entry.ip, planned, refused, reach: reach(entry.ip) }));
             }
         }
@@ -549,10 +625,10 @@ impl Eyes<'_> {
                 && self.is_unreadable(node)
             {
                 // Another node is tried with the next pass (P11).
-                tables.refuse(entry.ip, node, self.around.now);
+                tables.refuse(entry.ip, node, self.around.moment.now);
             }
             // A node's refusal delays only what goes to that node: another one is tried at once (P11).
-            let refused = tables.refused(entry.ip, self.around.now);
+            let refused = tables.refused(entry.ip, self.around.moment.now);
             let elsewhere = facts.target.node().is_some_and(|node| !refused.contains(node));
             if matches!(entry.state, State::Unassigned | State::Detached)
                 && elsewhere
@@ -568,20 +644,23 @@ impl Eyes<'_> {
         let verdict = match &self.subject.scope {
             Err(_) => Verdict::NoProviderID,
             Ok(scope) => verdict::of(node, &self.subject.object.spec, scope, self.around, |place| {
-                let seat = self.view.inspected(place).filter(|answer| answer.began.elapsed() < FRESH_SEAT);
+                let seat = self.answers.inspected(place).filter(|answer| self.since(answer.began) < FRESH_SEAT);
                 verdict::Seated {
                     taken: tables.seats.is_taken(place),
                     surveyed: self.around.survey.as_ref().is_some_and(|survey| {
                         held.contains(&(place, survey.began))
                             && tables.reads.counts([&Key::Machine(place.clone())], survey.began)
                     }),
-                    seat: seat.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began)),
+                    seat: seat
+                        .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began))
+                        .map(|answer| &answer.result),
                 }
             }),
         };
         let why = (verdict == Verdict::Unsupported).then(|| self.why_unsupported(node)).flatten();
         // Where what is shown lags, a machine that has just been changed cannot be read yet: an address would wait for it.
-        let unreadable = node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], Instant::now()));
+        let unreadable =
+            node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], self.around.moment.instant));
         Candidate {
             name: node.name_any(),
             zone: node.location().map_or_else(|| node.zone().to_owned(), |place| place.zone),
@@ -594,8 +673,8 @@ impl Eyes<'_> {
     /// By the Node itself, or by what the cloud said when its machine was read.
     fn why_unsupported(&self, node: &SlimNode) -> Option<String> {
         let said = || {
-            let error = self.view.inspected(&node.place()?)?.result.err()?;
-            (error.kind == ErrorKind::Unsupported).then_some(error.message)
+            let error = self.answers.inspected(&node.place()?)?.result.as_ref().err()?;
+            (error.kind == ErrorKind::Unsupported).then(|| error.message.clone())
         };
         node.unsupported().map(str::to_owned).or_else(said)
     }
@@ -603,7 +682,7 @@ impl Eyes<'_> {
     /// Its machine was asked about and could not be told, or is another one than the Node says.
     fn is_unreadable(&self, node: &str) -> bool {
         let Some(object) = self.around.node(node) else { return false };
-        let Some(answer) = object.place().and_then(|place| self.view.inspected(&place)) else { return false };
+        let Some(answer) = object.place().and_then(|place| self.answers.inspected(&place)) else { return false };
         match &answer.result {
             Err(_) => true,
             Ok(seat) => object.instance().is_some_and(|instance| instance != seat.machine.instance),
@@ -618,18 +697,18 @@ impl Eyes<'_> {
             // A plan only: the machine is read when the address is about to go there.
             return looking();
         }
-        let answer = self.view.inspect(scope, &place, FRESH_SEAT);
+        let answer = self.inspect(scope, &place, FRESH_SEAT);
         let counted = answer.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
-        match counted.map(|answer| answer.result) {
+        match counted.map(|answer| &answer.result) {
             Some(Ok(Seat { machine, power: Power::Running, interface }))
                 if object.instance().is_none_or(|instance| instance == machine.instance) =>
             {
                 let own = match interface {
                     Interface::Empty => None,
-                    Interface::Ephemeral(own) => Some(own),
+                    Interface::Ephemeral(own) => Some(own.clone()),
                     Interface::Reserved(_) => return looking(),
                 };
-                Target::Seat { node: node.to_owned(), machine, own }
+                Target::Seat { node: node.to_owned(), machine: machine.clone(), own }
             }
             Some(_) | None => looking(),
         }
@@ -687,34 +766,21 @@ fn of_holder(holder: &cloud::Holder) -> Whereabouts {
 ///
 /// A detach whose requests name what they take off (F7) is dead when it is born: landing late it hits nothing
 /// (`docs/decisions/0002-late-detach.md`).
-pub fn dead_at(operation: &Operation, provider: Provider, now: Timestamp) -> Instant {
+pub fn dead_at(operation: &Operation, provider: Provider, moment: &Moment) -> Instant {
     if operation.kind == OperationKind::Detach && provider.late_detach_hits_nothing() {
-        return Instant::now();
+        return moment.instant;
     }
-    let left = Duration::try_from(operation.send_before.duration_since(now)).unwrap_or_default();
-    Instant::now() + left + provider.settle_time()
+    let left = Duration::try_from(operation.send_before.duration_since(moment.now)).unwrap_or_default();
+    moment.instant + left + provider.settle_time()
 }
 
-/// The journey's W3C trace context: the one under way, or a new one.
-fn traceparent(entry: &Entry) -> String {
+/// The journey's W3C trace context: that of the one under way, or a new one that begins with this operation.
+fn traceparent(entry: &Entry, operation: Uuid) -> String {
     if let Some(known) = entry.operation.as_ref().and_then(|operation| operation.traceparent.clone()) {
         return known;
     }
     let open =
         entry.last_move.as_ref().filter(|journey| journey.to.is_none()).and_then(|journey| journey.trace_id.clone());
-    let trace = open.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
-    let span = Uuid::new_v4().as_u64_pair().0;
-    format!("00-{trace}-{span:016x}-01")
-}
-
-/// All nodes, for [`Surroundings`].
-pub fn surroundings(
-    nodes: &Nodes,
-    view: &CloudView,
-    scope: Option<&Scope>,
-    taints: &[String],
-    now: Timestamp,
-) -> Surroundings {
-    let (survey, survey_error) = scope.map_or((None, None), |scope| view.survey(scope));
-    Surroundings { nodes: nodes.all(), survey, survey_error, disruption_taints: taints.to_vec(), now }
+    let (_, span) = operation.as_u64_pair();
+    format!("00-{}-{span:016x}-01", open.unwrap_or_else(|| operation.simple().to_string()))
 }

@@ -1,42 +1,30 @@
 //! One pass over one allocation: observe, decide, record, act.
 
-mod debts;
 mod deeds;
-mod entries;
 mod telling;
-mod turn;
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use kube::{ResourceExt, core::DeserializeGuard};
 use kube_runtime::controller::Action;
+use tokio::sync::OwnedSemaphorePermit;
 
-pub(super) use self::entries::seat;
-use self::{
-    debts::{DebtState, new_debt, tell_debt},
-    deeds::rand_unit,
-    entries::{Entries, held_places, read_entries},
-    turn::{Decided, Scene},
-};
 use super::{
-    Controller, PodsByNode,
+    Controller,
     claims::Claims,
-    decide::{
-        facts::{Entry, Facts, Mode},
-        state::{Reason, State},
-    },
     ledger::{ReadError, number},
-    memory::Owed,
-    observe::{self, Subject},
-    record::{self, Written, conditions},
-    selection::Selection,
+    moment::Moment,
+    observe::{Subject, Surroundings},
+    record::{self, Written},
+    round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
 use crate::{
     api::{self, NetIPAllocation},
+    cloud::Provider,
     lifecycle::{Outcome, backoff::Backoff, finalizer},
     metrics::{self},
 };
@@ -116,52 +104,74 @@ impl Controller {
         // Observe changes nothing, not even on the way out.
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
-        let subject = self.subject(object, terminating, retain);
-        let entries = read_entries(&subject);
+        let subject = Subject::of(object, retain, self.config.observe_only, &self.nodes.all(), &self.view.answers());
 
         // Observe.
-        let around = observe::surroundings(
-            &self.nodes,
-            &self.view,
-            subject.scope.as_ref().ok(),
-            &self.config.disruption_taints,
-            Timestamp::now(),
-        );
-        if let Ok(scope) = &subject.scope {
-            self.view.keep_surveyed(scope, subject.survey_age());
-        }
+        let moment = Moment::here();
+        let entries = Entries::of(&subject, &moment);
         let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
+        let around = self.surroundings(&subject, moment);
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
         scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
 
         // Decide.
-        let decided = self.decide(&subject, &scene, &entries);
+        let round = {
+            let permits = self.permitted(&subject.name);
+            let mut tables = self.tables();
+            round::decide(&subject, &scene, &entries, &self.view.answers(), &permits, &mut tables)
+        };
+        let slots = self.use_permits(&subject.name, &round.used);
+        self.ask(&subject, &round);
 
         // Record, and only then act.
-        self.finish(&subject, &scene, &entries, decided).await
+        self.finish(&subject, &scene, &entries, round, slots).await
     }
 
-    fn subject(&self, object: Arc<NetIPAllocation>, terminating: bool, retain: bool) -> Subject {
-        let scope = observe::scope(&object.spec, &self.nodes.all(), &held_places(&object));
-        let survey = scope.as_ref().ok().and_then(|scope| self.view.survey(scope).0);
-        let mode = match object.spec.mode {
-            _ if self.config.observe_only || retain => Mode::Observe,
-            api::Mode::Enforce => Mode::Enforce,
-            api::Mode::Hold => Mode::Hold,
-            api::Mode::Observe => Mode::Observe,
+    /// What one pass sees of the cluster and of the clouds' state.
+    fn surroundings(&self, subject: &Subject, moment: Moment) -> Surroundings {
+        let (mut survey, mut survey_error) = (None, None);
+        if let Ok(scope) = &subject.scope {
+            (survey, survey_error) = self.view.answers().survey(scope);
+            survey_error = survey_error.or_else(|| self.view.failure(scope.provider));
+        }
+        let unreachable: BTreeMap<Provider, String> = Provider::ALL
+            .into_iter()
+            .filter(|provider| self.view.cloud(*provider).is_none())
+            .map(|provider| (provider, self.view.why_not(provider)))
+            .collect();
+        Surroundings {
+            nodes: self.nodes.all(),
+            survey,
+            survey_error,
+            unreachable,
+            disruption_taints: self.config.disruption_taints.clone(),
+            moment,
+        }
+    }
+
+    /// Watches the pods of nodes that an address is leaving, and of no others.
+    async fn pods_of_leaving_nodes(&self, subject: &Subject, scene: &Scene, entries: &Entries) -> PodsByNode {
+        let (leaving, questions) = {
+            let mut tables = self.tables();
+            round::leaving_nodes(subject, scene, entries, &self.view.answers(), &mut tables)
         };
-        Subject {
-            uid: object.uid().unwrap_or_default(),
-            name: object.name_any(),
-            scope,
-            mode,
-            terminating,
-            retain,
-            deleting: terminating && !retain,
-            selection: Selection::of(&object, survey.as_deref()),
-            interval: Duration::from_secs(u64::try_from(object.spec.reconcile_interval).unwrap_or(30).max(5)),
-            object,
+        self.view.ask(questions);
+        self.pods.want(&subject.uid, leaving.clone());
+        let mut pods = PodsByNode::new();
+        for node in leaving {
+            if let Some(known) = self.pods.of(&node).await {
+                pods.insert(node, known);
+            }
+        }
+        pods
+    }
+
+    /// What the round wants to know, and the permits that it waits for.
+    fn ask(self: &Arc<Self>, subject: &Subject, round: &Round) {
+        self.view.ask(round.questions.clone());
+        for wish in &round.wishes {
+            self.ask_permit(&subject.name, &wish.subject, &wish.scope, wish.urgency);
         }
     }
 
@@ -204,118 +214,49 @@ impl Controller {
         subject: &Subject,
         scene: &Scene,
         entries: &Entries,
-        decided: Decided,
+        round: Round,
+        mut slots: HashMap<String, OwnedSemaphorePermit>,
     ) -> Result<(Duration, Outcome), PassError> {
-        let Decided { mut turns, facts, plan, debts } = decided;
-        let Scene { around, workload, .. } = scene;
-        let (terminating, retain) = (subject.terminating, subject.retain);
-        let mut owed: Vec<Owed> = debts
-            .iter()
-            .filter(|debt| !matches!(debt.state, DebtState::Struck(_)))
-            .map(|debt| debt.owed.clone())
-            .collect();
-        owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| new_debt(turn, facts)));
-        for turn in &mut turns {
-            tell_debt(&mut turn.after, &owed);
-        }
-        for debt in owed.iter().filter(|owed| owed.attempt.is_none()) {
-            self.tables().renew_debt(&debt.machine);
-        }
-        let (kept, kept_facts): (Vec<Entry>, Vec<Facts>) = turns
-            .iter()
-            .zip(&facts)
-            .filter(|(turn, _)| !turn.forgotten)
-            .map(|(turn, facts)| (turn.after.clone(), facts.clone()))
-            .unzip();
-        let surveyed = around.survey.as_ref().is_some_and(|survey| survey.began.elapsed() < subject.blind_after());
-        let status = conditions::status(&conditions::Picture {
-            object: &subject.object,
-            entries: &kept,
-            facts: &kept_facts,
-            foreign: &entries.foreign,
-            unusable: if terminating { &[] } else { &subject.selection.unusable },
-            held: subject.selection.held.as_deref(),
-            owed: &owed,
-            plan: &plan,
-            workload,
-            cloud_error: around.survey_error.as_ref(),
-            scope_error: subject.scope.as_ref().err().map(String::as_str),
-            surveyed,
-            blind: !surveyed && (around.survey.is_some() || self.began.elapsed() >= subject.blind_after()),
-            terminating,
-            now: around.now,
-        });
-        let changed = subject.object.status.as_ref() != Some(&status);
-        let stored = if changed {
-            let written = record::write(
-                &self.api,
-                &self.ledger,
-                &self.actor.gate(),
-                self.config.mutation_timeout,
-                &subject.object,
-                status,
-            )
-            .await;
-            match written {
+        let record = round.record(subject, scene, entries, &mut self.tables(), self.began);
+        let stored = if subject.object.status.as_ref() == Some(&record.status) {
+            subject.object.clone()
+        } else {
+            match self.write(subject, &record).await {
                 Written::Yes(stored) => stored,
                 Written::No(why) => {
-                    self.abandon(turns, debts);
+                    record.abandon(&mut self.tables());
                     return Err(PassError::NotWritten(why));
                 }
             }
-        } else {
-            subject.object.clone()
         };
-
-        self.tell(subject, &stored, &turns, around.now);
-        self.gauge(subject, &stored, &kept, &kept_facts, &plan, around);
-        let moved = turns.iter().any(|turn| !turn.steps.is_empty());
-        let acts = turns.iter().any(|turn| turn.deed.is_some());
-        for turn in &turns {
-            if turn.forgotten {
-                if turn.claimed {
-                    self.tables().forget(turn.before.ip);
-                }
-            } else if turn.steps.iter().any(|step| step.to == Some(State::Attached)) {
-                // A lost attach that landed after all: what it failed with is of no interest any more.
-                self.tables().clear_failure(turn.before.ip);
-            }
-        }
-        let rest = turns.iter().all(|turn| turn.forgotten || turn.deed.is_none());
+        record.written(&mut self.tables());
+        self.tell(subject, &stored, &record, scene);
+        self.gauge(subject, &stored, &record, &scene.around);
+        let (outcome, recheck) = (record.outcome(), record.recheck(subject));
+        let Record { turns, debts, kept, may_go, .. } = record;
         for turn in turns {
-            self.begin(subject, turn, around.now);
+            let slot = slots.remove(&turn.before.ip.to_string());
+            self.begin(subject, turn, slot, &scene.around.moment);
         }
-        let owes = !owed.is_empty();
         for debt in debts {
-            self.pay(subject, &stored, debt);
+            let slot = slots.remove(debt.owed.machine.place.as_str());
+            self.pay(subject, debt, slot);
         }
         self.answer_move(&stored, &kept).await;
-        if terminating {
-            // An open intent is ended first, unless the cloud denies us and nothing of it is under way: Retain is the way out.
-            let open = kept.iter().zip(&kept_facts).any(|(entry, facts)| {
-                let hopeless =
-                    facts.intent_dead && !facts.in_flight && (facts.failure.is_some() || subject.scope.is_err());
-                entry.state.is_open_intent() && !hopeless
-            });
-            let done = if retain { !open } else { kept.is_empty() && entries.foreign.is_empty() && !owes };
-            if done && rest && self.release(&stored).await? {
-                self.forget(&subject.name);
-                return Ok((Duration::from_secs(3600), Outcome::Rested));
-            }
+        if subject.terminating && may_go && self.release(&stored).await? {
+            self.forget(&subject.name);
+            return Ok((Duration::from_secs(3600), Outcome::Rested));
         }
-        let outcome = match (acts, moved) {
-            (true, _) => Outcome::Acted,
-            (false, true) => Outcome::Moved,
-            (false, false) if kept.iter().all(|entry| entry.state == State::Attached) => Outcome::Rested,
-            (false, false) => Outcome::Waiting,
-        };
-        let settled = outcome == Outcome::Rested
-            && !owes
-            && kept.iter().all(|entry| matches!(entry.reason, Reason::Verified | Reason::Adopted));
-        let recheck = if settled { subject.interval } else { subject.interval.min(RECHECK) };
-        Ok((if moved { Duration::from_millis(100) } else { recheck }, outcome))
+        Ok((recheck, outcome))
+    }
+
+    async fn write(&self, subject: &Subject, record: &Record) -> Written {
+        let (gate, limit) = (self.actor.gate(), self.config.mutation_timeout);
+        record::write(&self.api, &self.ledger, &gate, limit, &subject.object, record.status.clone()).await
     }
 }
 
-/// A look again while something is on its way; changes and answers wake earlier.
-const RECHECK: Duration = Duration::from_secs(5);
+/// In [0, 1), from the operation ids' source of randomness.
+fn rand_unit() -> f64 {
+    Moment::here().jitter()
+}

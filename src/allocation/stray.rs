@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube_runtime::reflector::ObjectRef;
 
@@ -21,7 +20,8 @@ use super::{
         users::{self, Workload},
     },
     memory::{self, Stored},
-    observe::{cloud_view::holder, nodes::SlimNode},
+    moment::Moment,
+    observe::{answers::holder, nodes::SlimNode},
     tables::Key,
 };
 use crate::{
@@ -83,8 +83,8 @@ impl Controller {
             }
         }
         let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
-        self.tables().prune(Timestamp::now(), &nodes);
-        self.view.prune();
+        self.tables().prune(Moment::here().now, &nodes);
+        self.view.answers().prune(&Moment::here());
         self.nodes.prune();
         self.return_stale_permits();
     }
@@ -132,7 +132,7 @@ impl Controller {
     async fn is_stray(&self, node: &SlimNode) -> bool {
         let Some(place) = node.place() else { return false };
         let Some(home) = node.location().map(Place::scope) else { return false };
-        let Some(surveys) = self.view.surveys_at(&home, BELIEVED) else { return false };
+        let Some(surveys) = self.view.answers().surveys_at(&home, BELIEVED, &Moment::here()) else { return false };
         if surveys.is_empty() {
             return false;
         }

@@ -1,7 +1,7 @@
 //! What this process knows beside status: reads, flights, intents, seats, failures. One lock, held for no await.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -9,9 +9,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::decide::{
-    facts::{Entry, Failure, User},
-    failover::Breaker,
+use super::{
+    decide::{
+        facts::{Entry, Failure, User},
+        failover::Breaker,
+    },
+    moment::Moment,
 };
 use crate::{
     cloud::{CloudError, ErrorKind, MachineId, ProviderId},
@@ -27,7 +30,7 @@ use crate::{
 pub type Uid = String;
 
 /// What effects exclude each other on, and what reads are filtered by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Address(IpAddr),
     Machine(ProviderId),
@@ -37,22 +40,24 @@ pub enum Key {
 const REFUSAL: SignedDuration = SignedDuration::from_mins(10);
 
 /// All of it. Every method is a plain step; the caller holds the lock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tables {
     pub flights: Flights<Key>,
     pub intents: Intents<IpAddr, Uuid>,
     pub reads: ReadFilter<Key>,
     pub seats: Seats<ProviderId, IpAddr, Uid>,
-    pub breakers: HashMap<Uid, Breaker>,
+    pub breakers: BTreeMap<Uid, Breaker>,
     /// Operations of which this process has ended an effect: their next attempt needs a new id (F9).
-    spent: HashMap<IpAddr, Uuid>,
-    failures: HashMap<IpAddr, Failure>,
-    refusals: HashMap<IpAddr, HashMap<String, Timestamp>>,
-    evictions: HashMap<String, Asked>,
-    debts: HashMap<MachineId, Paying>,
-    not_ready: HashMap<String, Timestamp>,
+    spent: BTreeMap<IpAddr, Uuid>,
+    failures: BTreeMap<IpAddr, Failure>,
+    refusals: BTreeMap<IpAddr, BTreeMap<String, Timestamp>>,
+    evictions: BTreeMap<String, Asked>,
+    debts: BTreeMap<MachineId, Paying>,
+    not_ready: BTreeMap<String, Timestamp>,
+    /// The life of each held Node that was seen last, by its uid.
+    lives: BTreeMap<String, String>,
     /// By machine: a Node of the same name may be another machine's.
-    absent: HashMap<ProviderId, Timestamp>,
+    absent: BTreeMap<ProviderId, Timestamp>,
 }
 
 /// A pod that was asked to go.
@@ -83,14 +88,15 @@ impl Tables {
             intents: Intents::new(),
             reads: ReadFilter::new(birth),
             seats: Seats::new(),
-            breakers: HashMap::new(),
-            spent: HashMap::new(),
-            failures: HashMap::new(),
-            refusals: HashMap::new(),
-            evictions: HashMap::new(),
-            debts: HashMap::new(),
-            not_ready: HashMap::new(),
-            absent: HashMap::new(),
+            breakers: BTreeMap::new(),
+            spent: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            evictions: BTreeMap::new(),
+            debts: BTreeMap::new(),
+            not_ready: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            absent: BTreeMap::new(),
         }
     }
 
@@ -119,8 +125,7 @@ impl Tables {
         }
     }
 
-    /// A cloud effect failed at `ended`.
-    #[allow(clippy::too_many_arguments)]
+    /// A cloud effect failed, and ended at `ended`.
     pub fn failed(
         &mut self,
         ip: IpAddr,
@@ -128,16 +133,15 @@ impl Tables {
         machine: &ProviderId,
         operation: Uuid,
         error: &CloudError,
-        ended: Instant,
-        now: Timestamp,
-        jitter: f64,
+        ended: &Moment,
     ) {
-        self.reads.raise(&Key::Address(ip), ended + read_lag(machine));
-        self.changed(machine, ended);
+        let now = ended.now;
+        self.reads.raise(&Key::Address(ip), ended.instant + read_lag(machine));
+        self.changed(machine, ended.instant);
         self.intents.ended(&ip, error.settled);
         self.spent.insert(ip, operation);
         let attempts = self.failures.get(&ip).map_or(1, |known| known.attempts.saturating_add(1));
-        let delay = backoff(error.kind).delay(attempts, jitter);
+        let delay = backoff(error.kind).delay(attempts, ended.jitter());
         let retry = now.checked_add(delay).unwrap_or(now);
         self.failures.insert(ip, Failure { kind: error.kind, message: error.to_string(), attempts, retry });
         if refuses_node(error.kind) {
@@ -146,13 +150,13 @@ impl Tables {
     }
 
     /// An entry as the last leader left it: what it changed a moment ago may not be shown yet, where reads lag (R1).
-    pub fn inherited(&mut self, entry: &Entry, now: Timestamp, instant: Instant) {
+    pub fn inherited(&mut self, entry: &Entry, moment: &Moment) {
         let Some(machine) = &entry.machine else { return };
-        let age = Duration::try_from(now.duration_since(entry.since)).unwrap_or_default();
+        let age = Duration::try_from(moment.now.duration_since(entry.since)).unwrap_or_default();
         let left = read_lag(&machine.place).saturating_sub(age);
         if !left.is_zero() {
-            self.reads.raise(&Key::Address(entry.ip), instant + left);
-            self.reads.raise(&Key::Machine(machine.place.clone()), instant + left);
+            self.reads.raise(&Key::Address(entry.ip), moment.instant + left);
+            self.reads.raise(&Key::Machine(machine.place.clone()), moment.instant + left);
         }
     }
 
@@ -214,13 +218,28 @@ impl Tables {
         *self.not_ready.entry(node.to_owned()).or_insert(now)
     }
 
-    /// Since when this process has missed the Node object (or seen it again).
-    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, now: Timestamp) -> Timestamp {
-        if !absent {
-            self.absent.remove(machine);
-            return now;
+    /// The Node of a held address was seen. Created anew under its name, it may stand for another machine of that name: what
+    /// was read before says nothing about it (R1).
+    pub fn seen_life(&mut self, node: &str, uid: Option<&str>, machine: &ProviderId, now: Instant) {
+        let Some(uid) = uid else { return };
+        match self.lives.get(node) {
+            Some(known) if known == uid => return,
+            Some(_) => self.changed(machine, now),
+            None => {}
         }
-        *self.absent.entry(machine.clone()).or_insert(now)
+        self.lives.insert(node.to_owned(), uid.to_owned());
+    }
+
+    /// Since when this process has missed the Node object (or seen it again). One that is back may stand for another machine
+    /// of its name, like one that was created anew.
+    pub fn seen_absent(&mut self, machine: &ProviderId, absent: bool, moment: &Moment) -> Timestamp {
+        if !absent {
+            if self.absent.remove(machine).is_some() {
+                self.changed(machine, moment.instant);
+            }
+            return moment.now;
+        }
+        *self.absent.entry(machine.clone()).or_insert(moment.now)
     }
 
     /// A pod was asked to go; `blocked` is why it may not yet.
@@ -250,19 +269,13 @@ impl Tables {
     }
 
     /// An attempt to pay a debt failed.
-    pub fn restore_failed(
-        &mut self,
-        machine: &MachineId,
-        attempt: Uuid,
-        error: &CloudError,
-        now: Timestamp,
-        jitter: f64,
-    ) {
+    pub fn restore_failed(&mut self, machine: &MachineId, attempt: Uuid, error: &CloudError, ended: &Moment) {
+        let now = ended.now;
         let attempts = match self.debts.get(machine) {
             Some(Paying::Failed { attempts, .. }) => attempts.saturating_add(1),
             Some(Paying::Ended(_)) | None => 1,
         };
-        let retry = now.checked_add(backoff(error.kind).delay(attempts, jitter)).unwrap_or(now);
+        let retry = now.checked_add(backoff(error.kind).delay(attempts, ended.jitter())).unwrap_or(now);
         self.debts.insert(machine.clone(), Paying::Failed { attempt, attempts, retry });
     }
 
@@ -313,6 +326,7 @@ impl Tables {
     pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
         self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
         self.not_ready.retain(|node, _| nodes.contains(node));
+        self.lives.retain(|node, _| nodes.contains(node));
         self.absent.retain(|_, since| now.duration_since(*since) < ABSENCE);
     }
 }
@@ -378,7 +392,8 @@ mod tests {
 
     fn fail(tables: &mut Tables, kind: ErrorKind, now: Timestamp) {
         let machine = ProviderId::new("gce://p/us-west1-a/a");
-        tables.failed(IP, "a", &machine, Uuid::from_u128(1), &refusal(kind), Instant::now(), now, 0.0);
+        let ended = Moment { now, instant: Instant::now(), chance: Uuid::nil() };
+        tables.failed(IP, "a", &machine, Uuid::from_u128(1), &refusal(kind), &ended);
     }
 
     #[test]
@@ -446,7 +461,7 @@ mod tests {
         let entry = |place: &str| Entry { machine: Some(place.parse().unwrap()), ..Entry::new(IP, at(0)) };
         let counts = |place: &str, now: i64, after: u64| {
             let mut tables = Tables::new(born);
-            tables.inherited(&entry(place), at(now), born);
+            tables.inherited(&entry(place), &Moment { now: at(now), instant: born, chance: Uuid::nil() });
             tables.reads.counts([&Key::Address(IP)], born + Duration::from_secs(after))
         };
         let ec2 = "aws:///us-west-2a/i-0abc#i-0abc";

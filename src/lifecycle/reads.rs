@@ -1,25 +1,24 @@
 //! Which reads count: one that began after everything that could have changed its answer.
 
 use std::{
-    collections::HashMap,
-    hash::Hash,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 /// Remembers, per key (a subject, a resource), the instant before which a read proves nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ReadFilter<K> {
-    floors: HashMap<K, Instant>,
+    floors: BTreeMap<K, Instant>,
     /// The closing read of the last change: it counts whatever the floor, because it is the change's own answer.
-    closing: HashMap<K, Instant>,
+    closing: BTreeMap<K, Instant>,
     /// For keys never seen: this process knows nothing from before its own beginning.
     birth: Instant,
 }
 
-impl<K: Eq + Hash + Clone> ReadFilter<K> {
+impl<K: Ord + Clone> ReadFilter<K> {
     /// `birth`: when this process began to be responsible; older reads never count.
     pub fn new(birth: Instant) -> Self {
-        Self { floors: HashMap::new(), closing: HashMap::new(), birth }
+        Self { floors: BTreeMap::new(), closing: BTreeMap::new(), birth }
     }
 
     /// Something that may change the answer for `key` ended at `at`, or its entry was seen changed at `at`.

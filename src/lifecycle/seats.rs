@@ -1,25 +1,25 @@
 //! Who sits where: at most one subject on a resource and one resource for a subject, over all owners.
 
-use std::{collections::HashMap, hash::Hash};
+use std::collections::BTreeMap;
 
 /// One table per process. `R` resource (a machine), `S` subject (an address), `O` owner (an object's uid).
 ///
 /// An owner's claims are replaced as a whole whenever its entries are known anew, so that a seat taken for a write
 /// that was then refused is free again with the owner's next pass.
-#[derive(Debug, Default)]
-pub struct Seats<R: Eq + Hash, S: Eq + Hash, O: Eq + Hash> {
-    by_resource: HashMap<R, Vec<(S, O)>>,
-    claims: HashMap<O, Vec<(R, S)>>,
+#[derive(Clone, Debug, Default)]
+pub struct Seats<R, S, O> {
+    by_resource: BTreeMap<R, Vec<(S, O)>>,
+    claims: BTreeMap<O, Vec<(R, S)>>,
 }
 
 impl<R, S, O> Seats<R, S, O>
 where
-    R: Eq + Hash + Clone,
-    S: Eq + Hash + Clone,
-    O: Eq + Hash + Clone,
+    R: Ord + Clone,
+    S: Ord + Clone,
+    O: Ord + Clone,
 {
     pub fn new() -> Self {
-        Self { by_resource: HashMap::new(), claims: HashMap::new() }
+        Self { by_resource: BTreeMap::new(), claims: BTreeMap::new() }
     }
 
     /// Replaces all claims of `owner`. Rivals on one resource are kept side by side: the truth decides between them.

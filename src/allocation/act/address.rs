@@ -1,11 +1,8 @@
-//! Putting an address on a machine, and taking it off.
+//! Taking an address off a machine.
 
 use std::time::Instant;
 
-use jiff::Timestamp;
-use uuid::Uuid;
-
-use super::{Actor, Deed, Done};
+use super::{Actor, Deed, Done, told};
 use crate::{
     allocation::decide::{
         Cut,
@@ -13,42 +10,12 @@ use crate::{
         leaving,
         users::{self, Workload},
     },
-    cloud::{Attach, Detach, Holder, MachineId, Verified, Whereabouts},
+    cloud::{Cloud, Detach, Holder, Verified, Whereabouts},
 };
 
 impl Actor {
-    pub(super) async fn attach(
-        &self,
-        deed: &Deed,
-        machine: &MachineId,
-        operation: Uuid,
-        send_before: Timestamp,
-        may_displace_own: bool,
-    ) -> Done {
-        let order = Attach {
-            scope: deed.scope.clone(),
-            address: deed.ip,
-            machine: machine.clone(),
-            operation,
-            may_displace_own,
-            gate: self.gate_until(send_before),
-        };
-        match deed.cloud.attach(&order).await {
-            Ok(verified) => Done::Verified(verified),
-            Err(error) => Done::Failed(error),
-        }
-    }
-
     /// L2: labels off; the node's pods live; who came late is asked to go and waited for; cut; verify.
-    pub(super) async fn detach(
-        &self,
-        deed: &Deed,
-        node: &str,
-        machine: &MachineId,
-        operation: Uuid,
-        send_before: Timestamp,
-        cut: Cut,
-    ) -> Done {
+    pub(super) async fn detach(&self, deed: &Deed, cloud: &dyn Cloud, node: &str, order: &Detach, cut: Cut) -> Done {
         match self.unlabel(node, &deed.allocation, deed.left_by.as_deref()).await {
             Done::Node(Some(written)) => self.nodes.wrote(*written),
             Done::Node(None) => {}
@@ -59,20 +26,8 @@ impl Actor {
             return Done::HeldBack(held);
         }
         match cut {
-            Cut::Never => self.look(deed).await,
-            Cut::WhenUnused | Cut::Now => {
-                let order = Detach {
-                    scope: deed.scope.clone(),
-                    address: deed.ip,
-                    machine: machine.clone(),
-                    operation,
-                    gate: self.gate_until(send_before),
-                };
-                match deed.cloud.detach(&order).await {
-                    Ok(verified) => Done::Verified(verified),
-                    Err(error) => Done::Failed(error),
-                }
-            }
+            Cut::Never => self.look(deed, cloud).await,
+            Cut::WhenUnused | Cut::Now => told(cloud.detach(order).await),
         }
     }
 
@@ -112,9 +67,9 @@ impl Actor {
     }
 
     /// Where it is now, by id: nothing was cut.
-    async fn look(&self, deed: &Deed) -> Done {
+    async fn look(&self, deed: &Deed, cloud: &dyn Cloud) -> Done {
         let began = Instant::now();
-        match deed.cloud.find(&deed.scope, deed.ip).await {
+        match cloud.find(&deed.scope, deed.ip).await {
             Ok(Whereabouts::Here(reservation)) => Done::Verified(Verified { began, holder: reservation.holder }),
             Ok(Whereabouts::OtherRegion(_) | Whereabouts::NotFound) => {
                 Done::Verified(Verified { began, holder: Holder::Free })

@@ -1,29 +1,29 @@
 //! What one node is good for: the first reason against it, in the order in which a person would mend them.
 
-use super::{Surroundings, cloud_view::Answer, nodes::SlimNode};
+use super::{Surroundings, nodes::SlimNode};
 use crate::{
     allocation::decide::placement::Verdict,
     api::NetIPAllocationSpec,
-    cloud::{ErrorKind, Interface, Power, ProviderId, Scope, Seat},
+    cloud::{CloudError, ErrorKind, Interface, Power, ProviderId, Scope, Seat},
 };
 
 /// Who sits on a node's machine, as far as known.
-pub struct Seated {
+pub struct Seated<'a> {
     /// By the seat table: an entry, an effect, a debt.
     pub taken: bool,
     /// A reserved address is on it by a survey that counts.
     pub surveyed: bool,
     /// A live read that counts.
-    pub seat: Option<Answer<Seat>>,
+    pub seat: Option<&'a Result<Seat, CloudError>>,
 }
 
 /// Judges a node for any address of the allocation.
-pub fn of(
+pub fn of<'a>(
     node: &SlimNode,
     spec: &NetIPAllocationSpec,
     scope: &Scope,
     around: &Surroundings,
-    seated: impl Fn(&ProviderId) -> Seated,
+    seated: impl Fn(&ProviderId) -> Seated<'a>,
 ) -> Verdict {
     if spec.node_selector.is_empty() && node.control_plane() {
         return Verdict::ControlPlane;
@@ -61,7 +61,7 @@ pub fn of(
     if node.not_ready_since().is_some() {
         return Verdict::NotReady;
     }
-    match seated.seat.map(|answer| answer.result) {
+    match seated.seat {
         None | Some(Ok(Seat { power: Power::Running, interface: Interface::Empty | Interface::Ephemeral(_), .. })) => {
             Verdict::Eligible
         }

@@ -1,171 +1,152 @@
-//! Beginning what was written, and what an ended effect leaves behind.
+//! Beginning what was written, and telling how it ended.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
-use jiff::Timestamp;
 use kube::ResourceExt;
-use uuid::Uuid;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::{
     Controller,
     act::{Deed, Done, pods::Asked},
-    decide::Effect,
-    observe::{Subject, dead_at},
-    tables::{Key, Tables},
-};
-use super::{
-    debts::{Debt, DebtState},
-    turn::{Turn, is_of_cloud},
+    decide::{Effect, facts::User},
+    moment::Moment,
+    observe::Subject,
+    round::{self, Debt, DebtState, Turn},
+    tables::Key,
 };
 use crate::{
     api::NetIPAllocation,
-    cloud::{CloudError, ErrorKind},
+    cloud::{CloudError, ErrorKind, Restore},
     lifecycle::flight,
     metrics::{self, Ended, Eviction},
 };
 
 impl Controller {
-    /// The write was refused: nothing is done, tickets go back.
-    pub(super) fn abandon(&self, turns: Vec<Turn>, debts: Vec<Debt>) {
-        let mut tables = self.tables();
-        for (_, ticket, _) in turns.into_iter().filter_map(|turn| turn.deed) {
-            tables.flights.end(ticket);
-        }
-        for debt in debts {
-            if let DebtState::Paying { ticket, .. } = debt.state {
-                tables.flights.end(ticket);
-            }
-        }
-    }
-
-    /// Starts what was written.
-    pub(super) fn begin(self: &Arc<Self>, subject: &Subject, turn: Turn, now: Timestamp) {
-        let Some((deed, ticket, permit)) = turn.deed else { return };
-        {
-            let mut tables = self.tables();
-            if let Some(operation) = &turn.after.operation
-                && is_of_cloud(&deed.effect)
-            {
-                if turn.new_intent {
-                    tables.intents.seen(
-                        &turn.after.ip,
-                        operation.id,
-                        dead_at(operation, deed.scope.provider, now),
-                        true,
-                    );
-                }
-                tables.intents.sending(&turn.after.ip);
-            }
-        }
+    /// Starts what was written. `slot`: the permit that was waited for, kept until the deed has ended (F2).
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        subject: &Subject,
+        turn: Turn,
+        slot: Option<OwnedSemaphorePermit>,
+        moment: &Moment,
+    ) {
+        round::begun(&turn, &mut self.tables(), moment);
+        let Some((deed, ticket)) = turn.deed else { return };
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
         self.run_effect(deed.scope.provider, async move {
             tracing::info!(crd = name, ip = %deed.ip, effect = ?deed.effect, "effect begins");
-            // A provider that panics must not hold address and machine for ever: what it sent is not known.
-            let performed = AssertUnwindSafe(me.actor.perform(&deed)).catch_unwind().await;
-            let done = performed.unwrap_or_else(|_| {
-                Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
-            });
+            let done = match me.view.cloud(deed.scope.provider) {
+                // A provider that panics must not hold address and machine for ever: what it sent is not known.
+                Some(cloud) => {
+                    AssertUnwindSafe(me.actor.perform(&deed, &*cloud)).catch_unwind().await.unwrap_or_else(|_| {
+                        Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
+                    })
+                }
+                None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
+            };
             me.ended(&stored, &deed, done, ticket);
-            drop(permit);
+            drop(slot);
             me.wake.one(&name);
         });
     }
 
     /// What an ended effect leaves behind.
     fn ended(&self, object: &NetIPAllocation, deed: &Deed, done: Done, ticket: flight::Ticket<Key>) {
-        let now = Timestamp::now();
-        let mut tables = self.tables();
-        tables.flights.end(ticket);
-        let cloudy = match &deed.effect {
-            Effect::Attach { node, machine, operation, .. } => Some((node, machine, *operation, true)),
-            Effect::Detach { node, machine, operation, .. } => Some((node, machine, *operation, false)),
-            Effect::Label { .. } | Effect::Unlabel { .. } | Effect::Evict { .. } => None,
-        };
-        match (done, cloudy) {
-            (Done::Node(written), _) => {
-                tables.clear_failure(deed.ip);
-                match written {
-                    Some(node) => self.nodes.wrote(*node),
-                    None => self.nodes.gone(deed.node_uid.clone()),
-                }
-            }
-            (Done::Asked(asked), _) => {
+        {
+            let mut tables = self.tables();
+            tables.flights.end(ticket);
+            round::ended(deed, &done, &mut tables, &mut self.view.answers(), &Moment::here());
+        }
+        let name = object.name_any();
+        match done {
+            Done::Node(Some(node)) => self.nodes.wrote(*node),
+            Done::Node(None) => self.nodes.gone(deed.node_uid.clone()),
+            Done::Asked(asked) => {
                 for (user, answer) in asked {
-                    self.asked(
-                        object,
-                        &mut tables,
-                        &user.uid,
-                        &format!("{}/{}", user.namespace, user.name),
-                        answer,
-                        now,
-                    );
+                    self.tell_asked(object, &user, answer);
                 }
             }
-            (Done::Verified(verified), Some((_, machine, operation, attach))) => {
-                tables.succeeded(deed.ip, &machine.place, operation, verified.began, attach);
-                self.view.verified(&deed.scope, deed.ip, &machine.place, &verified);
-                count(attach, &object.name_any(), Ended::Success);
-            }
-            (Done::Failed(error), Some((node, machine, operation, attach))) => {
-                tracing::warn!(crd = object.name_any(), ip = %deed.ip, node, %error, "effect failed");
-                tables.failed(deed.ip, node, &machine.place, operation, &error, Instant::now(), now, rand_unit());
-                self.view.changed(&machine.place);
-                count(attach, &object.name_any(), Ended::Error);
-                let reason = if attach { "IPAttachFailed" } else { "IPDetachFailed" };
-                self.teller.warn(
-                    object,
-                    reason,
-                    &deed.ip.to_string(),
-                    format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy()),
-                );
-            }
-            (Done::HeldBack(why), Some((_, _, operation, _))) => {
-                tracing::info!(crd = object.name_any(), ip = %deed.ip, why, "effect held back");
-                tables.held_back(deed.ip, operation, why, now);
-            }
-            (Done::NodeFailed(why), _) => {
-                tracing::warn!(crd = object.name_any(), ip = %deed.ip, error = why, "effect failed");
-                tables.node_failed(deed.ip, why, now, rand_unit());
-            }
-            (Done::Verified(_) | Done::Failed(_) | Done::HeldBack(_), None) => {}
+            Done::Verified(_) => count(deed, &name, Ended::Success),
+            Done::Failed(error) => self.tell_failed(object, deed, &error),
+            Done::HeldBack(why) => tracing::info!(crd = name, ip = %deed.ip, why, "effect held back"),
+            Done::NodeFailed(why) => tracing::warn!(crd = name, ip = %deed.ip, error = why, "effect failed"),
         }
     }
 
-    fn asked(
-        &self,
-        object: &NetIPAllocation,
-        tables: &mut Tables,
-        uid: &str,
-        pod: &str,
-        answer: Asked,
-        now: Timestamp,
-    ) {
+    fn tell_failed(&self, object: &NetIPAllocation, deed: &Deed, error: &CloudError) {
+        let (node, reason) = match &deed.effect {
+            Effect::Attach { node, .. } => (node, "IPAttachFailed"),
+            Effect::Detach { node, .. } => (node, "IPDetachFailed"),
+            Effect::Label { .. } | Effect::Unlabel { .. } | Effect::Evict { .. } => return,
+        };
+        tracing::warn!(crd = object.name_any(), ip = %deed.ip, node, %error, "effect failed");
+        count(deed, &object.name_any(), Ended::Error);
+        let note = format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy());
+        self.teller.warn(object, reason, &deed.ip.to_string(), note);
+    }
+
+    fn tell_asked(&self, object: &NetIPAllocation, user: &User, answer: Asked) {
         let name = object.name_any();
-        let (outcome, blocked) = match answer {
+        let pod = &format!("{}/{}", user.namespace, user.name);
+        let outcome = match answer {
             Asked::Accepted => {
                 self.teller.note(object, "PodEvicted", pod, format!("pod {pod} was asked to go and goes"), None);
-                (Eviction::Evicted, None)
+                Eviction::Evicted
             }
             Asked::Blocked(why) => {
                 self.teller.warn(object, "EvictionBlocked", pod, format!("pod {pod} may not go yet: {why}"));
-                (Eviction::Blocked, Some(why))
+                Eviction::Blocked
             }
             Asked::Failed(why) => {
                 tracing::warn!(crd = name, pod, error = why, "asking a pod to go failed");
-                (Eviction::Error, Some(why))
+                Eviction::Error
             }
         };
         metrics::evicted(&name, outcome);
-        tables.asked(uid, blocked, now, rand_unit());
+    }
+
+    /// Makes the attempt to pay a debt that was written.
+    pub(super) fn pay(self: &Arc<Self>, subject: &Subject, debt: Debt, slot: Option<OwnedSemaphorePermit>) {
+        let owed = debt.owed;
+        let DebtState::Paying(ticket) = debt.state else { return };
+        let scope = subject.scope_at(&owed.machine.place);
+        let cloud = scope.as_ref().and_then(|scope| self.view.cloud(scope.provider));
+        let (Some((operation, before)), Some(scope), Some(cloud)) = (owed.attempt, scope, cloud) else {
+            self.tables().flights.end(ticket);
+            return;
+        };
+        let order = Restore {
+            scope: scope.clone(),
+            machine: owed.machine.clone(),
+            operation,
+            own: owed.own.clone(),
+            gate: self.actor.gate_until(before),
+        };
+        let (me, name) = (self.clone(), subject.name.clone());
+        self.run_effect(scope.provider, async move {
+            let restoring = AssertUnwindSafe(cloud.restore(&order)).catch_unwind().await;
+            let result = restoring.unwrap_or_else(|_| {
+                Err(CloudError::new(ErrorKind::Unknown, "restore", "the provider panicked").unsettled())
+            });
+            if let Err(error) = &result {
+                tracing::warn!(crd = name, node = owed.node, %error, "giving the node its own address back failed");
+            }
+            {
+                let mut tables = me.tables();
+                tables.flights.end(ticket);
+                round::paid(&owed, &result, &mut tables, &mut me.view.answers(), &Moment::here());
+            }
+            drop(slot);
+            me.wake.one(&name);
+        });
     }
 }
 
-fn count(attach: bool, name: &str, ended: Ended) {
-    if attach { metrics::attached(name, ended) } else { metrics::detached(name, ended) }
-}
-
-/// In [0, 1), from the operation ids' source of randomness.
-pub(super) fn rand_unit() -> f64 {
-    f64::from(Uuid::new_v4().as_fields().0) / (f64::from(u32::MAX) + 1.0)
+fn count(deed: &Deed, name: &str, ended: Ended) {
+    match &deed.effect {
+        Effect::Attach { .. } => metrics::attached(name, ended),
+        Effect::Detach { .. } => metrics::detached(name, ended),
+        Effect::Label { .. } | Effect::Unlabel { .. } | Effect::Evict { .. } => {}
+    }
 }

@@ -2,20 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::super::{
     Controller,
     decide::{
-        facts::{Entry, Facts, Mode},
-        placement::{Plan, Verdict},
+        facts::{Entry, Mode},
+        placement::Verdict,
         state::{Reason, State},
     },
     observe::{self, Subject, Surroundings},
     record::tell::Told,
+    round::{DebtState, Record, Scene},
 };
-use super::turn::Turn;
 use crate::{
     api::{self, NetIPAllocation},
     lifecycle::Transition,
@@ -23,7 +22,8 @@ use crate::{
 };
 
 impl Controller {
-    pub(super) fn tell(&self, subject: &Subject, stored: &NetIPAllocation, turns: &[Turn], now: Timestamp) {
+    pub(super) fn tell(&self, subject: &Subject, stored: &NetIPAllocation, record: &Record, scene: &Scene) {
+        let now = scene.around.moment.now;
         let known = subject.object.status.iter().flat_map(|status| &status.addresses);
         let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
         for unusable in subject.selection.unusable.iter().filter(|unusable| !known.contains(&unusable.text.as_str())) {
@@ -31,7 +31,10 @@ impl Controller {
             self.teller.warn(stored, "InvalidSpec", &unusable.text, note);
         }
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
-        for turn in turns {
+        for turn in &record.turns {
+            if let Some(why) = &turn.refused {
+                tracing::error!(crd = subject.name, ip = %turn.before.ip, error = why, "the machine asked for what it may not");
+            }
             for step in &turn.steps {
                 let told = Told { object: stored, before: &turn.before, after: &turn.after, step: *step };
                 self.teller.moved(&told);
@@ -66,17 +69,18 @@ impl Controller {
                 );
             }
         }
+        for debt in &record.debts {
+            if let DebtState::Struck(Some(why)) = &debt.state {
+                let node = &debt.owed.node;
+                let note = format!("node {node} does not get an external address of its own back: {why}");
+                self.teller.warn(stored, "RestoreFailed", node, note);
+            }
+        }
     }
 
-    pub(super) fn gauge(
-        &self,
-        subject: &Subject,
-        stored: &NetIPAllocation,
-        entries: &[Entry],
-        facts: &[Facts],
-        plan: &Plan,
-        around: &Surroundings,
-    ) {
+    pub(super) fn gauge(&self, subject: &Subject, stored: &NetIPAllocation, record: &Record, around: &Surroundings) {
+        let Record { kept: entries, facts, plan, .. } = record;
+        let moment = &around.moment;
         let status = stored.status.clone().unwrap_or_default();
         let ready = status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
@@ -107,7 +111,7 @@ impl Controller {
                 failover_frozen: facts.iter().any(|facts| facts.frozen),
                 reconcile_interval: subject.interval,
                 last_success: around.survey.as_ref().map(|survey| {
-                    around.now.as_second() - i64::try_from(survey.began.elapsed().as_secs()).unwrap_or_default()
+                    moment.now.as_second() - i64::try_from(moment.since(survey.began).as_secs()).unwrap_or_default()
                 }),
                 deletion: stored.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
                 provider: subject.scope.as_ref().ok().map(|scope| scope.provider),

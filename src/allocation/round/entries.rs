@@ -1,14 +1,15 @@
-//! What one pass reads out of an object: its entries, debts and seats. Pure.
+//! What one pass reads out of an object: its entries, debts and seats.
 
 use std::net::IpAddr;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::super::{
     claims::Unusable,
     decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
+    moment::Moment,
     observe::Subject,
     tables::Tables,
 };
@@ -18,13 +19,27 @@ use crate::{
 };
 
 /// What is known when a pass begins to decide.
-pub(super) struct Entries {
-    pub(super) known: Vec<Entry>,
-    pub(super) foreign: Vec<AddressStatus>,
-    pub(super) owed: Vec<Owed>,
+pub struct Entries {
+    /// By address.
+    pub known: Vec<Entry>,
+    /// Written by a newer version, or by hand: kept as they are.
+    pub foreign: Vec<AddressStatus>,
+    pub owed: Vec<Owed>,
 }
 
-pub(super) fn read_entries(subject: &Subject) -> Entries {
+impl Entries {
+    /// The entries in status, and new ones for what the spec asks for beside them.
+    pub fn of(subject: &Subject, moment: &Moment) -> Self {
+        read(subject, moment)
+    }
+
+    /// Every machine that these have a say in.
+    pub(super) fn seats(&self) -> Vec<(ProviderId, IpAddr)> {
+        seats_of(&self.known, &self.owed, &self.foreign)
+    }
+}
+
+fn read(subject: &Subject, moment: &Moment) -> Entries {
     let status = subject.object.status.clone().unwrap_or_default();
     let mut known: Vec<Entry> = Vec::new();
     let mut foreign = Vec::new();
@@ -38,7 +53,7 @@ pub(super) fn read_entries(subject: &Subject) -> Entries {
         }
     }
     if !subject.terminating {
-        let now = memory::whole_seconds(Timestamp::now());
+        let now = memory::whole_seconds(moment.now);
         for ip in &subject.selection.wanted() {
             let text = ip.to_string();
             if known.iter().all(|entry| entry.ip != *ip) && foreign.iter().all(|status| status.ip != text) {
@@ -56,19 +71,8 @@ pub(super) fn read_entries(subject: &Subject) -> Entries {
     Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
 }
 
-/// The machines that status names.
-pub(super) fn held_places(object: &NetIPAllocation) -> Vec<ProviderId> {
-    let status = object.status.iter();
-    let held = status.clone().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
-        Stored::Known(entry) => Some(entry.machine?.place),
-        Stored::Foreign(_) => None,
-    });
-    let owed = status.flat_map(|status| &status.owed).filter_map(|owed| Some(memory::read_owed(owed)?.machine.place));
-    held.chain(owed).collect()
-}
-
 /// Takes the seats of everything that status says is held or owed.
-pub(in crate::allocation) fn seat(tables: &mut Tables, object: &NetIPAllocation) {
+pub fn seat(tables: &mut Tables, object: &NetIPAllocation) {
     let status = object.status.clone().unwrap_or_default();
     let (mut known, mut foreign) = (Vec::new(), Vec::new());
     for stored in &status.addresses {
@@ -83,7 +87,7 @@ pub(in crate::allocation) fn seat(tables: &mut Tables, object: &NetIPAllocation)
 
 /// Every machine that an allocation has a say in: those of its entries, those that it owes an address, and those that
 /// entries name which it does not understand.
-pub(super) fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatus]) -> Vec<(ProviderId, IpAddr)> {
+fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatus]) -> Vec<(ProviderId, IpAddr)> {
     let held = entries.iter().filter_map(|entry| Some((entry.machine.as_ref()?.place.clone(), entry.ip)));
     let due = owed.iter().map(|owed| (owed.machine.place.clone(), NOBODY));
     let unknown = foreign.iter().filter_map(|status| {

@@ -1,0 +1,367 @@
+//! One round over the addresses of an allocation: the pure middle of a pass, from what is known to what is written and
+//! then done.
+//!
+//! ```text
+//! Subject + Scene + Entries ─▶ decide ─▶ Round ─▶ record ─▶ Record: the status to write, and the deeds that follow it
+//! ```
+//!
+//! Knows no client, no clock and no chance: nodes, answers, time and ids come in, questions and deeds go out. What this
+//! process knows beside status is in [`Tables`], which the caller has locked. So the model checker and the random lives of
+//! `tests/promises` run this very code.
+
+mod debts;
+mod entries;
+mod turn;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+pub use self::{
+    debts::{Debt, DebtState},
+    entries::{Entries, seat},
+    turn::{Turn, is_of_cloud},
+};
+use super::{
+    act::{Deed, Done, pods::Asked},
+    claims::Claims,
+    decide::{
+        Effect,
+        facts::{Entry, Facts, Wanted},
+        leaving,
+        placement::Plan,
+        state::{Reason, State},
+        users::{Pod, Workload},
+    },
+    memory::Owed,
+    moment::Moment,
+    observe::{
+        Eyes, Subject, Surroundings,
+        answers::{Answers, Questions},
+        dead_at,
+    },
+    record::conditions,
+    tables::Tables,
+};
+use crate::{
+    api::NetIPAllocationStatus,
+    cloud::{CloudError, ErrorKind, MachineId, Restored, Scope, limits::Urgency},
+    lifecycle::Outcome,
+};
+
+/// The pods of the nodes that one pass looks at.
+pub type PodsByNode = BTreeMap<String, Vec<Pod>>;
+
+/// What one pass sees around its addresses.
+pub struct Scene {
+    pub around: Surroundings,
+    pub claims: Claims,
+    pub workload: Workload,
+    /// The pods of the nodes that an address is leaving.
+    pub pods: PodsByNode,
+}
+
+/// A slot and a rate token that would be of use (F2), asked for beside the pass.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The address, or the machine that is owed something.
+    pub subject: String,
+    pub scope: Scope,
+    pub urgency: Urgency,
+}
+
+/// What a round makes of an allocation's addresses, not yet durable.
+pub struct Round {
+    turns: Vec<Turn>,
+    /// Of each turn, in the same order.
+    facts: Vec<Facts>,
+    plan: Plan,
+    debts: Vec<Debt>,
+    /// To be asked beside the pass.
+    pub questions: Questions,
+    pub wishes: Vec<Wish>,
+    /// The subjects whose permits its deeds use up.
+    pub used: BTreeSet<String>,
+}
+
+/// A round as it is written: nothing of it is done before the write is known to have succeeded (P2).
+pub struct Record {
+    pub status: NetIPAllocationStatus,
+    pub turns: Vec<Turn>,
+    pub debts: Vec<Debt>,
+    pub plan: Plan,
+    /// The entries that stay, and their facts in the same order.
+    pub kept: Vec<Entry>,
+    pub facts: Vec<Facts>,
+    /// Nothing is under way, owed or not understood: the object may go, if it is to go.
+    pub may_go: bool,
+    owes: bool,
+}
+
+/// Names of nodes that an address is leaving or must leave: the pods of these have to be known, and of no others.
+pub fn leaving_nodes(
+    subject: &Subject,
+    scene: &Scene,
+    entries: &Entries,
+    answers: &Answers,
+    tables: &mut Tables,
+) -> (BTreeSet<String>, Questions) {
+    let permits = BTreeSet::new();
+    let eyes = eyes(subject, scene, answers, &permits);
+    let facts = eyes.facts(&entries.known, tables);
+    let leaving = entries
+        .known
+        .iter()
+        .zip(&facts)
+        .filter(|(entry, facts)| match entry.state {
+            State::Draining | State::Releasing => true,
+            State::Attached => leaving::cause(entry, facts).is_some(),
+            State::Unassigned | State::Attaching | State::Detached => false,
+        })
+        .filter_map(|(entry, _)| entry.node.clone())
+        .collect();
+    (leaving, eyes.questions.into_inner())
+}
+
+/// Runs the machine of every address on one set of facts; takes seats and tickets for what is to be done. `permits`: the
+/// subjects that may begin something now (F2).
+pub fn decide(
+    subject: &Subject,
+    scene: &Scene,
+    entries: &Entries,
+    answers: &Answers,
+    permits: &BTreeSet<String>,
+    tables: &mut Tables,
+) -> Round {
+    let held: BTreeSet<IpAddr> = permits.iter().filter_map(|subject| subject.parse().ok()).collect();
+    let eyes = eyes(subject, scene, answers, &held);
+    if let Ok(scope) = &subject.scope {
+        eyes.keep_surveyed(scope);
+    }
+    tables.seats.set(&subject.uid, entries.seats());
+    let mut facts = eyes.facts(&entries.known, tables);
+    let plan = eyes.plan(&entries.known, &mut facts, tables);
+    let mut wishes = Vec::new();
+    let turns = turn::all(subject, scene, entries, &mut facts, tables, &mut wishes);
+    let debts = debts::all(subject, scene, entries, permits, tables, &mut wishes);
+    let acting = turns.iter().filter(|turn| turn.deed.as_ref().is_some_and(|(deed, _)| is_of_cloud(&deed.effect)));
+    let paying = debts.iter().filter(|debt| matches!(debt.state, DebtState::Paying(_)));
+    let used = acting
+        .map(|turn| turn.before.ip.to_string())
+        .chain(paying.map(|debt| debt.owed.machine.place.to_string()))
+        .collect();
+    Round { turns, facts, plan, debts, questions: eyes.questions.into_inner(), wishes, used }
+}
+
+fn eyes<'a>(subject: &'a Subject, scene: &'a Scene, answers: &'a Answers, permits: &'a BTreeSet<IpAddr>) -> Eyes<'a> {
+    let Scene { around, claims, workload, pods } = scene;
+    Eyes { subject, around, answers, claims, workload, pods, permits, questions: RefCell::default() }
+}
+
+impl Round {
+    /// What is to be written. `term`: when this process became responsible.
+    pub fn record(
+        self,
+        subject: &Subject,
+        scene: &Scene,
+        entries: &Entries,
+        tables: &mut Tables,
+        term: Instant,
+    ) -> Record {
+        let Round { mut turns, facts, plan, debts, .. } = self;
+        let Scene { around, workload, .. } = scene;
+        let mut owed: Vec<Owed> = debts
+            .iter()
+            .filter(|debt| !matches!(debt.state, DebtState::Struck(_)))
+            .map(|debt| debt.owed.clone())
+            .collect();
+        owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| debts::new_debt(turn, facts)));
+        for turn in &mut turns {
+            debts::tell_debt(&mut turn.after, &owed);
+        }
+        for debt in owed.iter().filter(|owed| owed.attempt.is_none()) {
+            tables.renew_debt(&debt.machine);
+        }
+        let (kept, kept_facts): (Vec<Entry>, Vec<Facts>) = turns
+            .iter()
+            .zip(facts)
+            .filter(|(turn, _)| !turn.forgotten)
+            .map(|(turn, facts)| (turn.after.clone(), facts))
+            .unzip();
+        let moment = &around.moment;
+        let surveyed = around.survey.as_ref().is_some_and(|survey| moment.since(survey.began) < subject.blind_after());
+        let status = conditions::status(&conditions::Picture {
+            object: &subject.object,
+            entries: &kept,
+            facts: &kept_facts,
+            foreign: &entries.foreign,
+            unusable: if subject.terminating { &[] } else { &subject.selection.unusable },
+            held: subject.selection.held.as_deref(),
+            owed: &owed,
+            plan: &plan,
+            workload,
+            cloud_error: around.survey_error.as_ref(),
+            scope_error: subject.scope.as_ref().err().map(String::as_str),
+            surveyed,
+            blind: !surveyed && (around.survey.is_some() || moment.since(term) >= subject.blind_after()),
+            terminating: subject.terminating,
+            now: moment.now,
+        });
+        let owes = !owed.is_empty();
+        let rest = turns.iter().all(|turn| turn.forgotten || turn.deed.is_none());
+        let may_go = rest
+            && if subject.retain {
+                !kept.iter().zip(&kept_facts).any(|(entry, facts)| must_end(subject, entry, facts))
+            } else {
+                kept.is_empty() && entries.foreign.is_empty() && !owes
+            };
+        Record { status, turns, debts, plan, kept, facts: kept_facts, may_go, owes }
+    }
+}
+
+/// An open intent is ended before the object may go, unless the cloud denies us and nothing of it is under way: Retain is
+/// the way out.
+fn must_end(subject: &Subject, entry: &Entry, facts: &Facts) -> bool {
+    let hopeless = facts.intent_dead && !facts.in_flight && (facts.failure.is_some() || subject.scope.is_err());
+    entry.state.is_open_intent() && !hopeless
+}
+
+impl Record {
+    /// How the pass ended.
+    pub fn outcome(&self) -> Outcome {
+        let acts = self.turns.iter().any(|turn| turn.deed.is_some());
+        match (acts, self.moved()) {
+            (true, _) => Outcome::Acted,
+            (false, true) => Outcome::Moved,
+            (false, false) if self.kept.iter().all(|entry| entry.state == State::Attached) => Outcome::Rested,
+            (false, false) => Outcome::Waiting,
+        }
+    }
+
+    /// When to look again, if nothing wakes the allocation earlier.
+    pub fn recheck(&self, subject: &Subject) -> Duration {
+        if self.moved() {
+            return Duration::from_millis(100);
+        }
+        let settled = self.outcome() == Outcome::Rested
+            && !self.owes
+            && self.kept.iter().all(|entry| matches!(entry.reason, Reason::Verified | Reason::Adopted));
+        if settled { subject.interval } else { subject.interval.min(RECHECK) }
+    }
+
+    fn moved(&self) -> bool {
+        self.turns.iter().any(|turn| !turn.steps.is_empty())
+    }
+
+    /// The write was refused: nothing is done, tickets go back.
+    pub fn abandon(self, tables: &mut Tables) {
+        for (_, ticket) in self.turns.into_iter().filter_map(|turn| turn.deed) {
+            tables.flights.end(ticket);
+        }
+        for debt in self.debts {
+            if let DebtState::Paying(ticket) = debt.state {
+                tables.flights.end(ticket);
+            }
+        }
+    }
+
+    /// The write succeeded: forgets what it made obsolete.
+    pub fn written(&self, tables: &mut Tables) {
+        for turn in &self.turns {
+            if turn.forgotten {
+                if turn.claimed {
+                    tables.forget(turn.before.ip);
+                }
+            } else if turn.steps.iter().any(|step| step.to == Some(State::Attached)) {
+                // A lost attach that landed after all: what it failed with is of no interest any more.
+                tables.clear_failure(turn.before.ip);
+            }
+        }
+        for debt in self.debts.iter().filter(|debt| matches!(debt.state, DebtState::Struck(_))) {
+            tables.forget_debt(&debt.owed.machine);
+        }
+    }
+}
+
+/// The deed of a turn that is written is about to begin.
+pub fn begun(turn: &Turn, tables: &mut Tables, moment: &Moment) {
+    if let Some((deed, _)) = &turn.deed
+        && let Some(operation) = &turn.after.operation
+        && is_of_cloud(&deed.effect)
+    {
+        if turn.new_intent {
+            let dead_at = dead_at(operation, deed.scope.provider, moment);
+            tables.intents.seen(&turn.after.ip, operation.id, dead_at, true);
+        }
+        tables.intents.sending(&turn.after.ip);
+    }
+}
+
+/// What a deed that has ended leaves behind. Its ticket has been given back.
+pub fn ended(deed: &Deed, done: &Done, tables: &mut Tables, answers: &mut Answers, moment: &Moment) {
+    let cloudy = match &deed.effect {
+        Effect::Attach { node, machine, operation, .. } => Some((node, machine, *operation, true)),
+        Effect::Detach { node, machine, operation, .. } => Some((node, machine, *operation, false)),
+        Effect::Label { .. } | Effect::Unlabel { .. } | Effect::Evict { .. } => None,
+    };
+    match (done, cloudy) {
+        (Done::Node(_), _) => tables.clear_failure(deed.ip),
+        (Done::Asked(asked), _) => {
+            for (user, answer) in asked {
+                let blocked = match answer {
+                    Asked::Accepted => None,
+                    Asked::Blocked(why) | Asked::Failed(why) => Some(why.clone()),
+                };
+                tables.asked(&user.uid, blocked, moment.now, moment.jitter());
+            }
+        }
+        (Done::Verified(verified), Some((_, machine, operation, attach))) => {
+            tables.succeeded(deed.ip, &machine.place, operation, verified.began, attach);
+            answers.verified(&deed.scope, deed.ip, &machine.place, verified);
+        }
+        (Done::Failed(error), Some((node, machine, operation, _))) => {
+            tables.failed(deed.ip, node, &machine.place, operation, error, moment);
+            answers.changed(&machine.place);
+        }
+        (Done::HeldBack(why), Some((_, _, operation, _))) => {
+            tables.held_back(deed.ip, operation, why.clone(), moment.now);
+        }
+        (Done::NodeFailed(why), _) => tables.node_failed(deed.ip, why.clone(), moment.now, moment.jitter()),
+        (Done::Verified(_) | Done::Failed(_) | Done::HeldBack(_), None) => {}
+    }
+}
+
+/// What the attempt to pay a debt leaves behind. Its ticket has been given back.
+pub fn paid(
+    owed: &Owed,
+    result: &Result<Restored, CloudError>,
+    tables: &mut Tables,
+    answers: &mut Answers,
+    moment: &Moment,
+) {
+    let machine: &MachineId = &owed.machine;
+    tables.changed(&machine.place, moment.instant);
+    answers.changed(&machine.place);
+    match result {
+        Ok(Restored::Given | Restored::MachineGone) => tables.restored(machine, None),
+        Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
+            tables.restored(machine, Some(error.to_string()));
+        }
+        Err(error) => {
+            if let Some((attempt, _)) = owed.attempt {
+                tables.restore_failed(machine, attempt, error, moment);
+            }
+        }
+    }
+}
+
+/// Of the addresses that a turn is about, those that the spec asks for.
+fn wanted(facts: &[Facts]) -> usize {
+    facts.iter().filter(|facts| facts.wanted == Wanted::Yes).count()
+}
+
+/// A look again while something is on its way; changes and answers wake earlier.
+const RECHECK: Duration = Duration::from_secs(5);

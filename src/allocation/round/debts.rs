@@ -1,0 +1,110 @@
+//! Debts to machines: when one is made, due, or struck off (L4).
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{
+        decide::{
+            facts::{Entry, Facts, Life, Mode},
+            state::{Reason, State},
+        },
+        memory::{self, Owed},
+        observe::{SEND_WINDOW, Subject},
+        owed,
+        tables::{Key, Tables},
+    },
+    Entries, Scene, Turn, Wish,
+};
+use crate::{cloud::limits::Urgency, lifecycle::flight};
+
+/// A debt, and what this pass does about it.
+pub struct Debt {
+    pub owed: Owed,
+    pub state: DebtState,
+}
+
+/// See [`Debt`].
+pub enum DebtState {
+    Waits,
+    /// Settled; the text says why if it could not be paid.
+    Struck(Option<String>),
+    /// An attempt begins once it is written.
+    Paying(flight::Ticket<Key>),
+}
+
+pub(super) fn all(
+    subject: &Subject,
+    scene: &Scene,
+    entries: &Entries,
+    permits: &BTreeSet<String>,
+    tables: &mut Tables,
+    wishes: &mut Vec<Wish>,
+) -> Vec<Debt> {
+    entries.owed.iter().map(|owed| one(subject, scene, owed, permits, tables, wishes)).collect()
+}
+
+fn one(
+    subject: &Subject,
+    scene: &Scene,
+    owed: &Owed,
+    permits: &BTreeSet<String>,
+    tables: &mut Tables,
+    wishes: &mut Vec<Wish>,
+) -> Debt {
+    let moment = &scene.around.moment;
+    let place = &owed.machine.place;
+    if let Some(paid) = tables.paid(&owed.machine) {
+        return Debt { owed: owed.clone(), state: DebtState::Struck(paid) };
+    }
+    let spent = owed.attempt.is_some_and(|(id, _)| tables.restore_spent(&owed.machine, id));
+    let due = Owed { retry: tables.restore_retry(&owed.machine).or(owed.retry), ..owed.clone() };
+    let busy = tables.flights.is_busy(&Key::Machine(place.clone()));
+    let send_before = memory::whole_seconds(moment.now.checked_add(SEND_WINDOW).unwrap_or(moment.now));
+    let next = owed::next(&due, moment.now, busy, spent, moment.id(place.as_str()), send_before);
+    let waits = Debt { owed: due.clone(), state: DebtState::Waits };
+    let owed = match next {
+        owed::Next::Wait => return waits,
+        owed::Next::Repeat => due,
+        owed::Next::Begin(begun) => begun,
+    };
+    let Some(scope) = subject.scope_at(place) else { return waits };
+    if subject.mode == Mode::Observe || scene.around.unreachable.contains_key(&scope.provider) {
+        return waits;
+    }
+    if !permits.contains(&place.to_string()) {
+        wishes.push(Wish { subject: place.to_string(), scope, urgency: Urgency::Placement });
+        return waits;
+    }
+    match tables.flights.begin([Key::Machine(place.clone())]) {
+        Some(ticket) => Debt { owed, state: DebtState::Paying(ticket) },
+        None => waits,
+    }
+}
+
+/// While a detached address waits, what its last node gets back is the news.
+pub(super) fn tell_debt(entry: &mut Entry, owed: &[Owed]) {
+    let told = matches!(entry.reason, Reason::Released | Reason::Restoring | Reason::RestoreFailed);
+    let left = entry.last_move.as_ref().and_then(|journey| journey.from.as_ref());
+    if entry.state == State::Detached
+        && told
+        && let Some(debt) = owed.iter().find(|debt| Some(&debt.node) == left)
+    {
+        entry.reason = if debt.retry.is_some() { Reason::RestoreFailed } else { Reason::Restoring };
+    }
+}
+
+/// What a machine is owed after edge 9, unless it is gone.
+pub(super) fn new_debt(turn: &Turn, facts: &Facts) -> Option<Owed> {
+    let left = turn.steps.iter().any(|step| step.from == State::Releasing && step.to == Some(State::Detached));
+    let gone = facts.holder.as_ref().is_some_and(|holder| matches!(holder.life, Life::Gone | Life::Replaced));
+    if !left || gone {
+        return None;
+    }
+    Some(Owed {
+        machine: turn.before.machine.clone()?,
+        node: turn.before.node.clone()?,
+        own: turn.before.restore.clone()?,
+        attempt: None,
+        retry: None,
+    })
+}

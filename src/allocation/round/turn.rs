@@ -1,0 +1,183 @@
+//! The machine of every address on one set of facts, with pace, permits, seats and tickets.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        act::Deed,
+        decide::{
+            Address, Effect,
+            facts::{Claim, Entry, Facts, Labels, NodeObject},
+            leaving::{self, Cause},
+            state::{Reason, State},
+        },
+        observe::Subject,
+        tables::{Key, Tables},
+    },
+    Entries, Scene, Wish, wanted,
+};
+use crate::{
+    api,
+    cloud::limits::Urgency,
+    lifecycle::{
+        flight,
+        pass::{self, End, Step},
+    },
+};
+
+/// What a pass does with one address, beside its entry.
+pub struct Turn {
+    pub before: Entry,
+    pub after: Entry,
+    pub steps: Vec<Step<State, Reason>>,
+    pub forgotten: bool,
+    /// What is to be done once the entry is written, and the keys that it holds.
+    pub deed: Option<(Deed, flight::Ticket<Key>)>,
+    /// The entry's intent was written new by this pass.
+    pub new_intent: bool,
+    /// The address is this allocation's: what is known of it may be forgotten with the entry.
+    pub claimed: bool,
+    /// The machine asked for what it may not: a bug, told and not done.
+    pub refused: Option<String>,
+}
+
+/// The turns of all addresses, one after another: who moves now is in motion for those that follow.
+pub(super) fn all(
+    subject: &Subject,
+    scene: &Scene,
+    entries: &Entries,
+    facts: &mut [Facts],
+    tables: &mut Tables,
+    wishes: &mut Vec<Wish>,
+) -> Vec<Turn> {
+    let most = subject.object.spec.strategy.max_unavailable.resolve(wanted(facts)).max(1);
+    let mut motion = entries.known.iter().zip(facts.iter()).filter(|(entry, facts)| in_motion(entry, facts)).count();
+    let mut turns = Vec::with_capacity(entries.known.len());
+    for (entry, facts) in entries.known.iter().zip(facts) {
+        let moved_before = in_motion(entry, facts);
+        facts.turn = moved_before || motion < most;
+        let turn = one(subject, scene, entry, facts, tables, wishes);
+        let unlabels = turn.deed.as_ref().is_some_and(|(deed, _)| matches!(deed.effect, Effect::Unlabel { .. }));
+        if !moved_before && (in_motion(&turn.after, facts) || unlabels) {
+            motion += 1;
+        }
+        turns.push(turn);
+    }
+    turns
+}
+
+fn one(
+    subject: &Subject,
+    scene: &Scene,
+    entry: &Entry,
+    facts: &mut Facts,
+    tables: &mut Tables,
+    wishes: &mut Vec<Wish>,
+) -> Turn {
+    let has_permit = facts.permit;
+    facts.permit = true;
+    let mut made = pass::run::<Address>(entry.clone(), facts);
+    facts.permit = has_permit;
+    if let End::Perform(effect) = &made.end
+        && is_of_cloud(effect)
+        && !has_permit
+    {
+        if let Ok(scope) = subject.scope_of(&made.entry) {
+            wishes.push(Wish { subject: entry.ip.to_string(), scope, urgency: urgency(entry, facts) });
+        }
+        made = pass::run::<Address>(entry.clone(), facts);
+    }
+    if let End::Perform(Effect::Attach { machine, .. }) = &made.end
+        && entry.state != State::Attaching
+        && !tables.seats.take(&subject.uid, machine.place.clone(), entry.ip)
+    {
+        // A rival was faster; the next pass plans anew.
+        made = pass::Pass { entry: entry.clone(), steps: Vec::new(), end: End::Wait(Duration::from_secs(1)) };
+    }
+    let intent = |entry: &Entry| entry.operation.as_ref().map(|operation| operation.id);
+    let mut turn = Turn {
+        before: entry.clone(),
+        forgotten: matches!(made.end, End::Forgotten),
+        new_intent: intent(&made.entry).is_some() && intent(&made.entry) != intent(entry),
+        after: made.entry,
+        steps: made.steps,
+        deed: None,
+        claimed: facts.claim == Claim::Ours,
+        refused: None,
+    };
+    match made.end {
+        End::Perform(effect) => {
+            turn.deed = deed(subject, scene, &turn.after, facts, effect, tables);
+            if turn.deed.is_none() && turn.new_intent {
+                // No intent without its deed at hand (F2).
+                turn = Turn { after: entry.clone(), steps: Vec::new(), new_intent: false, ..turn };
+            }
+        }
+        End::Refused(why) => turn.refused = Some(why),
+        End::Rest | End::Wait(_) | End::Forgotten => {}
+    }
+    turn
+}
+
+/// The deed with all that it depends on, and the keys that it holds from now on; `None` while they are held by another or
+/// the cloud cannot be reached.
+fn deed(
+    subject: &Subject,
+    scene: &Scene,
+    entry: &Entry,
+    facts: &Facts,
+    effect: Effect,
+    tables: &mut Tables,
+) -> Option<(Deed, flight::Ticket<Key>)> {
+    let place = entry.machine.as_ref()?.place.clone();
+    let scope = subject.scope_of(entry).ok()?;
+    if scene.around.unreachable.contains_key(&scope.provider) {
+        return None;
+    }
+    let ticket = tables.begin(entry.ip, place)?;
+    let cause = Cause::of(entry.reason);
+    let node = entry.node.as_ref().and_then(|name| scene.around.node(name));
+    let left_by = entry.node.as_ref().and_then(|name| {
+        let whose = node?.label(api::ALLOCATION_LABEL)?.to_owned();
+        (whose != subject.name && !scene.claims.holds(&whose, name)).then_some(whose)
+    });
+    let deed = Deed {
+        effect,
+        node_uid: node.and_then(|node| node.metadata.uid.clone()),
+        left_by,
+        ip: entry.ip,
+        allocation: subject.name.clone(),
+        scope,
+        workload: scene.workload.clone(),
+        cause,
+        evict: cause.is_some_and(|cause| cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)),
+    };
+    Some((deed, ticket))
+}
+
+/// Unlabelled and not yet Attached; at rest without a node does not count.
+fn in_motion(entry: &Entry, facts: &Facts) -> bool {
+    match entry.state {
+        State::Attaching | State::Releasing | State::Detached => true,
+        State::Draining => facts.holder.as_ref().is_some_and(|holder| match &holder.object {
+            NodeObject::Present(view) => view.labels == Labels::Off,
+            NodeObject::Absent { .. } => true,
+        }),
+        State::Unassigned | State::Attached => false,
+    }
+}
+
+/// Whether an effect changes the cloud: it needs a permit, and an intent in status.
+pub fn is_of_cloud(effect: &Effect) -> bool {
+    matches!(effect, Effect::Attach { .. } | Effect::Detach { .. })
+}
+
+fn urgency(entry: &Entry, facts: &Facts) -> Urgency {
+    let fault = leaving::cause(entry, facts).is_some_and(|cause| !cause.row().by_choice)
+        || entry.last_move.as_ref().is_some_and(|journey| journey.to.is_none() && Cause::is_fault(&journey.reason));
+    match entry.state {
+        _ if fault => Urgency::Failover,
+        State::Unassigned => Urgency::Placement,
+        State::Attaching | State::Attached | State::Draining | State::Releasing | State::Detached => Urgency::Drain,
+    }
+}

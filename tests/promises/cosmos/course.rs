@@ -1,0 +1,817 @@
+//! The course of events: everything that can happen next, and what it does. Three drivers choose among it: a fixed order
+//! with one fault (`broken_steps`), chance (`random_lives`), and all of it (`model`).
+//!
+//! Between two actions a microsecond passes, so that no two instants are equal; seconds pass by [`Action::Elapse`] alone,
+//! and only while no process that runs has anything left to do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ip_address_controller::{
+    allocation::{
+        decide::users::Pod,
+        moment::Moment,
+        observe::{answers::Question, nodes::SlimNode},
+    },
+    api::{self, NetIPAllocationSpec},
+    cloud::{MachineId, Provider, ProviderId},
+};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::{
+    cloud::{Cloud, Landed, Meta, RequestId, Sender},
+    cluster::Cluster,
+    errand::{Answer, Call, Recent, Reply},
+    process::{LEASE, Process, Rules, SKEW, Term, WriteFault},
+};
+use crate::invariants;
+
+/// What a person, a kubelet, the scheduler or the cloud's own people do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outside {
+    Cordon(String),
+    Uncordon(String),
+    Taint(String, String),
+    Untaint(String, String),
+    /// Takes it out of the pool, by the label that the selectors name.
+    Deselect(String),
+    Select(String),
+    NotReady(String),
+    Ready(String),
+    DeleteNode(String),
+    /// The Node object comes back, on the machine of its name.
+    Rejoin(String),
+    /// Our labels are taken off by hand.
+    Unlabel(String),
+    StopMachine(String),
+    StartMachine(String),
+    VanishMachine(String),
+    /// Another machine takes the name; the Node object goes and comes again.
+    ReplaceMachine(String),
+    /// The same, and the Node object stays.
+    ReplaceUnderNode(String),
+    Delete(String),
+    Remove(String, IpAddr),
+    Add(String, IpAddr),
+    Mode(String, api::Mode),
+    Retain(String),
+    RemoveStatus(String),
+    Move(String, IpAddr),
+    StartPod(String, String),
+    EndPod(String),
+    Hold(String, bool),
+    OutsiderDetaches(IpAddr),
+    OutsiderAttaches(IpAddr, String),
+}
+
+/// What goes wrong with one call of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallFault {
+    /// The other side says no, for a moment.
+    Fails,
+    /// It says no for good (the cloud alone).
+    Denied,
+    /// No answer, and no effect.
+    Lost,
+    /// No answer, but it took effect.
+    Unanswered,
+    /// The process dies before it.
+    CrashBefore,
+    /// It took effect, and the process dies before it hears of it.
+    CrashAfter,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A process's watches catch up.
+    Sync(u8),
+    Pass(u8, String),
+    BrokenPass(u8, String, WriteFault),
+    /// All answers that were on their way to a process arrive.
+    Answers(u8),
+    Answer(u8, Question),
+    /// The question has no good answer.
+    Unanswered(u8, Question),
+    /// None of the questions of a process has one.
+    NoAnswers(u8),
+    /// The next call of an effect; a request to the cloud is sent and its answer waited for.
+    Step(u8, u8),
+    BrokenStep(u8, u8, CallFault),
+    /// A request takes effect, and who still waits for it hears of it.
+    Land(RequestId),
+    /// An effect no longer waits for its request, which may still land.
+    TimeOut(u8, u8),
+    /// A request is lost for ever.
+    Lose(RequestId),
+    /// AWS shows what is.
+    CatchUp,
+    TakeOver(u8),
+    /// A process whose proof has run out, or whose Lease another holds, ends its term.
+    EndTerm(u8),
+    /// SIGTERM: the Lease is released.
+    StepDown(u8),
+    Crash(u8),
+    Pause(u8),
+    Resume(u8),
+    Elapse(Duration),
+    Outside(Outside),
+}
+
+/// What may be wrong for a while because the world changed behind the operator's back.
+#[derive(Clone, Debug, Default)]
+pub struct Excuses {
+    /// Addresses that outsiders have moved, or whose machines failed: a read and the truth may differ.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Nodes whose labels may be wrong until the operator has seen it.
+    pub nodes: BTreeSet<String>,
+    /// Status or labels were edited by hand.
+    pub edited: bool,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Cosmos {
+    pub rules: Rules,
+    pub cloud: Cloud,
+    pub cluster: Cluster,
+    pub processes: Vec<Process>,
+    pub excuses: Excuses,
+    pub now: Timestamp,
+    pub instant: Instant,
+    /// When the Lease was renewed last.
+    pub renewed: Instant,
+    ids: u128,
+    /// Names of machines, as Nodes have them.
+    pub names: BTreeMap<String, ProviderId>,
+    /// Debts that the operator has told it cannot pay.
+    pub struck: BTreeSet<MachineId>,
+    /// Requests that were sent, over all time; of each address, and of all.
+    pub sent: u64,
+    /// Requests that changed the cloud.
+    pub landed: u64,
+}
+
+/// A whole second, so that nothing is rounded by accident.
+pub const BIRTH: i64 = 1_800_000_000;
+
+impl fmt::Debug for Cosmos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "at {}", self.now)?;
+        for (name, object) in self.cluster.allocations() {
+            for entry in object.status.iter().flat_map(|status| &status.addresses) {
+                let on = self.cloud.on(entry.ip.parse().map_err(|_| fmt::Error)?);
+                writeln!(
+                    f,
+                    "  {name} {} {} {} node {:?} operation {:?}, in truth on {:?}: {}",
+                    entry.ip,
+                    entry.state,
+                    entry.reason.as_deref().unwrap_or_default(),
+                    entry.node,
+                    entry.operation.as_ref().map(|operation| operation.type_.clone()),
+                    on.map(|place| place.to_string()),
+                    entry.message.as_deref().unwrap_or_default(),
+                )?;
+            }
+        }
+        for process in &self.processes {
+            let flights = process.term.iter().flat_map(|term| term.flights.values());
+            let flights: Vec<String> = flights.map(|flight| format!("{:?}", flight.errand.next())).collect();
+            writeln!(
+                f,
+                "  process {} leads {} paused {} flights {flights:?}",
+                process.id,
+                process.term.is_some(),
+                process.paused
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The label that selects a pool's nodes.
+pub const POOL: &str = "pool";
+
+impl Cosmos {
+    /// `processes` of the operator, of which none leads yet.
+    pub fn new(kind: Provider, processes: u8, rules: Rules, instant: Instant) -> Self {
+        let process =
+            |id| Process { id, paused: false, cache: Default::default(), term: None, recent: Recent::default() };
+        Self {
+            rules,
+            cloud: Cloud::new(kind),
+            cluster: Cluster::default(),
+            processes: (0..processes).map(process).collect(),
+            excuses: Excuses::default(),
+            now: Timestamp::from_second(BIRTH).unwrap(),
+            instant,
+            renewed: instant,
+            ids: 0,
+            names: BTreeMap::new(),
+            struck: BTreeSet::new(),
+            sent: 0,
+            landed: 0,
+        }
+    }
+
+    /// A machine with its Node, in the pool.
+    pub fn node(&mut self, name: &str, own: bool) -> MachineId {
+        let machine = self.cloud.add_machine(name, own);
+        self.names.insert(name.to_owned(), machine.place.clone());
+        self.join(name);
+        machine
+    }
+
+    fn join(&mut self, name: &str) {
+        let mut labels = self.cloud.node_labels();
+        labels.insert(POOL.to_owned(), "sip".to_owned());
+        let place = self.names.get(name).cloned().unwrap();
+        self.cluster.add_node(name, &place, &labels, self.now);
+    }
+
+    /// An allocation of reserved addresses on the pool. `more`: further fields of the spec.
+    pub fn allocate(&mut self, name: &str, ips: &[IpAddr], more: serde_json::Value) {
+        for ip in ips {
+            self.cloud.reserve(*ip);
+        }
+        let scope = self.cloud.scope();
+        let mut spec = serde_json::json!({
+            "reservedIPs": ips,
+            "nodeSelector": {POOL: "sip"},
+            "cloud": {"provider": scope.provider.as_str(), "region": scope.region},
+            "reconcileInterval": 30,
+        });
+        if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+            spec.extend(more.clone());
+        }
+        let spec: NetIPAllocationSpec = serde_json::from_value(spec).unwrap();
+        self.cluster.apply(name, spec, self.now);
+    }
+
+    /// The moment of the next action; no two are the same.
+    fn tick(&mut self) -> Moment {
+        self.ids += 1;
+        self.instant += Duration::from_micros(1);
+        self.now += SignedDuration::from_micros(1);
+        Moment { now: self.now, instant: self.instant, chance: Uuid::from_u128(self.ids) }
+    }
+
+    pub fn process(&self, id: u8) -> &Process {
+        self.processes.iter().find(|process| process.id == id).unwrap()
+    }
+
+    fn process_mut(&mut self, id: u8) -> &mut Process {
+        self.processes.iter_mut().find(|process| process.id == id).unwrap()
+    }
+
+    fn term_mut(&mut self, id: u8) -> Option<&mut Term> {
+        self.process_mut(id).term.as_mut()
+    }
+
+    /// Whom the API server takes for the leader, if it runs.
+    pub fn leader(&self) -> Option<&Process> {
+        let holder = self.cluster.lease.holder?;
+        self.processes.iter().find(|process| process.id == holder && process.term.is_some() && !process.paused)
+    }
+
+    pub fn place(&self, node: &str) -> Option<&ProviderId> {
+        self.names.get(node)
+    }
+
+    /// What goes on by itself: no fault, nothing from outside.
+    pub fn going_on(&self, batch: bool) -> Vec<Action> {
+        let mut all = Vec::new();
+        for process in self.processes.iter().filter(|process| !process.paused) {
+            let id = process.id;
+            let Some(term) = &process.term else { continue };
+            if term.proof <= self.instant {
+                all.push(Action::EndTerm(id));
+            }
+            all.extend(
+                term.flights.iter().filter(|(_, flight)| flight.sent.is_none()).map(|(f, _)| Action::Step(id, *f)),
+            );
+            if batch && !term.asking.is_empty() {
+                all.push(Action::Answers(id));
+            } else {
+                all.extend(term.asking.keys().cloned().map(|question| Action::Answer(id, question)));
+            }
+            if self.cluster.is_ahead_of(&process.cache) {
+                all.push(Action::Sync(id));
+            }
+            all.extend(term.woken.iter().map(|name| Action::Pass(id, name.clone())));
+        }
+        all.extend(self.cloud.requests().keys().map(|id| Action::Land(*id)));
+        if self.cloud.is_behind() {
+            all.push(Action::CatchUp);
+        }
+        all.extend(
+            self.processes.iter().filter(|process| self.may_lead(process)).map(|process| Action::TakeOver(process.id)),
+        );
+        all
+    }
+
+    /// Nothing that runs has anything left to do before time passes.
+    pub fn is_idle(&self) -> bool {
+        self.processes.iter().filter(|process| !process.paused).all(|process| {
+            let Some(term) = &process.term else { return true };
+            term.proof > self.instant
+                && term.flights.is_empty()
+                && term.asking.is_empty()
+                && term.woken.is_empty()
+                && !self.cluster.is_ahead_of(&process.cache)
+        })
+    }
+
+    fn may_lead(&self, process: &Process) -> bool {
+        if process.paused || process.term.is_some() {
+            return false;
+        }
+        match self.cluster.lease.holder {
+            None => true,
+            // A container that was started again in the same pod.
+            Some(holder) if holder == process.id => true,
+            Some(_) => self.instant >= self.renewed + LEASE + SKEW,
+        }
+    }
+
+    /// It happens.
+    ///
+    /// # Errors
+    /// The promise that it breaks, and how.
+    pub fn happen(&mut self, action: &Action) -> Result<(), String> {
+        let moment = self.tick();
+        match action {
+            Action::Sync(id) => {
+                let cache = self.cluster.snapshot();
+                let (cluster, process) = (&self.cluster, self.processes.iter_mut().find(|process| process.id == *id));
+                if let Some(process) = process {
+                    process.cache = cache;
+                    if let Some(term) = &mut process.term {
+                        term.prune(&process.cache, cluster, &moment);
+                        term.wake_all(process.cache.allocations.keys().cloned());
+                    }
+                }
+            }
+            Action::Pass(id, name) => self.pass(*id, name, None, &moment)?,
+            Action::BrokenPass(id, name, fault) => self.pass(*id, name, Some(*fault), &moment)?,
+            Action::Answers(id) => {
+                let questions: Vec<Question> =
+                    self.process(*id).term.iter().flat_map(|term| term.asking.keys().cloned()).collect();
+                for question in questions {
+                    self.answer(*id, &question);
+                }
+            }
+            Action::Answer(id, question) => self.answer(*id, question),
+            Action::Unanswered(id, question) => {
+                if let Some(term) = self.term_mut(*id) {
+                    term.unanswered(question);
+                }
+            }
+            Action::NoAnswers(id) => {
+                if let Some(term) = self.term_mut(*id) {
+                    for question in term.asking.keys().cloned().collect::<Vec<_>>() {
+                        term.unanswered(&question);
+                    }
+                }
+            }
+            Action::Step(id, flight) => self.step(*id, *flight, None, &moment)?,
+            Action::BrokenStep(id, flight, fault) => self.step(*id, *flight, Some(*fault), &moment)?,
+            Action::Land(request) => {
+                self.land(*request, true, &moment)?;
+            }
+            Action::TimeOut(id, flight) => {
+                if let Some(term) = self.term_mut(*id)
+                    && let Some((_, began)) = term.flights.get_mut(flight).and_then(|flight| flight.sent.take())
+                {
+                    self.answered(*id, *flight, Answer::Silence, began, &moment);
+                }
+            }
+            Action::Lose(request) => {
+                self.cloud.lose(*request);
+            }
+            Action::CatchUp => self.cloud.catch_up(),
+            Action::TakeOver(id) => self.take_over(*id, &moment),
+            Action::EndTerm(id) | Action::Crash(id) => self.end(*id),
+            Action::StepDown(id) => {
+                self.end(*id);
+                if self.cluster.lease.holder == Some(*id) {
+                    self.cluster.steal_lease(None);
+                }
+            }
+            Action::Pause(id) => self.process_mut(*id).paused = true,
+            Action::Resume(id) => self.process_mut(*id).paused = false,
+            Action::Elapse(time) => self.elapse(*time),
+            Action::Outside(outside) => self.outside(outside, &moment),
+        }
+        self.excuses
+            .nodes
+            .retain(|name| self.cluster.node(name).is_some_and(|node| invariants::mislabelled(&self.cloud, node)));
+        invariants::state(self)
+    }
+
+    fn pass(&mut self, id: u8, name: &str, fault: Option<WriteFault>, moment: &Moment) -> Result<(), String> {
+        let leads = self.cluster.lease.holder == Some(id);
+        let Self { cluster, cloud, rules, processes, .. } = self;
+        let Some(process) = processes.iter_mut().find(|process| process.id == id) else { return Ok(()) };
+        let Some(term) = &mut process.term else { return Ok(()) };
+        let passed = term.pass(name, &process.cache, cluster, cloud, rules, moment, fault);
+        if passed.died {
+            self.end(id);
+        }
+        if let Some(record) = &passed.record {
+            self.struck.extend(record.struck.iter().map(|owed| owed.machine.clone()));
+        }
+        invariants::passed(self, id, leads, name, &passed)
+    }
+
+    fn answer(&mut self, id: u8, question: &Question) {
+        let Self { cloud, processes, cluster, .. } = self;
+        if let Some(term) =
+            processes.iter_mut().find(|process| process.id == id).and_then(|process| process.term.as_mut())
+        {
+            term.answer(question, cloud);
+            term.wake_all(cluster.allocations().keys().cloned().collect::<Vec<_>>());
+        }
+    }
+
+    fn step(&mut self, id: u8, flight: u8, fault: Option<CallFault>, moment: &Moment) -> Result<(), String> {
+        if fault == Some(CallFault::CrashBefore) {
+            self.end(id);
+            return Ok(());
+        }
+        let rules = self.rules;
+        let Some(term) = self.term_mut(id) else { return Ok(()) };
+        let Some(under_way) = term.flights.get(&flight) else { return Ok(()) };
+        let call = under_way.errand.next();
+        let send_before = under_way.errand.send_before();
+        if call.is_change()
+            && let Err(why) = term.may_send(&rules, moment.instant, send_before)
+        {
+            self.answered(id, flight, Answer::Closed(why), moment.instant, moment);
+            return Ok(());
+        }
+        let no = |call: &Call, kind| match call {
+            Call::ReadNode(_) | Call::PatchLabels { .. } | Call::ListPods(_) | Call::Evict(_) => {
+                Answer::Refused("the API server says no".to_owned())
+            }
+            Call::Inspect(_) | Call::Find(_) | Call::Send(_) => {
+                Answer::Failed(ip_address_controller::cloud::CloudError::new(kind, "call", "it says no"))
+            }
+        };
+        match fault {
+            Some(CallFault::Fails) => {
+                let answer = no(&call, ip_address_controller::cloud::ErrorKind::Unavailable);
+                self.answered(id, flight, answer, moment.instant, moment);
+                return Ok(());
+            }
+            Some(CallFault::Denied) => {
+                let answer = no(&call, ip_address_controller::cloud::ErrorKind::Denied);
+                self.answered(id, flight, answer, moment.instant, moment);
+                return Ok(());
+            }
+            Some(CallFault::Lost) => {
+                self.answered(id, flight, Answer::Silence, moment.instant, moment);
+                return Ok(());
+            }
+            Some(CallFault::Unanswered | CallFault::CrashAfter) | None => {}
+            Some(CallFault::CrashBefore) => return Ok(()),
+        }
+        if let Some(answer) = call.read(&self.cloud, &self.cluster) {
+            let answer = if fault == Some(CallFault::Unanswered) { Answer::Silence } else { answer };
+            if fault == Some(CallFault::CrashAfter) {
+                self.end(id);
+            } else {
+                self.answered(id, flight, answer, moment.instant, moment);
+            }
+            return Ok(());
+        }
+        if let Call::Send(order) = &call {
+            return self.send(id, flight, order.clone(), fault, moment);
+        }
+        invariants::changes(self, id, &call)?;
+        let written = call.write(&mut self.cluster, moment.now);
+        match fault {
+            Some(CallFault::CrashAfter) => self.end(id),
+            Some(CallFault::Unanswered) => self.answered(id, flight, Answer::Silence, moment.instant, moment),
+            _ => {
+                if let Some(answer) = written {
+                    self.answered(id, flight, answer, moment.instant, moment);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        id: u8,
+        flight: u8,
+        order: super::cloud::Order,
+        fault: Option<CallFault>,
+        moment: &Moment,
+    ) -> Result<(), String> {
+        let settle = self.cloud.kind().settle_time();
+        let Some(under_way) = self.process(id).term.as_ref().and_then(|term| term.flights.get(&flight)) else {
+            return Ok(());
+        };
+        let Some(intent) = under_way.errand.intent_behind() else { return Ok(()) };
+        let meta = Meta {
+            sender: Sender { process: id, effect: u64::from(flight) },
+            operation: intent.operation,
+            address: under_way.errand.address(),
+            latest: intent.send_before + settle,
+        };
+        invariants::sends(self, id, &under_way.allocation, &order, &meta)?;
+        self.sent += 1;
+        let request = self.cloud.send(order, meta);
+        if let Some(under_way) = self.term_mut(id).and_then(|term| term.flights.get_mut(&flight)) {
+            under_way.sent = Some((request, moment.instant));
+        }
+        match fault {
+            Some(CallFault::Unanswered) => {
+                self.land(request, false, moment)?;
+                if let Some(under_way) = self.term_mut(id).and_then(|term| term.flights.get_mut(&flight)) {
+                    under_way.sent = None;
+                }
+                self.answered(id, flight, Answer::Silence, moment.instant, moment);
+            }
+            Some(CallFault::CrashAfter) => {
+                self.end(id);
+                self.land(request, false, moment)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A request takes effect; who waits for it hears of it, if the answer is not lost.
+    fn land(&mut self, request: RequestId, heard: bool, moment: &Moment) -> Result<(), String> {
+        let landed = self.cloud.land(request);
+        self.landed += u64::from(landed.removed.is_some() || landed.put.is_some());
+        let Landed { request: told, result, .. } = &landed;
+        let sender = told.meta.sender;
+        let answer = match result {
+            Ok(mark) => Answer::Done(mark.clone()),
+            Err(error) => Answer::Failed(error.clone()),
+        };
+        invariants::landed(self, &landed)?;
+        if !heard {
+            return Ok(());
+        }
+        let effect = u8::try_from(sender.effect).unwrap_or_default();
+        let process = self.process_mut(sender.process);
+        if process.paused {
+            return Ok(());
+        }
+        let waits = process.term.as_mut().and_then(|term| term.flights.get_mut(&effect));
+        if let Some(flight) = waits
+            && let Some((waited, began)) = flight.sent
+            && waited == request
+        {
+            flight.sent = None;
+            self.answered(sender.process, effect, answer, began, moment);
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, id: u8, flight: u8, answer: Answer, began: Instant, moment: &Moment) {
+        let Some(process) = self.processes.iter_mut().find(|process| process.id == id) else { return };
+        let Process { term: Some(term), recent, .. } = process else { return };
+        let Some(under_way) = term.flights.get_mut(&flight) else { return };
+        let ended = under_way.errand.answered(Reply { answer, began, now: moment.instant }, recent);
+        let written = under_way.errand.take_written();
+        if let Some(node) = written {
+            term.wrote(node);
+        }
+        if let Some(ended) = ended {
+            term.landed(flight, ended, moment);
+        }
+    }
+
+    fn take_over(&mut self, id: u8, moment: &Moment) {
+        self.cluster.steal_lease(Some(id));
+        self.renewed = self.instant;
+        let proof = self.instant + LEASE - SKEW;
+        let Self { cluster, rules, processes, .. } = self;
+        if let Some(process) = processes.iter_mut().find(|process| process.id == id) {
+            if process.cache.nodes.is_empty() {
+                process.cache = cluster.snapshot();
+            }
+            process.term = Some(match rules.take_over {
+                true => Term::begin(cluster, proof, moment),
+                false => Term::from_cache(&process.cache, proof, moment),
+            });
+        }
+    }
+
+    /// What a process knew dies with its term; what it has sent does not.
+    fn end(&mut self, id: u8) {
+        let process = self.process_mut(id);
+        process.term = None;
+        process.recent = Recent::default();
+    }
+
+    /// Time passes. Who leads renews; pods that terminate end.
+    fn elapse(&mut self, time: Duration) {
+        let before = self.instant;
+        self.instant += time;
+        self.now += SignedDuration::try_from(time).unwrap_or_default();
+        let now = self.instant;
+        let holder = self.cluster.lease.holder;
+        let mut renewed = false;
+        for process in self.processes.iter_mut().filter(|process| !process.paused) {
+            if let Some(term) = &mut process.term
+                && holder == Some(process.id)
+                && term.proof > before
+            {
+                term.proof = now + LEASE - SKEW;
+                renewed = true;
+            }
+        }
+        if renewed {
+            self.renewed = now;
+        }
+        let over: Vec<String> = self
+            .cluster
+            .pods()
+            .values()
+            .flatten()
+            .filter(|pod| pod.terminating_until.is_some_and(|until| until <= self.now) && !pod.hold)
+            .map(|pod| pod.uid.clone())
+            .collect();
+        for uid in over {
+            self.cluster.end_pod(&uid);
+        }
+        self.cloud.expire(now);
+        let Self { cluster, processes, now: wall, instant, .. } = self;
+        let moment = Moment { now: *wall, instant: *instant, chance: Uuid::nil() };
+        for process in processes.iter_mut().filter(|process| !process.paused) {
+            if let Some(term) = &mut process.term {
+                term.prune(&process.cache, cluster, &moment);
+                term.wake_all(process.cache.allocations.keys().cloned());
+            }
+        }
+    }
+
+    fn outside(&mut self, outside: &Outside, moment: &Moment) {
+        let now = moment.now;
+        match outside {
+            Outside::Cordon(node) => {
+                let _ = self.cluster.cordon(node, true);
+            }
+            Outside::Uncordon(node) => {
+                let _ = self.cluster.cordon(node, false);
+            }
+            Outside::Taint(node, key) => {
+                let _ = self.cluster.taint(node, key, "NoSchedule");
+            }
+            Outside::Untaint(node, key) => {
+                let _ = self.cluster.untaint(node, key);
+            }
+            Outside::Deselect(node) => {
+                let _ = self.cluster.label(node, POOL, None);
+            }
+            Outside::Select(node) => {
+                let _ = self.cluster.label(node, POOL, Some("sip"));
+            }
+            Outside::NotReady(node) => {
+                let _ = self.cluster.set_ready(node, false, now);
+            }
+            Outside::Ready(node) => {
+                let _ = self.cluster.set_ready(node, true, now);
+            }
+            Outside::DeleteNode(node) => self.cluster.delete_node(node),
+            Outside::Rejoin(node) => self.join(node),
+            Outside::Unlabel(node) => {
+                for key in [api::READY_LABEL, api::ALLOCATION_LABEL, api::ADDRESS_LABEL] {
+                    let _ = self.cluster.label(node, key, None);
+                }
+            }
+            Outside::StopMachine(node) => self.at_machine(node, Cloud::stop),
+            Outside::StartMachine(node) => self.at_machine(node, Cloud::start),
+            Outside::VanishMachine(node) => self.at_machine(node, Cloud::vanish),
+            Outside::ReplaceMachine(node) => {
+                self.replace(node);
+                self.cluster.delete_node(node);
+                self.join(node);
+            }
+            Outside::ReplaceUnderNode(node) => self.replace(node),
+            Outside::Delete(name) => {
+                let _ = self.cluster.delete(name, now);
+            }
+            Outside::Remove(name, ip) => {
+                let text = ip.to_string();
+                let _ = self.cluster.edit(name, |spec| spec.reserved_ips.retain(|other| *other != text));
+            }
+            Outside::Add(name, ip) => {
+                self.cloud.reserve(*ip);
+                let text = ip.to_string();
+                let _ = self.cluster.edit(name, |spec| {
+                    spec.reserved_ips.retain(|other| *other != text);
+                    spec.reserved_ips.push(text);
+                });
+            }
+            Outside::Mode(name, mode) => {
+                let _ = self.cluster.edit(name, |spec| spec.mode = *mode);
+            }
+            Outside::Retain(name) => {
+                let _ = self.cluster.edit(name, |spec| spec.deletion_policy = api::DeletionPolicy::Retain);
+            }
+            Outside::RemoveStatus(name) => {
+                self.excuses.edited = true;
+                let _ = self.cluster.remove_status(name);
+            }
+            Outside::Move(name, ip) => {
+                let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&ip.to_string()));
+            }
+            Outside::StartPod(node, name) => {
+                let _ = self.cluster.start_pod(node, pod(name));
+            }
+            Outside::EndPod(uid) => self.cluster.end_pod(uid),
+            Outside::Hold(uid, hold) => {
+                let _ = self.cluster.hold(uid, *hold);
+            }
+            Outside::OutsiderDetaches(ip) => {
+                self.excuse(*ip);
+                self.cloud.outsider_detaches(*ip);
+            }
+            Outside::OutsiderAttaches(ip, node) => {
+                self.excuse(*ip);
+                if let Some(place) = self.names.get(node).cloned() {
+                    if let Some(super::cloud::Slot::Reserved(there)) =
+                        self.cloud.machine(&place).map(|machine| machine.slot)
+                    {
+                        self.excuse(there);
+                    }
+                    self.cloud.outsider_attaches(*ip, &place);
+                }
+            }
+        }
+    }
+
+    /// The truth of this address changes behind the operator's back.
+    fn excuse(&mut self, ip: IpAddr) {
+        self.excuses.addresses.insert(ip);
+        let text = ip.to_string();
+        let named = |node: &SlimNode| node.label(api::ADDRESS_LABEL) == Some(text.as_str());
+        let on = self.cloud.on(ip);
+        for (name, node) in self.cluster.nodes() {
+            if named(node) || (on.is_some() && node.place() == on) {
+                self.excuses.nodes.insert(name.clone());
+            }
+        }
+        // What is written by an effect under way now may be wrong when it lands.
+        let labelling = self.processes.iter().flat_map(|process| &process.term).flat_map(|term| term.flights.values());
+        for flight in labelling.filter(|flight| flight.errand.address() == Some(ip)) {
+            if let Call::PatchLabels { node, .. } | Call::ReadNode(node) = flight.errand.next() {
+                self.excuses.nodes.insert(node);
+            }
+        }
+    }
+
+    fn at_machine(&mut self, node: &str, act: impl Fn(&mut Cloud, &ProviderId)) {
+        let Some(place) = self.names.get(node).cloned() else { return };
+        if let Some(super::cloud::Slot::Reserved(ip)) = self.cloud.machine(&place).map(|machine| machine.slot) {
+            self.excuse(ip);
+        }
+        self.excuses.nodes.insert(node.to_owned());
+        act(&mut self.cloud, &place);
+    }
+
+    fn replace(&mut self, node: &str) {
+        let mut next = None;
+        let place = self.names.get(node).cloned();
+        self.at_machine(node, |_, _| {});
+        if let Some(place) = place {
+            next = Some(self.cloud.replace(&place).place);
+        }
+        if let Some(next) = next {
+            self.names.insert(node.to_owned(), next);
+        }
+    }
+}
+
+/// A pod that asks for a node with an address.
+pub fn pod(name: &str) -> Pod {
+    Pod {
+        namespace: "voip".to_owned(),
+        name: name.to_owned(),
+        uid: String::new(),
+        finished: false,
+        ready: true,
+        terminating_until: None,
+        hold: false,
+        returns: false,
+        owner: Some(ip_address_controller::allocation::decide::users::Owner {
+            kind: "Deployment".to_owned(),
+            name: "kamailio".to_owned(),
+        }),
+        gated: true,
+        mirror: false,
+    }
+}

@@ -1,0 +1,10 @@
+//! The world around the operator as plain data: a cloud, an API server, and the operator's deeds step by step.
+//!
+//! All of it is `Clone` and cheap to clone, knows no clock and no chance, and is the same whenever it is told the same.
+
+pub mod cloud;
+pub mod cluster;
+pub mod course;
+pub mod errand;
+pub mod play;
+pub mod process;

@@ -1,0 +1,745 @@
+//! One process of the operator: the pure middle of its passes is the code that ships
+//! (`allocation::round`, `tables`, `ledger::versions`, `observe`), the shell around it is mirrored here call by call from
+//! `src/allocation/pass.rs`, `pass/deeds.rs` and `stray.rs`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ip_address_controller::{
+    allocation::{
+        act::{Deed, Done},
+        claims::Claims,
+        decide::{Effect, users::Workload},
+        ledger::{Versions, number},
+        memory::{self, Owed, Stored},
+        moment::Moment,
+        observe::{
+            Subject, Surroundings,
+            answers::{Answers, Question, Questions, Reply},
+            nodes::SlimNode,
+        },
+        round::{self, DebtState, Entries, PodsByNode, Record, Scene, Turn},
+        tables::{Key, Tables},
+    },
+    api::{self, NetIPAllocation},
+    cloud::{CloudError, ErrorKind, Scope},
+    lifecycle::{fencing, finalizer, flight::Ticket},
+};
+use kube::ResourceExt;
+
+use super::{
+    cloud::{Cloud, RequestId},
+    cluster::{Cache, Cluster, Refused},
+    errand::{Ended, Errand, Intent, Recent, Rules as Calls, Terms},
+};
+
+/// Rules of the core that a mutant leaves out; all true in the code that ships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// F1: a change is sent only while the proof of leadership outlasts it.
+    pub proof: bool,
+    /// F3: a pass acts on what this process has written or read live, not on what its watch shows.
+    pub own_versions: bool,
+    /// F4: a status is written over the version that was decided on, and no other.
+    pub compare_and_swap: bool,
+    /// F5: an intent whose requests may still take effect is not given up.
+    pub dead_intents: bool,
+    /// F6: a new leader reads everything anew.
+    pub take_over: bool,
+    /// R1: a read counts only if it began after the last change.
+    pub fresh_reads: bool,
+    /// S1: a machine or address that another entry sits on is taken.
+    pub seats: bool,
+    /// S2: of two that name one address, one acts.
+    pub claims: bool,
+    /// L4: what a machine had before is written down when the address leaves it.
+    pub debts: bool,
+    /// The two phases of Draining: what is being cut is not kept after all.
+    pub point_of_no_return: bool,
+    /// P2: the intent is written before anything is sent.
+    pub intent_first: bool,
+    /// The rules between two calls of one effect.
+    pub calls: Calls,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            proof: true,
+            own_versions: true,
+            compare_and_swap: true,
+            dead_intents: true,
+            take_over: true,
+            fresh_reads: true,
+            seats: true,
+            claims: true,
+            debts: true,
+            point_of_no_return: true,
+            intent_first: true,
+            calls: Calls::default(),
+        }
+    }
+}
+
+/// Time-out of one change; at most a third of the Lease's duration (F1).
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a Lease that is not renewed counts.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How much longer a standby waits, and how much earlier a holder steps down.
+pub const SKEW: Duration = Duration::from_secs(2);
+
+/// A question under way.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    pub scope: Scope,
+    pub began: Instant,
+    /// As the cloud showed it when the question reached it; of a survey, the first half.
+    pub seen: Reply,
+}
+
+/// What an effect is of.
+#[derive(Clone, Debug)]
+pub enum Matter {
+    Deed(Box<Deed>),
+    Debt(Owed),
+}
+
+/// An effect under way.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    pub allocation: String,
+    pub matter: Matter,
+    ticket: Ticket<Key>,
+    pub errand: Errand,
+    /// A request of it is under way; its answer is waited for.
+    pub sent: Option<(RequestId, Instant)>,
+}
+
+/// What a process knows while it leads. It dies with the term.
+#[derive(Clone, Debug)]
+pub struct Term {
+    pub began: Instant,
+    /// Leadership is proven until then (F1).
+    pub proof: Instant,
+    pub versions: Versions,
+    pub tables: Tables,
+    pub answers: Answers,
+    pub asking: BTreeMap<Question, Asking>,
+    /// By the smallest number that is free.
+    pub flights: BTreeMap<u8, Flight>,
+    /// Nodes as its own writes returned them: they count at once.
+    written: BTreeMap<String, Arc<SlimNode>>,
+    /// Uids of Nodes that the API server did not find.
+    gone: BTreeSet<String>,
+    /// Allocations that are to be looked at.
+    pub woken: BTreeSet<String>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub id: u8,
+    pub paused: bool,
+    pub cache: Cache,
+    pub term: Option<Term>,
+    pub recent: Recent,
+}
+
+/// What goes wrong with the one write of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WriteFault {
+    /// Refused for sure.
+    Refused,
+    /// No answer, and it did not happen.
+    Lost,
+    /// No answer, but it did happen.
+    Unanswered,
+    /// It happened, and the process dies before it hears of it.
+    Crash,
+}
+
+/// What a pass did to the outside, for those who judge.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Versions of the status before and after, if it was written.
+    pub status: Option<(Arc<NetIPAllocation>, Arc<NetIPAllocation>)>,
+    pub record: Option<Told>,
+    /// The finalizer went.
+    pub released: Option<Arc<NetIPAllocation>>,
+    /// Calls to the API server that changed something or tried to.
+    pub writes: usize,
+    /// The process died on the way.
+    pub died: bool,
+    /// Nothing came of it: no write, no effect, no question.
+    pub idle: bool,
+}
+
+/// Of a record, what is durable.
+#[derive(Debug)]
+pub struct Told {
+    pub turns: Vec<(memory_entry::Entry, memory_entry::Entry, Option<String>)>,
+    pub struck: Vec<Owed>,
+}
+
+/// The entry's type, named once.
+pub mod memory_entry {
+    pub use ip_address_controller::allocation::decide::facts::Entry;
+}
+
+impl Term {
+    /// Take-over (F6): everything read live. Mirrors `Controller::take_over`.
+    pub fn begin(cluster: &Cluster, proof: Instant, moment: &Moment) -> Self {
+        let mut term = Self::blank(Versions::of(cluster.allocations().values().cloned()), proof, moment);
+        for object in cluster.allocations().values() {
+            term.seat(object, moment);
+        }
+        term.woken = cluster.allocations().keys().cloned().collect();
+        term
+    }
+
+    /// The mutant without F6: whatever the watch shows.
+    pub fn from_cache(cache: &Cache, proof: Instant, moment: &Moment) -> Self {
+        let mut term = Self::blank(Versions::of(cache.allocations.values().cloned()), proof, moment);
+        term.woken = cache.allocations.keys().cloned().collect();
+        term
+    }
+
+    fn blank(versions: Versions, proof: Instant, moment: &Moment) -> Self {
+        Self {
+            began: moment.instant,
+            proof,
+            versions,
+            tables: Tables::new(moment.instant),
+            answers: Answers::default(),
+            asking: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            written: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            woken: BTreeSet::new(),
+        }
+    }
+
+    fn seat(&mut self, object: &NetIPAllocation, moment: &Moment) {
+        round::seat(&mut self.tables, object);
+        for entry in object.status.iter().flat_map(|status| &status.addresses) {
+            if let Stored::Known(entry) = memory::read(entry) {
+                self.tables.inherited(&entry, moment);
+            }
+        }
+    }
+
+    pub fn wake_all(&mut self, cluster_names: impl IntoIterator<Item = String>) {
+        let known: Vec<String> = self.versions.all().map(|object| object.name_any()).collect();
+        self.woken.extend(known);
+        self.woken.extend(cluster_names);
+    }
+
+    /// Mirrors `LeaderGate::open_for`: the real send check.
+    pub fn may_send(&self, rules: &Rules, now: Instant, send_before: Option<Instant>) -> Result<(), &'static str> {
+        let proof = if rules.proof { self.proof } else { now + LEASE * 100 };
+        fencing::may_send(now, TIMEOUT, proof, send_before).map_err(fencing::Refusal::as_str)
+    }
+
+    /// The watch cache, with this process's own writes on top. Mirrors `observe::nodes::Nodes`.
+    fn nodes(&self, cache: &Cache) -> Vec<Arc<SlimNode>> {
+        let gone = |node: &SlimNode| node.metadata.uid.as_ref().is_some_and(|uid| self.gone.contains(uid));
+        let newer = |cached: &Arc<SlimNode>| match self.written.get(&cached.name_any()) {
+            Some(own) if own.uid() == cached.uid() && number(&**own) > number(&**cached) => own.clone(),
+            _ => cached.clone(),
+        };
+        cache.nodes.values().filter(|node| !gone(node)).map(newer).collect()
+    }
+
+    /// What is over is forgotten. Mirrors `Controller::forget_the_gone`.
+    pub fn prune(&mut self, cache: &Cache, cluster: &Cluster, moment: &Moment) {
+        let known: Vec<Arc<NetIPAllocation>> = self.versions.all().cloned().collect();
+        for object in known {
+            let name = object.name_any();
+            if cache.allocations.get(&name).is_some_and(|cached| cached.uid() == object.uid()) {
+                continue;
+            }
+            match cluster.allocation(&name) {
+                None => self.forget(&name),
+                Some(live) if live.uid() == object.uid() => {}
+                Some(live) => {
+                    self.versions.read(live.clone());
+                    if let Some(uid) = object.uid() {
+                        self.forget_uid(&uid);
+                    }
+                }
+            }
+        }
+        let nodes: BTreeSet<String> = cache.nodes.keys().cloned().collect();
+        self.tables.prune(moment.now, &nodes);
+        self.answers.prune(moment);
+        let cached = |name: &str, own: &Arc<SlimNode>| {
+            cache.nodes.get(name).is_some_and(|node| node.uid() == own.uid() && number(&**own) > number(&**node))
+        };
+        self.written.retain(|name, own| cached(name, own));
+        let uids: BTreeSet<String> = cache.nodes.values().filter_map(|node| node.uid()).collect();
+        self.gone.retain(|uid| uids.contains(uid));
+    }
+
+    fn forget(&mut self, name: &str) {
+        for uid in self.versions.forget(name) {
+            self.forget_uid(&uid);
+        }
+        self.woken.remove(name);
+    }
+
+    fn forget_uid(&mut self, uid: &str) {
+        self.versions.forget_uid(uid);
+        self.tables.seats.drop_owner(&uid.to_owned());
+        self.tables.breakers.remove(uid);
+    }
+
+    /// One pass over one allocation. Mirrors `Controller::pass` and `finish`.
+    pub fn pass(
+        &mut self,
+        name: &str,
+        cache: &Cache,
+        cluster: &mut Cluster,
+        cloud: &Cloud,
+        rules: &Rules,
+        moment: &Moment,
+        fault: Option<WriteFault>,
+    ) -> Passed {
+        let mut passed = Passed::default();
+        self.woken.remove(name);
+        self.forget_rules(rules, moment);
+        let cached = cache.allocations.get(name);
+        let seen = cached.and_then(|object| Some((object.uid()?, number(&**object))));
+        let known = self.versions.newest(seen.as_ref().map(|(uid, version)| (uid.as_str(), *version)));
+        let object = match known {
+            _ if !rules.own_versions => cached.cloned(),
+            Some(known) => Some(known),
+            None => {
+                let live = cluster.allocation(name).cloned();
+                if let Some(live) = &live {
+                    self.versions.read(live.clone());
+                }
+                live
+            }
+        };
+        let Some(mut object) = object else {
+            self.forget(name);
+            passed.idle = true;
+            return passed;
+        };
+        let terminating = object.metadata.deletion_timestamp.is_some();
+        let observes = object.spec.mode == api::Mode::Observe;
+        let retain = terminating && (observes || object.spec.deletion_policy == api::DeletionPolicy::Retain);
+        if !terminating && !observes && !finalizer::is_set(&*object, api::FINALIZER) {
+            passed.writes += 1;
+            if self.may_send(rules, moment.instant, None).is_err() {
+                return passed;
+            }
+            let version = object.resource_version().unwrap_or_default();
+            match cluster.set_finalizer(name, &version, api::FINALIZER) {
+                Ok(stored) => {
+                    self.versions.wrote(stored.clone());
+                    object = stored;
+                }
+                Err(_) => {
+                    self.versions.forget(name);
+                    self.woken.insert(name.to_owned());
+                    return passed;
+                }
+            }
+        }
+        let nodes = self.nodes(cache);
+        let subject = Subject::of(object, retain, false, &nodes, &self.answers);
+        let entries = Entries::of(&subject, moment);
+        let claims = match rules.claims {
+            true => Claims::of(self.versions.all().map(AsRef::as_ref)),
+            false => Claims::default(),
+        };
+        let (survey, survey_error) = subject.scope.as_ref().map_or((None, None), |scope| self.answers.survey(scope));
+        let around = Surroundings {
+            nodes,
+            survey,
+            survey_error,
+            unreachable: BTreeMap::new(),
+            disruption_taints: vec![DISRUPTION.to_owned()],
+            moment: *moment,
+        };
+        let workload = workload(&subject, cluster);
+        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
+        let (leaving, mut questions) =
+            round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
+        scene.pods = leaving
+            .into_iter()
+            .map(|node| {
+                let pods = cache.pods.get(&node).into_iter().flatten().map(|pod| (**pod).clone()).collect();
+                (node, pods)
+            })
+            .collect();
+        // Slots and tokens are always to be had here (F2 has tests of its own).
+        let permits = entries
+            .known
+            .iter()
+            .map(|entry| entry.ip.to_string())
+            .chain(entries.owed.iter().map(|owed| owed.machine.place.to_string()))
+            .collect();
+        let round = round::decide(&subject, &scene, &entries, &self.answers, &permits, &mut self.tables);
+        questions.extend(round.questions.clone());
+        let asked = self.ask(questions, cloud, moment);
+        let mut record = round.record(&subject, &scene, &entries, &mut self.tables, self.began);
+        if !rules.debts {
+            record.status.owed.clear();
+        }
+        if !rules.point_of_no_return {
+            forget_the_phase(&mut record);
+        }
+        let before = subject.object.clone();
+        let stored = if before.status.as_ref() == Some(&record.status) {
+            before.clone()
+        } else {
+            passed.writes += 1;
+            match self.write(&before, &record, cluster, rules, moment, fault) {
+                Written::Stored(stored) => {
+                    passed.status = Some((before, stored.clone()));
+                    stored
+                }
+                Written::Unheard(stored) => {
+                    passed.died = fault == Some(WriteFault::Crash);
+                    if let Some(stored) = stored {
+                        passed.record = Some(told(&record));
+                        passed.status = Some((before, stored));
+                    }
+                    record.abandon(&mut self.tables);
+                    self.woken.insert(name.to_owned());
+                    return passed;
+                }
+            }
+        };
+        passed.record = Some(told(&record));
+        record.written(&mut self.tables);
+        let may_go = record.may_go;
+        let acts = record.turns.iter().any(|turn| turn.deed.is_some());
+        let Record { turns, debts, kept, .. } = record;
+        for turn in turns {
+            self.take_off(&subject, turn, cloud, rules, moment);
+        }
+        for debt in debts {
+            if let DebtState::Paying(ticket) = debt.state
+                && let Some((operation, send_before)) = debt.owed.attempt
+            {
+                let intent = Intent {
+                    kind: cloud.kind(),
+                    machine: debt.owed.machine.clone(),
+                    operation,
+                    send_before: instant(send_before, moment),
+                };
+                let errand = Errand::restore(rules.calls, intent);
+                self.fly(name, Matter::Debt(debt.owed), ticket, errand);
+            }
+        }
+        self.answer_move(&stored, &kept, cluster, &mut passed);
+        if subject.terminating && may_go {
+            passed.writes += 1;
+            if self.may_send(rules, moment.instant, None).is_ok() {
+                let version = stored.resource_version().unwrap_or_default();
+                match cluster.clear_finalizer(name, &version, api::FINALIZER) {
+                    Ok(_) | Err(Refused::NotFound) => {
+                        passed.released = Some(stored);
+                        self.forget(name);
+                        return passed;
+                    }
+                    Err(_) => {
+                        self.versions.forget(name);
+                        self.woken.insert(name.to_owned());
+                    }
+                }
+            }
+        }
+        passed.idle = passed.writes == 0 && !acts && !asked;
+        passed
+    }
+
+    /// What a mutant does not remember.
+    fn forget_rules(&mut self, rules: &Rules, moment: &Moment) {
+        if !rules.dead_intents {
+            self.tables.intents = ip_address_controller::lifecycle::flight::Intents::new();
+        }
+        if !rules.fresh_reads {
+            self.tables.reads = ip_address_controller::lifecycle::reads::ReadFilter::new(
+                moment.instant.checked_sub(Duration::from_secs(86_400)).unwrap_or(moment.instant),
+            );
+        }
+        if !rules.seats {
+            self.tables.seats = ip_address_controller::lifecycle::seats::Seats::new();
+        }
+    }
+
+    fn write(
+        &mut self,
+        before: &Arc<NetIPAllocation>,
+        record: &Record,
+        cluster: &mut Cluster,
+        rules: &Rules,
+        moment: &Moment,
+        fault: Option<WriteFault>,
+    ) -> Written {
+        let name = before.name_any();
+        if self.may_send(rules, moment.instant, None).is_err() {
+            return Written::Unheard(None);
+        }
+        let version = match rules.compare_and_swap {
+            true => before.resource_version(),
+            false => cluster.allocation(&name).and_then(|object| object.resource_version()),
+        };
+        let version = version.unwrap_or_default();
+        let done = match fault {
+            Some(WriteFault::Refused | WriteFault::Lost) => None,
+            Some(WriteFault::Unanswered | WriteFault::Crash) | None => {
+                cluster.replace_status(&name, &version, record.status.clone()).ok()
+            }
+        };
+        match (done, fault) {
+            (Some(stored), None) => {
+                self.versions.wrote(stored.clone());
+                Written::Stored(stored)
+            }
+            (done, _) => {
+                // 409, 422 or no answer: read live, and decide anew (F4).
+                match cluster.allocation(&name) {
+                    Some(live) => self.versions.read(live.clone()),
+                    None => {
+                        self.versions.forget(&name);
+                    }
+                }
+                Written::Unheard(done)
+            }
+        }
+    }
+
+    fn ask(&mut self, questions: Questions, cloud: &Cloud, moment: &Moment) -> bool {
+        let mut any = false;
+        for (question, scope) in questions {
+            self.asking.entry(question.clone()).or_insert_with(|| {
+                any = true;
+                Asking { scope, began: moment.instant, seen: seen(&question, cloud, moment.instant) }
+            });
+        }
+        any
+    }
+
+    /// An answer arrives.
+    pub fn answer(&mut self, question: &Question, cloud: &Cloud) {
+        let Some(Asking { began, mut seen, .. }) = self.asking.remove(question) else { return };
+        // A survey is many pages: what is on the last one was read last.
+        if let (Question::Survey(scope), Reply::Survey(Ok(first))) = (question, &mut seen) {
+            let last = cloud.survey(scope, began);
+            let half = first.addresses.len().div_ceil(2);
+            let mut whole = (**first).clone();
+            for (ip, reservation) in last.addresses.into_iter().skip(half) {
+                whole.addresses.insert(ip, reservation);
+            }
+            *first = Arc::new(whole);
+        }
+        self.answers.arrived(question, began, seen);
+    }
+
+    /// The question has no good answer.
+    pub fn unanswered(&mut self, question: &Question) {
+        let Some(Asking { began, .. }) = self.asking.remove(question) else { return };
+        let error = || CloudError::new(ErrorKind::Unavailable, "read", "no answer now");
+        let reply = match question {
+            Question::Survey(_) => Reply::Survey(Err(error())),
+            Question::Find(..) => Reply::Find(Err(error())),
+            Question::Inspect(_) => Reply::Inspect(Err(error())),
+        };
+        self.answers.arrived(question, began, reply);
+        let all: Vec<String> = self.versions.all().map(|object| object.name_any()).collect();
+        self.woken.extend(all);
+    }
+
+    fn take_off(&mut self, subject: &Subject, turn: Turn, cloud: &Cloud, rules: &Rules, moment: &Moment) {
+        round::begun(&turn, &mut self.tables, moment);
+        let Some((deed, ticket)) = turn.deed else { return };
+        let terms = |node: &str| Terms {
+            ip: deed.ip,
+            allocation: deed.allocation.clone(),
+            node: node.to_owned(),
+            node_uid: deed.node_uid.clone(),
+            left_by: deed.left_by.clone(),
+            workload: deed.workload.clone(),
+            cause: deed.cause,
+            evict: deed.evict,
+        };
+        let intent = |machine: &ip_address_controller::cloud::MachineId, operation, send_before| Intent {
+            kind: cloud.kind(),
+            machine: machine.clone(),
+            operation,
+            send_before: instant(send_before, moment),
+        };
+        let errand = match &deed.effect {
+            Effect::Label { node } => Some(Errand::label(rules.calls, terms(node))),
+            Effect::Unlabel { node } => Some(Errand::unlabel(rules.calls, terms(node))),
+            Effect::Evict { node, pods } => Errand::evict(rules.calls, terms(node), pods.clone()),
+            Effect::Attach { node, machine, operation, send_before, may_displace_own } => Some(Errand::attach(
+                rules.calls,
+                terms(node),
+                intent(machine, *operation, *send_before),
+                *may_displace_own,
+            )),
+            Effect::Detach { node, machine, operation, send_before, cut } => {
+                Some(Errand::detach(rules.calls, terms(node), intent(machine, *operation, *send_before), *cut))
+            }
+        };
+        match errand {
+            Some(errand) => self.fly(&subject.name, Matter::Deed(Box::new(deed)), ticket, errand),
+            None => self.tables.flights.end(ticket),
+        }
+    }
+
+    fn fly(&mut self, name: &str, matter: Matter, ticket: Ticket<Key>, errand: Errand) {
+        let free = (0..=u8::MAX).find(|id| !self.flights.contains_key(id)).unwrap_or_default();
+        let flight = Flight { allocation: name.to_owned(), matter, ticket, errand, sent: None };
+        self.flights.insert(free, flight);
+    }
+
+    /// An effect has ended. Mirrors `Controller::ended` and the end of `pay`.
+    pub fn landed(&mut self, id: u8, ended: Ended, moment: &Moment) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        self.tables.flights.end(flight.ticket);
+        match (&flight.matter, ended) {
+            (Matter::Deed(deed), ended) => {
+                let done = match ended {
+                    Ended::Node(node) => {
+                        match &node {
+                            Some(node) => {
+                                self.written.insert(node.name_any(), node.clone());
+                            }
+                            None => self.gone.extend(deed.node_uid.clone()),
+                        }
+                        Done::Node(node.map(|node| Box::new((*node).clone())))
+                    }
+                    Ended::Asked(asked) => Done::Asked(asked),
+                    Ended::Verified(verified) => Done::Verified(verified),
+                    Ended::HeldBack(why) => Done::HeldBack(why),
+                    Ended::Failed(error) => Done::Failed(error),
+                    Ended::NodeFailed(why) => Done::NodeFailed(why),
+                    Ended::Restored(_) => return,
+                };
+                round::ended(deed, &done, &mut self.tables, &mut self.answers, moment);
+            }
+            (Matter::Debt(owed), Ended::Restored(restored)) => {
+                round::paid(owed, &Ok(restored), &mut self.tables, &mut self.answers, moment);
+            }
+            (Matter::Debt(owed), Ended::Failed(error)) => {
+                round::paid(owed, &Err(error), &mut self.tables, &mut self.answers, moment);
+            }
+            (Matter::Debt(_), _) => {}
+        }
+        self.woken.insert(flight.allocation);
+    }
+
+    /// A Node that an effect wrote on its way.
+    pub fn wrote(&mut self, node: Arc<SlimNode>) {
+        self.written.insert(node.name_any(), node);
+    }
+
+    /// Mirrors `Controller::answer_move` without its words.
+    fn answer_move(
+        &mut self,
+        stored: &Arc<NetIPAllocation>,
+        kept: &[memory_entry::Entry],
+        cluster: &mut Cluster,
+        passed: &mut Passed,
+    ) {
+        use ip_address_controller::allocation::decide::state::{Reason, State};
+        if !stored.annotations().contains_key(api::MOVE_ANNOTATION) {
+            return;
+        }
+        let asked = ip_address_controller::allocation::observe::requested_move(stored);
+        let entry = asked.and_then(|(ip, _)| kept.iter().find(|entry| entry.ip == ip));
+        let answered = match (asked, entry) {
+            (None, _) | (Some(_), None) => true,
+            (Some(_), Some(entry)) if entry.reason == Reason::MoveRequested && entry.state != State::Attached => true,
+            (Some((_, Some(node))), Some(entry)) if entry.node.as_deref() == Some(node) => true,
+            (Some((_, Some(_))), Some(entry)) => entry.state == State::Unassigned,
+            (Some(_), Some(_)) => false,
+        };
+        if answered {
+            passed.writes += 1;
+            let version = stored.resource_version().unwrap_or_default();
+            if let Ok(written) = cluster.clear_move(&stored.name_any(), &version) {
+                self.versions.wrote(written);
+            }
+        }
+    }
+}
+
+enum Written {
+    Stored(Arc<NetIPAllocation>),
+    /// Not known to have been written; with what stands now if it was.
+    Unheard(Option<Arc<NetIPAllocation>>),
+}
+
+/// The taint that says that a node is about to go.
+pub const DISRUPTION: &str = "ToBeDeletedByClusterAutoscaler";
+
+fn told(record: &Record) -> Told {
+    Told {
+        turns: record
+            .turns
+            .iter()
+            .map(|turn| (turn.before.clone(), turn.after.clone(), turn.refused.clone()))
+            .collect(),
+        struck: record
+            .debts
+            .iter()
+            .filter(|debt| matches!(debt.state, DebtState::Struck(_)))
+            .map(|debt| debt.owed.clone())
+            .collect(),
+    }
+}
+
+/// The mutant that knows no point of no return: what is being cut is kept after all once the cause to leave is gone.
+fn forget_the_phase(record: &mut Record) {
+    use ip_address_controller::allocation::decide::{leaving, state::State};
+    let turns = record.turns.iter().filter(|turn| turn.before.state == State::Releasing);
+    let kept: Vec<String> = turns
+        .filter(|turn| {
+            let facts = record.kept.iter().zip(&record.facts).find(|(entry, _)| entry.ip == turn.before.ip);
+            let holding = memory_entry::Entry { state: State::Draining, ..turn.before.clone() };
+            turn.after.state == State::Releasing
+                && facts.is_some_and(|(_, facts)| leaving::cause(&holding, facts).is_none())
+        })
+        .map(|turn| turn.before.ip.to_string())
+        .collect();
+    for entry in record.status.addresses.iter_mut().filter(|entry| kept.contains(&entry.ip)) {
+        entry.state = "Attached".to_owned();
+        entry.operation = None;
+    }
+}
+
+fn workload(subject: &Subject, cluster: &Cluster) -> Workload {
+    match subject.object.spec.workload() {
+        None => Workload::Unnamed,
+        Some(reference) if cluster.workloads.contains(&reference.to_string()) => Workload::Named {
+            kind: format!("{:?}", reference.kind),
+            namespace: reference.namespace.clone(),
+            name: reference.name.clone(),
+        },
+        Some(_) => Workload::Missing,
+    }
+}
+
+fn seen(question: &Question, cloud: &Cloud, began: Instant) -> Reply {
+    match question {
+        Question::Survey(scope) => Reply::Survey(Ok(Arc::new(cloud.survey(scope, began)))),
+        Question::Find(_, ip) => Reply::Find(Ok(cloud.find(*ip))),
+        Question::Inspect(machine) => Reply::Inspect(cloud.inspect(machine)),
+    }
+}
+
+/// The instant of a time that status names, on this process's monotonic clock. Mirrors `Actor::gate_until`.
+pub fn instant(then: jiff::Timestamp, moment: &Moment) -> Instant {
+    moment.instant + Duration::try_from(then.duration_since(moment.now)).unwrap_or_default()
+}

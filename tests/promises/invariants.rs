@@ -1,0 +1,381 @@
+//! What must never be otherwise (design §2), in one list: judged after every step of every life, whoever drives it.
+//!
+//! Each sentence begins with the promise that is broken. They judge the truth (what the cloud and the API server hold), not
+//! what the operator believes. What outsiders and failing machines change behind its back is excused until it could know
+//! ([`super::cosmos::course::Excuses`]).
+
+use std::net::IpAddr;
+
+use ip_address_controller::{
+    allocation::{
+        decide::{
+            facts::Entry,
+            leaving::{self, Cause},
+            state::{Reason, State},
+            users::{self, Workload},
+        },
+        memory::{self, Stored},
+        observe::nodes::SlimNode,
+    },
+    api::{ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, DrainPolicy, NetIPAllocation, READY_LABEL, READY_VALUE},
+    cloud::ProviderId,
+    lifecycle::State as _,
+};
+use kube::ResourceExt;
+
+use super::cosmos::{
+    cloud::{Cloud, Landed, Meta, Order, Slot},
+    course::Cosmos,
+    errand::Call,
+    process::Passed,
+};
+
+type Judged = Result<(), String>;
+
+fn broken<T>(sentence: impl Into<String>) -> Result<T, String> {
+    Err(sentence.into())
+}
+
+/// Every entry that is stored, with the allocation's name.
+fn entries(cosmos: &Cosmos) -> Vec<(String, Entry)> {
+    cosmos
+        .cluster
+        .allocations()
+        .iter()
+        .flat_map(|(name, object)| of(object).map(|entry| (name.clone(), entry)))
+        .collect()
+}
+
+fn of(object: &NetIPAllocation) -> impl Iterator<Item = Entry> + '_ {
+    object.status.iter().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
+        Stored::Known(entry) => Some(*entry),
+        Stored::Foreign(_) => None,
+    })
+}
+
+fn at(entry: &Entry, place: &ProviderId) -> bool {
+    entry.machine.as_ref().is_some_and(|machine| machine.place == *place)
+}
+
+/// `ip.ready=true` on a node whose machine has not the address that the labels name.
+pub fn mislabelled(cloud: &Cloud, node: &SlimNode) -> bool {
+    if node.label(READY_LABEL) != Some(READY_VALUE) {
+        return false;
+    }
+    let named: Option<IpAddr> = node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok());
+    named.is_none_or(|ip| {
+        let place = cloud.on(ip);
+        place.is_none()
+            || place != node.place()
+            || place.and_then(|place| cloud.machine(&place)).is_none_or(|machine| !machine.exists)
+    })
+}
+
+/// In every state.
+pub fn state(cosmos: &Cosmos) -> Judged {
+    for (name, node) in cosmos.cluster.nodes() {
+        if mislabelled(&cosmos.cloud, node) && !cosmos.excuses.nodes.contains(name) {
+            return broken(format!(
+                "P4: node {name} says that it has {:?}, and has not",
+                node.label(ADDRESS_LABEL).unwrap_or("no address")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Before a request to the cloud is sent.
+pub fn sends(cosmos: &Cosmos, process: u8, allocation: &str, order: &Order, meta: &Meta) -> Judged {
+    leads(cosmos, process, order.call())?;
+    let Some(object) = cosmos.cluster.allocation(allocation) else { return Ok(()) };
+    let status = object.status.clone().unwrap_or_default();
+    let intended = of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == meta.operation));
+    let owed = status.owed.iter().filter_map(memory::read_owed);
+    let owed = owed.filter_map(|owed| owed.attempt).any(|(id, _)| id == meta.operation);
+    if !intended && !owed && !cosmos.excuses.edited {
+        return broken(format!("P2: {} was sent for {:?} without an intent in status", order.call(), meta.address));
+    }
+    Ok(())
+}
+
+/// Before a Node or a pod is changed.
+pub fn changes(cosmos: &Cosmos, process: u8, call: &Call) -> Judged {
+    match call {
+        Call::PatchLabels { node, .. } => leads(cosmos, process, &format!("a patch of node {node}")),
+        Call::Evict(user) => {
+            leads(cosmos, process, "an eviction")?;
+            let pods = cosmos.cluster.pods().values().flatten();
+            match pods.into_iter().find(|pod| pod.uid == user.uid) {
+                Some(pod) if !pod.gated && pod.owner.as_ref().is_none_or(|owner| owner.name != "kamailio") => {
+                    broken(format!("P7: pod {} was asked to go, and uses no address", pod.name))
+                }
+                Some(pod) if pod.mirror => broken(format!("P7: pod {} is a mirror", pod.name)),
+                Some(_) | None => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn leads(cosmos: &Cosmos, process: u8, what: &str) -> Judged {
+    if cosmos.cluster.lease.holder == Some(process) {
+        return Ok(());
+    }
+    broken(format!("P8: process {process} sent {what} while {:?} held the Lease", cosmos.cluster.lease.holder))
+}
+
+/// After a request has landed.
+pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
+    let meta = &landed.request.meta;
+    let call = landed.request.order.call();
+    let entries = entries(cosmos);
+    match &landed.removed {
+        Some((place, Slot::Reserved(ip))) => {
+            if meta.address != Some(*ip) {
+                return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
+            }
+            let named = entries.iter().filter(|(_, entry)| entry.ip == *ip && at(entry, place));
+            let states: Vec<State> = named.clone().map(|(_, entry)| entry.state).collect();
+            if !states.contains(&State::Releasing) && !cosmos.excuses.edited {
+                return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
+            }
+            let theirs = named.clone().find(|(_, entry)| matches!(entry.state, State::Attached | State::Draining));
+            if let Some((name, _)) = theirs {
+                return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
+            }
+            for (_, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
+                another_life(cosmos, entry, place, call)?;
+                unused(cosmos, entry)?;
+            }
+        }
+        Some((place, Slot::Own)) => {
+            let said = entries.iter().any(|(_, entry)| {
+                at(entry, place)
+                    && (entry.restore.is_some() || entry.state == State::Releasing)
+                    && entry.state.is_open_intent()
+            });
+            if !said && !cosmos.excuses.edited {
+                return broken(format!(
+                    "P10: {call} took the own address of {place}, and no entry says that it is owed"
+                ));
+            }
+        }
+        Some((_, Slot::Empty)) | None => {}
+    }
+    if let Some((place, Slot::Reserved(ip))) = &landed.put {
+        let waited = entries.iter().any(|(_, entry)| {
+            entry.ip == *ip && at(entry, place) && (entry.state.is_open_intent() || entry.state == State::Attached)
+        });
+        if !waited && !cosmos.excuses.edited {
+            return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
+        }
+        for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip && at(entry, place)) {
+            another_life(cosmos, entry, place, call)?;
+        }
+    }
+    Ok(())
+}
+
+/// F8: the machine is the one that the entry names, not another under its name.
+fn another_life(cosmos: &Cosmos, entry: &Entry, place: &ProviderId, call: &str) -> Judged {
+    let (Some(named), Some(machine)) = (&entry.machine, cosmos.cloud.machine(place)) else { return Ok(()) };
+    if machine.instance != named.instance && !cosmos.excuses.addresses.contains(&entry.ip) {
+        return broken(format!("P1: {call} changed {place}, which is another machine than {named}"));
+    }
+    Ok(())
+}
+
+/// P6: what is cut by choice is used by nobody.
+fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
+    let by_choice = Cause::of(entry.reason).is_some_and(|cause| cause.row().waits_for_users);
+    let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
+    // An attach that is undone was never verified: nobody could use it.
+    let arrived = entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some());
+    let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && arrived) else { return Ok(()) };
+    if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.edited {
+        return Ok(());
+    }
+    let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
+    let evicts = cosmos.cluster.allocations().values().any(|object| object.spec.drain.policy == DrainPolicy::Evict);
+    let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
+    let gated: Vec<_> = cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated).collect();
+    let users = users::users(&gated, &Workload::Unnamed);
+    match users.into_iter().find(|user| leaving::keeps(cause, user, evicts)) {
+        Some(user) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, user.name)),
+        None => Ok(()),
+    }
+}
+
+/// After a pass.
+pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Passed) -> Judged {
+    if passed.status.is_some() && !led {
+        return broken(format!("P8: process {process} wrote the status of {name} and does not hold the Lease"));
+    }
+    for (before, after, refused) in passed.record.iter().flat_map(|told| &told.turns) {
+        if let Some(why) = refused {
+            return broken(format!("edges: {why}"));
+        }
+        if passed.status.is_some() {
+            truthful(cosmos, before, after)?;
+        }
+    }
+    if passed.status.is_some() {
+        one_seat(cosmos)?;
+    }
+    match &passed.released {
+        Some(object) => released(cosmos, object),
+        None => Ok(()),
+    }
+}
+
+/// P3: nothing is written of an address while the truth is otherwise.
+fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
+    let ip = after.ip;
+    if cosmos.excuses.addresses.contains(&ip) || cosmos.excuses.edited {
+        return Ok(());
+    }
+    let place = before.machine.as_ref().map(|machine| &machine.place);
+    let there = place.is_some_and(|place| cosmos.cloud.on(ip).as_ref() == Some(place));
+    if after.reason == Reason::AddressNotFound {
+        return broken(format!("P3: {ip} is said not to exist, and does"));
+    }
+    if before.state == State::Attached && after.reason == Reason::Drifted && there {
+        return broken(format!("P3: {ip} is said to have drifted from {place:?}, and is there"));
+    }
+    let off = matches!(after.state, State::Detached | State::Unassigned | State::Attaching);
+    let left = before.state == State::Releasing && off && after.machine != before.machine;
+    if left && there {
+        return broken(format!("P3: {ip} is said to be off {place:?}, and is there"));
+    }
+    if after.state == State::Attached
+        && before.state != State::Attached
+        && let Some(machine) = &after.machine
+        && cosmos.cloud.on(ip).as_ref() != Some(&machine.place)
+    {
+        return broken(format!("P4: {ip} is said to be on {}, and is on {:?}", machine.place, cosmos.cloud.on(ip)));
+    }
+    Ok(())
+}
+
+/// P5: no machine is meant for two addresses.
+fn one_seat(cosmos: &Cosmos) -> Judged {
+    if cosmos.excuses.edited || !cosmos.excuses.addresses.is_empty() {
+        return Ok(());
+    }
+    let all = entries(cosmos);
+    for (i, (name, one)) in all.iter().enumerate() {
+        for (other_name, other) in all.iter().skip(i + 1) {
+            let machine = one.machine.as_ref().filter(|_| !one.state.at_rest() && !other.state.at_rest());
+            let same = machine.is_some_and(|machine| at(other, &machine.place));
+            if same && one.ip != other.ip {
+                return broken(format!(
+                    "P5: {} of {name} and {} of {other_name} are meant for one machine",
+                    one.ip, other.ip
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The finalizer went: nothing of the object's is left outside, unless it was to stay.
+fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
+    let name = object.name_any();
+    let retained = object.spec.deletion_policy == DeletionPolicy::Retain
+        || object.spec.mode == ip_address_controller::api::Mode::Observe;
+    let under_way = cosmos.cloud.requests().values().any(|request| {
+        request.meta.address.is_some_and(|ip| object.spec.reserved_ips.contains(&ip.to_string()))
+            && !request.order.cuts()
+            && of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == request.meta.operation))
+    });
+    if retained || cosmos.excuses.edited {
+        return if under_way && !retained {
+            broken(format!("P9: {name} went while a request was under way"))
+        } else {
+            Ok(())
+        };
+    }
+    if under_way {
+        return broken(format!("P9: {name} went while a request was under way"));
+    }
+    if let Some(entry) = of(object).next() {
+        return broken(format!("P9: {name} went while it had an entry for {}", entry.ip));
+    }
+    let labelled = cosmos.cluster.nodes().values().find(|node| node.label(ALLOCATION_LABEL) == Some(name.as_str()));
+    if let Some(node) = labelled.filter(|node| !cosmos.excuses.nodes.contains(&node.name_any())) {
+        return broken(format!("P9: {name} went and left its labels on node {}", node.name_any()));
+    }
+    Ok(())
+}
+
+/// When everything has come to rest: nothing is held that should not be, and everything is where it should be.
+pub fn rest(cosmos: &Cosmos) -> Judged {
+    for (name, entry) in entries(cosmos) {
+        if entry.state.is_open_intent() {
+            return broken(format!("P12: {} of {name} rests in {:?}: {}", entry.ip, entry.state, entry.message));
+        }
+    }
+    for (name, object) in cosmos.cluster.allocations() {
+        let owed = object.status.iter().flat_map(|status| &status.owed).next();
+        if let Some(owed) = owed {
+            return broken(format!("P10: {name} still owes {} an address of its own", owed.machine_id));
+        }
+    }
+    for (place, machine) in cosmos.cloud.machines() {
+        let told = cosmos.struck.iter().any(|struck| struck.place == *place);
+        if machine.exists && machine.had_own && machine.slot == Slot::Empty && !told && !is_excused(cosmos, place) {
+            return broken(format!("P10: {place} had an address of its own before, and has none"));
+        }
+    }
+    Ok(())
+}
+
+/// Outsiders have had their hands on it.
+fn is_excused(cosmos: &Cosmos, place: &ProviderId) -> bool {
+    !cosmos.excuses.addresses.is_empty() && cosmos.cloud.machine(place).is_some() || cosmos.excuses.edited
+}
+
+/// P12: everything that can be placed is placed.
+pub fn placed(cosmos: &Cosmos) -> Judged {
+    let all = entries(cosmos);
+    let free: Vec<&String> = cosmos
+        .cluster
+        .nodes()
+        .iter()
+        .filter(|(_, node)| {
+            let place = node.place();
+            let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
+            let fit = node.label(super::cosmos::course::POOL).is_some()
+                && !node.cordoned()
+                && node.not_ready_since().is_none()
+                && node.disrupted(&[super::cosmos::process::DISRUPTION.to_owned()]).is_none()
+                && !node.out_of_service();
+            fit && machine.is_some_and(|machine| {
+                machine.exists
+                    && machine.power == ip_address_controller::cloud::Power::Running
+                    && !matches!(machine.slot, Slot::Reserved(_))
+            })
+        })
+        .map(|(name, _)| name)
+        .collect();
+    let waiting = all.iter().find(|(name, entry)| {
+        matches!(entry.state, State::Unassigned | State::Detached)
+            && matches!(
+                entry.reason,
+                Reason::NoEligibleNode | Reason::Pending | Reason::Released | Reason::CloudUnavailable
+            )
+            && cosmos.cluster.allocation(name).is_some_and(|object| {
+                object.metadata.deletion_timestamp.is_none()
+                    && object.spec.mode == ip_address_controller::api::Mode::Enforce
+                    && object.spec.reserved_ips.contains(&entry.ip.to_string())
+            })
+            && cosmos.cloud.on(entry.ip).is_none()
+    });
+    match (waiting, free.first()) {
+        (Some((name, entry)), Some(node)) => broken(format!(
+            "P12: {} of {name} waits ({:?}: {}) although node {node} could take it",
+            entry.ip, entry.reason, entry.message
+        )),
+        _ => Ok(()),
+    }
+}

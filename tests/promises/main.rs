@@ -1,0 +1,14 @@
+//! The twelve promises under faults: the code that ships, run in virtual time against a cluster and a cloud of plain data.
+
+// clippy's leave for tests covers `#[test]` functions, not what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// One engine serves several drivers, and not each of them plays every trick.
+#![allow(dead_code)]
+
+mod broken_steps;
+mod canon;
+mod cosmos;
+mod invariants;
+mod lives;
+mod search;
+mod story;
