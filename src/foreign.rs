@@ -15,7 +15,7 @@ use std::{
     cmp::Ordering,
     ffi::OsString,
     hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -32,10 +32,13 @@ use crate::{
             users::Workload,
         },
         memory::{self, Stored},
+        moment::Moment,
         observe::{self, nodes::SlimNode},
         owed,
         record::conditions::{self, Picture},
+        round,
         selection::Selection,
+        tables::Tables,
     },
     api::{IntOrPercent, NetIPAllocation},
     cloud::{ErrorKind, MachineId, Provider, ProviderId},
@@ -229,9 +232,13 @@ fn decided(entry: &Entry, object: &NetIPAllocation) {
                 }
             }
         }
+        let moment = Moment { now, instant: Instant::now(), chance: uuid::Uuid::nil() };
+        let mut tables = Tables::new(moment.instant);
+        round::seat(&mut tables, object);
+        tables.inherited(entry, &moment);
         if let Some(operation) = &entry.operation {
             for provider in [Provider::Gcp, Provider::Aws, Provider::Azure] {
-                let _ = observe::dead_at(operation, provider, now);
+                let _ = observe::dead_at(operation, provider, &moment);
             }
         }
     }

@@ -40,13 +40,7 @@ impl Controller {
         match timeout(limit, finalizer::clear(&self.api, &**object, api::FINALIZER, Release::Done)).await {
             Ok(Ok(gone)) => {
                 if gone {
-                    self.teller.note(
-                        object,
-                        Event::Released,
-                        "",
-                        "everything is let go, the object may go".to_owned(),
-                        None,
-                    );
+                    self.teller.say(object, Event::Released, "", "everything is let go, the object may go".to_owned());
                 }
                 Ok(gone)
             }

@@ -2,6 +2,8 @@
 
 use kube_runtime::events::EventType;
 
+use crate::allocation::decide::state::Reason;
+
 macro_rules! events {
     ($($kind:ident { $($(#[$doc:meta])* $name:ident),+ $(,)? })+) => {
         /// The reason of an event about an allocation.
@@ -86,8 +88,23 @@ events! {
     }
 }
 
-impl From<Event> for &'static str {
-    fn from(event: Event) -> &'static str {
-        event.as_str()
+impl Event {
+    /// The warning that comes with a reason when that appears.
+    pub fn of(reason: Reason) -> Option<Event> {
+        Some(match reason {
+            Reason::NoEligibleNode => Event::NoEligibleNode,
+            Reason::NoTarget => Event::NoTarget,
+            Reason::AddressNotFound => Event::AddressNotFound,
+            Reason::WrongRegion => Event::WrongRegion,
+            Reason::AddressInUse => Event::AddressInUse,
+            Reason::DuplicateClaim => Event::DuplicateClaim,
+            Reason::HolderUnreachable => Event::HolderUnreachable,
+            Reason::FailoverFrozen => Event::FailoverFrozen,
+            Reason::NodeNotReady => Event::NodeNotReady,
+            Reason::QuotaExceeded => Event::QuotaExceeded,
+            Reason::Denied => Event::Denied,
+            Reason::CloudUnavailable => Event::CloudUnavailable,
+            _ => return None,
+        })
     }
 }
