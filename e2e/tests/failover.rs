@@ -8,7 +8,8 @@ mod acts;
 use std::net::IpAddr;
 
 use acts::{
-    Theatre, allocation, deployment, labels, pod_on, pool, reserve, running, surveys, until_labelled, until_unlabelled,
+    Theatre, allocation, condition, deployment, labels, pod_on, pool, reserve, running, surveys, until_labelled,
+    until_moved, until_unlabelled,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -16,7 +17,6 @@ use e2e::{
     stage::{PATIENCE, PROJECT, REGION, Stage, ZONES},
     world::{Actor, NewMachine},
 };
-use ip_address_controller::api::AddressStatus;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -36,20 +36,6 @@ async fn until_not_ready(stage: &Stage, name: &str) -> Result<Timestamp> {
         })
     })
     .await
-}
-
-/// Waits until the address is Attached to another node than this one.
-async fn until_moved(stage: &Stage, allocation: &str, ip: &str, from: &str) -> Result<AddressStatus> {
-    stage
-        .until(&format!("{ip} has left {from}"), allocation, ip, |entry| {
-            entry.state == "Attached" && entry.node.as_deref().is_some_and(|node| node != from)
-        })
-        .await
-}
-
-async fn condition(stage: &Stage, allocation: &str, kind: &str) -> Result<Option<String>> {
-    let status = stage.allocation(allocation).await?.and_then(|object| object.status).unwrap_or_default();
-    Ok(status.conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| condition.status))
 }
 
 #[test]

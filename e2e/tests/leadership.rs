@@ -8,30 +8,20 @@ mod acts;
 
 use std::{net::IpAddr, time::Duration};
 
-use acts::{Theatre, allocation, cast, ensure_still, in_time, pool, reserve, restarts, surveys, until_labelled};
+use acts::{
+    Theatre, allocation, at_rest, cast, ensure_still, in_time, kill_leader, pool, reserve, restarts, still_there,
+    surveys, until_labelled,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
-    world::{Actor, Outcome, Point},
+    world::{Actor, Point},
 };
 
 static THEATRE: Theatre = Theatre::new();
 
 const LEASE: &str = "ip-address-controller-leader";
-
-/// Kills the leader without a word, and waits until its process is gone.
-async fn kill_leader(stage: &Stage) -> Result<String> {
-    let leader = stage.until_led(None).await?;
-    let pid = stage.agent.pid(NAMESPACE, &leader)?;
-    stage.agent.kill(NAMESPACE, &leader)?;
-    wait_for("the leader's process is gone", PATIENCE, || async {
-        let now = stage.agent.pid(NAMESPACE, &leader).ok();
-        Ok(Seen::when(now != Some(pid), now))
-    })
-    .await?;
-    Ok(leader)
-}
 
 /// How many attaches of this address were sent, whatever became of them.
 fn sent(stage: &Stage, machine: &str, method: &str) -> usize {
@@ -200,37 +190,4 @@ fn an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() 
         surveys(stage, 3).await?;
         still_there(stage, name, &ips, &nodes).await
     })
-}
-
-/// Addresses that are Attached, labelled, and asked for nothing more.
-async fn at_rest(stage: &Stage, name: &str, ips: &[&str]) -> Result<Vec<String>> {
-    reserve(stage, ips)?;
-    // One node to spare: whoever wanted to move an address could.
-    pool(stage, name, ips.len() + 1).await?;
-    stage.cluster.apply(&allocation(name, ips, "")).await?;
-    let mut nodes = Vec::new();
-    for ip in ips {
-        nodes.push(stage.until_attached(name, ip).await?);
-    }
-    wait_for("no mutation is under way", PATIENCE, || async {
-        let running: Vec<_> =
-            stage.world.mutations().into_iter().filter(|call| call.outcome == Outcome::Running).collect();
-        let owed = stage.allocation(name).await?.and_then(|object| object.status).map(|status| status.owed);
-        let rests = running.is_empty() && owed.as_ref().is_none_or(Vec::is_empty);
-        Ok(Seen::when(rests, (running, owed)))
-    })
-    .await?;
-    Ok(nodes)
-}
-
-/// Same node, same label, same holder in the cloud, and nothing was asked that could have changed it.
-async fn still_there(stage: &Stage, name: &str, ips: &[&str], nodes: &[String]) -> Result<()> {
-    ensure_still(&stage.world)?;
-    for (ip, node) in ips.iter().zip(nodes) {
-        let entry = stage.address(name, ip).await?.context("the entry is gone")?;
-        ensure!(entry.state == "Attached" && entry.node.as_ref() == Some(node), "{entry:?}");
-        until_labelled(stage, node, name, ip).await?;
-        ensure!(stage.world.machine_of(ip.parse()?).as_ref() == Some(node));
-    }
-    Ok(())
 }
