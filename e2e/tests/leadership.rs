@@ -9,8 +9,8 @@ mod acts;
 use std::{net::IpAddr, time::Duration};
 
 use acts::{
-    Theatre, allocation, at_rest, cast, ensure_still, in_time, kill_leader, pool, reserve, restarts, still_there,
-    surveys, until_labelled,
+    LEASE, Theatre, allocation, at_rest, cast, ensure_still, in_time, kill_leader, pool, reserve, restarts,
+    still_there, surveys, until_labelled,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -20,8 +20,6 @@ use e2e::{
 };
 
 static THEATRE: Theatre = Theatre::new();
-
-const LEASE: &str = "ip-address-controller-leader";
 
 /// How many attaches of this address were sent, whatever became of them.
 fn sent(stage: &Stage, machine: &str, method: &str) -> usize {

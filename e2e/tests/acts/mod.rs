@@ -28,6 +28,8 @@ use tokio::{
 pub const ACCOUNT: &str = "system:serviceaccount:ip-address-controller:ip-address-controller";
 /// The label of the operator's pods.
 pub const OPERATOR: &str = "app.kubernetes.io/name=ip-address-controller";
+/// What the operator's replicas elect their leader over.
+pub const LEASE: &str = "ip-address-controller-leader";
 /// Seconds between two surveys in these plays.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
