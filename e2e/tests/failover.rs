@@ -173,7 +173,7 @@ fn when_most_nodes_fall_silent_at_once_nothing_moves_until_they_are_back() -> Re
 }
 
 #[test]
-fn an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_is_free() -> Result<()> {
+fn p1_an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_is_free() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("taken", "203.0.113.15");
         let address: IpAddr = ip.parse()?;
@@ -212,7 +212,7 @@ fn an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_
 }
 
 #[test]
-fn an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
+fn p12_an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("freed", "203.0.113.16");
         let address: IpAddr = ip.parse()?;
@@ -239,7 +239,7 @@ fn an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
 }
 
 #[test]
-fn a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<()> {
+fn p4_a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("stray", "203.0.113.17");
         reserve(stage, &[ip])?;
@@ -269,7 +269,7 @@ fn a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<
 }
 
 #[test]
-fn labels_taken_off_by_hand_are_put_back() -> Result<()> {
+fn p4_labels_taken_off_by_hand_are_put_back() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("unlabelled", "203.0.113.18");
         reserve(stage, &[ip])?;

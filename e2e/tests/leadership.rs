@@ -28,7 +28,7 @@ fn sent(stage: &Stage, machine: &str, method: &str) -> usize {
 }
 
 #[test]
-fn a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_the_attach() -> Result<()> {
+fn p2_a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_the_attach() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ip) = ("killed-in-attach", "203.0.113.1");
@@ -58,7 +58,7 @@ fn a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_t
 }
 
 #[test]
-fn a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_the_move() -> Result<()> {
+fn p2_a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_the_move() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ip) = ("killed-in-drain", "203.0.113.2");
@@ -104,7 +104,7 @@ fn a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_t
 }
 
 #[test]
-fn a_leader_that_is_asked_to_go_hands_the_lease_over_and_nothing_moves() -> Result<()> {
+fn p9_a_leader_that_is_asked_to_go_hands_the_lease_over_and_nothing_moves() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("handed-over", ["203.0.113.3", "203.0.113.4"]);
@@ -121,7 +121,7 @@ fn a_leader_that_is_asked_to_go_hands_the_lease_over_and_nothing_moves() -> Resu
 }
 
 #[test]
-fn a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() -> Result<()> {
+fn p8_a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("robbed", ["203.0.113.5"]);
@@ -147,7 +147,7 @@ fn a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() -> Re
 }
 
 #[test]
-fn a_rollout_of_the_operator_moves_nothing() -> Result<()> {
+fn p9_a_rollout_of_the_operator_moves_nothing() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("rolled", ["203.0.113.6", "203.0.113.7"]);
@@ -168,7 +168,7 @@ fn a_rollout_of_the_operator_moves_nothing() -> Result<()> {
 }
 
 #[test]
-fn an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() -> Result<()> {
+fn p9_an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("uninstalled", ["203.0.113.8", "203.0.113.9"]);
