@@ -12,7 +12,7 @@ needs = $(if $(missing),$(error $(missing)))
 missing = $(shell .ci/prerequisites $(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate build tools
+.PHONY: help demo test fuzz check generate build tools
 .NOTPARALLEL:
 
 help: ## This help
@@ -30,6 +30,23 @@ test: ## Every test, end to end ones included
 	$(call prepared)
 	@echo "==> running the tests"
 	@cargo test --locked --workspace
+
+FUZZ_SECONDS ?= 30
+fuzz: ## Fuzz every door at which foreign text comes in, FUZZ_SECONDS (30) each; FUZZ="object azure" for some of them
+	$(call needs,fuzz)
+	@echo "==> building the fuzz targets with nightly (the first time about 10 minutes on two cores)"
+	@cp Cargo.lock fuzz/Cargo.lock
+	@CARGO_TARGET_DIR=$(cache)/fuzz/target cargo +nightly build --manifest-path fuzz/Cargo.toml
+	@for target in $(or $(FUZZ),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))); do \
+	  echo "==> $$target, $(FUZZ_SECONDS) s"; \
+	  mkdir -p $(cache)/fuzz/corpus/$$target $(cache)/fuzz/found; \
+	  log=$(cache)/fuzz/$$target.log; \
+	  if ! $(cache)/fuzz/target/debug/$$target $(cache)/fuzz/corpus/$$target fuzz/corpus/$$target -max_total_time=$(FUZZ_SECONDS) \
+	    -max_len=4096 -timeout=10 -artifact_prefix=$(cache)/fuzz/found/$$target- -print_final_stats=1 >"$$log" 2>&1; then \
+	    grep -aE -A4 'panicked|^SUMMARY|written to' "$$log"; echo "$$target does not hold; the whole log: $$log"; exit 1; \
+	  fi; \
+	  grep -a 'number_of_executed_units' "$$log"; \
+	done
 
 check: ## Format, lints, dependencies, generated files, chart; and that the checkout is clean
 	$(call needs,check)

@@ -216,11 +216,13 @@ impl ProviderId {
         }
     }
 
-    /// What is compared.
+    /// What is compared: for an instance its id alone, after a byte that no text begins with.
     fn key(&self) -> impl Iterator<Item = u8> {
         let any_case = self.0.starts_with("azure://");
-        let text = ec2_instance(&self.0).map_or(self.0.as_str(), |(_, instance)| instance);
-        text.bytes().map(move |byte| if any_case { byte.to_ascii_lowercase() } else { byte })
+        let instance = ec2_instance(&self.0).map(|(_, instance)| instance);
+        let bytes = instance.unwrap_or(&self.0).bytes();
+        let bytes = bytes.map(move |byte| if any_case { byte.to_ascii_lowercase() } else { byte });
+        instance.map(|_| 0xff).into_iter().chain(bytes)
     }
 }
 
@@ -710,6 +712,7 @@ mod tests {
         assert!(!same("aws:///us-west-2a/i-0abc12", "aws:///us-west-2a/i-0abc13"));
         assert!(same(VM, &VM.replace("mc_prod", "MC_Prod").replace("aks-sip", "AKS-sip")));
         assert!(!same("gce://prod/us-west1-a/node-1", "gce://prod/us-west1-a/Node-1"));
+        assert!(!same("aws:///us-west-2a/i-0abc12", "i-0abc12"), "a text that is no provider ID is no machine's");
     }
 
     #[test]

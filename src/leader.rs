@@ -34,6 +34,8 @@
 //! ```
 
 mod calls;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod foreign;
 mod proof;
 mod rules;
 mod term;

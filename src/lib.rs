@@ -22,6 +22,8 @@ pub mod allocation;
 pub mod api;
 pub mod check;
 pub mod cloud;
+#[cfg(any(test, fuzzing))]
+pub mod foreign;
 pub mod http;
 pub mod leader;
 pub mod lifecycle;

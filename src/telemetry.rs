@@ -4,6 +4,8 @@
 //! names that readers of version 1's logs look for, and come in that order. Fields of the spans around an event are
 //! its own, unless it says otherwise.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod foreign;
 mod line;
 #[cfg(test)]
 mod tests;
@@ -16,9 +18,10 @@ use std::{
     },
 };
 
-use tracing::{Event, Subscriber, span};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
     layer::{Context, SubscriberExt},
     registry::LookupSpan,
     util::SubscriberInitExt,
@@ -30,6 +33,10 @@ use crate::settings::{LogFormat, Settings};
 /// Libraries that tell every request at debug, and some more than that.
 const NOISY: [&str; 9] =
     ["kube", "kube_client", "kube_runtime", "hyper", "hyper_util", "h2", "tower", "rustls", "warp"];
+
+/// Begins the targets of libraries that tell credentials at trace, in clear: Amazon's, session tokens and the pod's own in
+/// the headers of a request. That level of theirs is never logged, whatever the directives say.
+const SECRETIVE: &str = "aws_";
 
 static LEADER: AtomicBool = AtomicBool::new(false);
 
@@ -54,7 +61,11 @@ pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
 
 fn subscriber(level: &str, format: LogFormat, to: impl Write + Send + 'static) -> impl Subscriber + Send + Sync {
     let lines = Lines { format, to: Mutex::new(to) };
-    Registry::default().with(lines.with_filter(filter(level)))
+    Registry::default().with(lines.with_filter(filter(level).and(filter_fn(tells_no_secret))))
+}
+
+fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
+    !(metadata.target().starts_with(SECRETIVE) && *metadata.level() == Level::TRACE)
 }
 
 /// `level` with the noisy libraries at warn, unless it names them itself: of two directives for one target the later wins.

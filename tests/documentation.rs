@@ -5,16 +5,11 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use ip_address_controller::{allocation::decide::state::Reason, api, metrics::names::CATALOGUE, settings::VARIABLES};
+use ip_address_controller::{api, metrics::names::CATALOGUE, settings::VARIABLES};
 
 #[test]
 fn the_settings_are_those_of_the_code() {
     assert_same(&section("## Settings"), VARIABLES.iter().copied());
-}
-
-#[test]
-fn the_reasons_are_those_of_the_code() {
-    assert_same(&section("### Reasons of an address"), Reason::ALL.iter().map(|reason| reason.as_str()));
 }
 
 #[test]

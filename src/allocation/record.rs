@@ -1,6 +1,8 @@
 //! The only teller: status first, by compare-and-swap; then, of what is durable, metrics, events and spans.
 
 pub mod conditions;
+pub mod events;
+pub mod reasons;
 pub mod tell;
 
 use std::{sync::Arc, time::Duration};

@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use tokio::time::timeout;
 
-use super::{Controller, pass::PassError, tables::Uid};
+use super::{Controller, pass::PassError, record::events::Event, tables::Uid};
 use crate::{
     api::{self, DeletionPolicy, NetIPAllocation},
     cloud::Gate,
@@ -40,13 +40,7 @@ impl Controller {
         match timeout(limit, finalizer::clear(&self.api, &**object, api::FINALIZER, Release::Done)).await {
             Ok(Ok(gone)) => {
                 if gone {
-                    self.teller.note(
-                        object,
-                        "Released",
-                        "",
-                        "everything is let go, the object may go".to_owned(),
-                        None,
-                    );
+                    self.teller.say(object, Event::Released, "", "everything is let go, the object may go".to_owned());
                 }
                 Ok(gone)
             }

@@ -18,6 +18,8 @@
 mod check;
 mod connect;
 mod errors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod foreign;
 mod instance;
 mod read;
 mod recent;

@@ -16,6 +16,8 @@ mod check;
 mod connect;
 mod credential;
 mod errors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod foreign;
 mod ids;
 mod interface;
 mod operation;

@@ -14,6 +14,8 @@
 mod check;
 mod connect;
 mod errors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod foreign;
 mod operation;
 mod read;
 mod swap;

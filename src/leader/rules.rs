@@ -89,6 +89,10 @@ impl Memory {
     }
 }
 
+/// The longest LEASE_DURATION that can be set: a Lease that says more is not of our making, and must not keep everybody
+/// away for ever.
+pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// How long an unchanged Lease is respected: the longer of the holder's own duration and ours, and the skew. The holder's
 /// counts because it steps down by the duration it was started with, which an upgrade may have changed.
 fn patience(lease: &Lease, config: &LeaseConfig) -> Duration {
@@ -98,7 +102,7 @@ fn patience(lease: &Lease, config: &LeaseConfig) -> Duration {
         .and_then(|spec| spec.lease_duration_seconds)
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map_or(Duration::ZERO, Duration::from_secs);
-    config.duration.max(theirs) + config.skew
+    config.duration.max(theirs.min(LONGEST)) + config.skew
 }
 
 /// The first Lease of all, held by `config.identity`.
@@ -253,13 +257,23 @@ mod tests {
     #[test]
     fn a_shorter_or_senseless_duration_in_the_lease_hurries_nobody() {
         let (t, c) = (Instant::now(), config());
-        for said in [1, 0, -5] {
+        for said in [1, 0, -5, i32::MIN] {
             let mut held = lease("1", Some("b"));
             held.spec.as_mut().unwrap().lease_duration_seconds = Some(said);
             let mut memory = Memory::default();
             memory.saw(Some(&held), t, &c);
             assert_eq!(memory.claim(Some(&held), t, &c), Claim::NotBefore(t + seconds(62)));
         }
+    }
+
+    #[test]
+    fn a_duration_that_nobody_can_have_set_keeps_the_lease_from_nobody_for_ever() {
+        let (t, c) = (Instant::now(), config());
+        let mut held = lease("1", Some("b"));
+        held.spec.as_mut().unwrap().lease_duration_seconds = Some(i32::MAX);
+        let mut memory = Memory::default();
+        memory.saw(Some(&held), t, &c);
+        assert_eq!(memory.claim(Some(&held), t, &c), Claim::NotBefore(t + LONGEST + seconds(2)));
     }
 
     #[test]

@@ -18,9 +18,11 @@ pub enum Ended {
 }
 
 impl Ended {
-    const ALL: [Self; 2] = [Self::Success, Self::Error];
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Success, Self::Error];
 
-    fn label(self) -> &'static str {
+    /// The word in metric labels.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Error => "error",
@@ -44,9 +46,11 @@ pub enum Eviction {
 }
 
 impl Eviction {
-    const ALL: [Self; 3] = [Self::Evicted, Self::Blocked, Self::Error];
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Evicted, Self::Blocked, Self::Error];
 
-    fn label(self) -> &'static str {
+    /// The word in metric labels.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Evicted => "evicted",
             Self::Blocked => "blocked",
@@ -71,10 +75,12 @@ pub enum WriteFailure {
 }
 
 impl WriteFailure {
-    const ALL: [Self; 6] =
+    /// Every cause.
+    pub const ALL: [Self; 6] =
         [Self::Conflict, Self::Forbidden, Self::Invalid, Self::TooLarge, Self::Timeout, Self::Unavailable];
 
-    fn label(self) -> &'static str {
+    /// The word in metric labels.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
             Self::Forbidden => "forbidden",

@@ -126,3 +126,17 @@ fn libraries_are_quiet_unless_they_are_named() {
     assert_eq!(count("info"), 1);
     assert_eq!(count("error"), 0, "asked for errors, a library's warnings do not come");
 }
+
+#[test]
+fn a_library_that_tells_credentials_at_trace_is_not_heard_there_even_by_its_name() {
+    let said = || {
+        tracing::trace!(target: "aws_sigv4::http_request", "x-amz-security-token:secret");
+        tracing::debug!(target: "aws_sigv4::http_request", "signed");
+        tracing::trace!(target: "ip_address_controller", "ours");
+    };
+    for level in ["trace", "aws_sigv4=trace,ip_address_controller=trace", "aws_sigv4::http_request=trace,trace"] {
+        let lines = logged(level, LogFormat::Json, said);
+        assert_eq!(lines.len(), 2, "{level}: {lines:?}");
+        assert!(!lines.concat().contains("secret"), "{level}: {lines:?}");
+    }
+}

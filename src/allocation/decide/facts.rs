@@ -125,6 +125,35 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// A quiet world: wanted and ours, free by a read that proves nothing, nothing under way and nowhere to go.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn plain(now: Timestamp) -> Self {
+        Self {
+            now,
+            wanted: Wanted::Yes,
+            claim: Claim::Ours,
+            deleting: false,
+            mode: Mode::Enforce,
+            finalizer: true,
+            read: Read { place: Whereabouts::Free, live: false },
+            intent_dead: true,
+            operation_spent: false,
+            in_flight: false,
+            holder: None,
+            adoptable: Adoptable::No(String::new()),
+            users: Users::Unknown,
+            target: Target::None(String::new()),
+            turn: true,
+            permit: true,
+            frozen: false,
+            not_ready_grace: SignedDuration::ZERO,
+            drain: Drain { evict: false, timeout: None },
+            move_requested: false,
+            failure: None,
+            fresh: Fresh { id: Uuid::nil(), send_before: now, traceparent: None },
+        }
+    }
+
     /// The node that `entry` names now. A pass may have moved the entry since the facts were read: then nothing is
     /// known of its node, least of all what was true of the one it left.
     pub fn holder_of(&self, entry: &Entry) -> Option<&Holder> {

@@ -12,6 +12,7 @@ use super::super::{
     decide::{Effect, facts::User},
     moment::Moment,
     observe::Subject,
+    record::events::Event,
     round::{self, Debt, DebtState, Turn},
     tables::Key,
 };
@@ -75,15 +76,15 @@ impl Controller {
     }
 
     fn tell_failed(&self, object: &NetIPAllocation, deed: &Deed, error: &CloudError) {
-        let (node, reason) = match &deed.effect {
-            Effect::Attach { node, .. } => (node, "IPAttachFailed"),
-            Effect::Detach { node, .. } => (node, "IPDetachFailed"),
+        let (node, event) = match &deed.effect {
+            Effect::Attach { node, .. } => (node, Event::IPAttachFailed),
+            Effect::Detach { node, .. } => (node, Event::IPDetachFailed),
             Effect::Label { .. } | Effect::Unlabel { .. } | Effect::Evict { .. } => return,
         };
         tracing::warn!(crd = object.name_any(), ip = %deed.ip, node, %error, "effect failed");
         count(deed, &object.name_any(), Ended::Error);
         let note = format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy());
-        self.teller.warn(object, reason, &deed.ip.to_string(), note);
+        self.teller.say(object, event, &deed.ip.to_string(), note);
     }
 
     fn tell_asked(&self, object: &NetIPAllocation, user: &User, answer: Asked) {
@@ -91,11 +92,11 @@ impl Controller {
         let pod = &format!("{}/{}", user.namespace, user.name);
         let outcome = match answer {
             Asked::Accepted => {
-                self.teller.note(object, "PodEvicted", pod, format!("pod {pod} was asked to go and goes"), None);
+                self.teller.say(object, Event::PodEvicted, pod, format!("pod {pod} was asked to go and goes"));
                 Eviction::Evicted
             }
             Asked::Blocked(why) => {
-                self.teller.warn(object, "EvictionBlocked", pod, format!("pod {pod} may not go yet: {why}"));
+                self.teller.say(object, Event::EvictionBlocked, pod, format!("pod {pod} may not go yet: {why}"));
                 Eviction::Blocked
             }
             Asked::Failed(why) => {

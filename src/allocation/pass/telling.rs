@@ -12,7 +12,7 @@ use super::super::{
         state::{Reason, State},
     },
     observe::{self, Subject, Surroundings},
-    record::tell::Told,
+    record::{events::Event, tell::Told},
     round::{DebtState, Record, Scene},
 };
 use crate::{
@@ -28,7 +28,7 @@ impl Controller {
         let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
         for unusable in subject.selection.unusable.iter().filter(|unusable| !known.contains(&unusable.text.as_str())) {
             let note = format!("\"{}\" {}", unusable.text, unusable.why);
-            self.teller.warn(stored, "InvalidSpec", &unusable.text, note);
+            self.teller.say(stored, Event::InvalidSpec, &unusable.text, note);
         }
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
         for turn in &record.turns {
@@ -59,21 +59,17 @@ impl Controller {
             }
             let (old, new) = (turn.before.reason, turn.after.reason);
             if old != new
-                && let Some(reason) = warning(new)
+                && let Some(event) = Event::of(new)
             {
-                self.teller.warn(
-                    stored,
-                    reason,
-                    &turn.after.ip.to_string(),
-                    format!("{} {}", turn.after.ip, turn.after.message),
-                );
+                let note = format!("{} {}", turn.after.ip, turn.after.message);
+                self.teller.say(stored, event, &turn.after.ip.to_string(), note);
             }
         }
         for debt in &record.debts {
             if let DebtState::Struck(Some(why)) = &debt.state {
                 let node = &debt.owed.node;
                 let note = format!("node {node} does not get an external address of its own back: {why}");
-                self.teller.warn(stored, "RestoreFailed", node, note);
+                self.teller.say(stored, Event::RestoreFailed, node, note);
             }
         }
     }
@@ -161,30 +157,8 @@ impl Controller {
         let write = self.api.patch(&name, &params, &patch);
         if let Ok(Ok(written)) = tokio::time::timeout(self.config.mutation_timeout, write).await {
             self.ledger.put(written);
-            if accepted {
-                self.teller.note(stored, "MoveAccepted", text, note, None);
-            } else {
-                self.teller.warn(stored, "MoveRefused", text, note);
-            }
+            let event = if accepted { Event::MoveAccepted } else { Event::MoveRefused };
+            self.teller.say(stored, event, text, note);
         }
-    }
-}
-
-/// Reasons that come with a warning when they appear.
-fn warning(reason: Reason) -> Option<&'static str> {
-    match reason {
-        Reason::NoEligibleNode
-        | Reason::NoTarget
-        | Reason::AddressNotFound
-        | Reason::WrongRegion
-        | Reason::AddressInUse
-        | Reason::DuplicateClaim
-        | Reason::HolderUnreachable
-        | Reason::FailoverFrozen
-        | Reason::NodeNotReady
-        | Reason::QuotaExceeded
-        | Reason::Denied
-        | Reason::CloudUnavailable => Some(reason.as_str()),
-        _ => None,
     }
 }

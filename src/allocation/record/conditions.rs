@@ -3,6 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::reasons::{
+    AddressesValid, CredentialsValid, FailoverFrozen, Ready, Reconciling, Stalled, Why, WorkloadFound,
+};
 use crate::{
     allocation::{
         claims::Unusable,
@@ -79,9 +82,14 @@ pub fn status(picture: &Picture<'_>) -> NetIPAllocationStatus {
     }
 }
 
-/// Verified on a machine: Attached and Draining.
+/// Verified on a machine: Attached and Draining; but not what somebody else took off, nor what never arrived and is undone.
 fn holds(entry: &Entry) -> bool {
-    matches!(entry.state, State::Attached | State::Draining | State::Releasing)
+    let arrived = entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some());
+    match entry.state {
+        State::Attached | State::Draining => true,
+        State::Releasing => arrived && entry.reason != Reason::Drifted,
+        State::Unassigned | State::Attaching | State::Detached => false,
+    }
 }
 
 fn count(n: usize) -> i32 {
@@ -113,13 +121,13 @@ fn conditions(picture: &Picture<'_>, old: &[Condition], reserved: usize, require
         workload_found(picture),
     ];
     if picture.facts.iter().any(|facts| facts.frozen) {
-        all.push(Said::new("FailoverFrozen", "True", "TooManyNodesNotReady", "too many selected nodes are NotReady or gone at once; no address is moved against its node's will until most are back"));
+        all.push(Said::new("True", FailoverFrozen::TooManyNodesNotReady, "too many selected nodes are NotReady or gone at once; no address is moved against its node's will until most are back"));
     }
     if picture.entries.iter().any(|entry| !matches!(entry.state, State::Unassigned | State::Attached)) {
-        all.push(Said::new("Reconciling", "True", "AddressesMoving", "addresses are on their way"));
+        all.push(Said::new("True", Reconciling::AddressesMoving, "addresses are on their way"));
     } else if let Some(taint) = leaving_taint(picture) {
         let message = format!("taint {}:{} is being taken off the nodes", taint.key, taint.effect);
-        all.push(Said::new("Reconciling", "True", "TaintLeaving", message));
+        all.push(Said::new("True", Reconciling::TaintLeaving, message));
     }
     if let Some(said) = stalled(picture) {
         all.push(said);
@@ -129,49 +137,49 @@ fn conditions(picture: &Picture<'_>, old: &[Condition], reserved: usize, require
 
 /// A condition without its times.
 struct Said {
-    kind: &'static str,
+    why: Why,
     status: &'static str,
-    reason: String,
     message: String,
 }
 
 impl Said {
-    fn new(kind: &'static str, status: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind, status, reason: reason.into(), message: message.into() }
+    fn new(status: &'static str, why: impl Into<Why>, message: impl Into<String>) -> Self {
+        Self { why: why.into(), status, message: message.into() }
     }
 
     /// The time changes with the status only (API conventions).
     fn at(self, picture: &Picture<'_>, old: &[Condition]) -> Condition {
-        let same = old.iter().find(|known| known.type_ == self.kind && known.status == self.status);
+        let same = old.iter().find(|known| known.type_ == self.why.kind && known.status == self.status);
         Condition {
-            type_: self.kind.to_owned(),
+            type_: self.why.kind.to_owned(),
             status: self.status.to_owned(),
             observed_generation: picture.object.metadata.generation,
             last_transition_time: same
                 .map_or(Time(memory::whole_seconds(picture.now)), |known| known.last_transition_time.clone()),
-            reason: self.reason,
+            reason: self.why.reason.to_owned(),
             message: clip(&self.message, 32_768),
         }
     }
 }
 
 fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
-    let said = |status, reason: &str, message: String| Said::new("Ready", status, reason, message);
+    let said = |status, reason: Ready, message: String| Said::new(status, reason, message);
     if let Some(why) = picture.scope_error {
-        let reason = if picture.object.spec.cloud.provider.is_none() { "InvalidSpec" } else { "NoEligibleNode" };
+        let reason =
+            if picture.object.spec.cloud.provider.is_none() { Ready::InvalidSpec } else { Ready::NoEligibleNode };
         return said("False", reason, why.to_owned());
     }
     if picture.terminating {
         let left = picture.entries.iter().find(|entry| !matches!(entry.state, State::Unassigned | State::Detached));
         let message = left
             .map_or("is being deleted".to_owned(), |entry| format!("is being deleted; {} {}", entry.ip, entry.message));
-        return said("False", "Terminating", message);
+        return said("False", Ready::Terminating, message);
     }
     if picture.blind {
         let why = picture.cloud_error.map_or_else(|| "it does not answer".to_owned(), ToString::to_string);
         return said(
             "Unknown",
-            "CloudUnavailable",
+            Ready::CloudUnavailable,
             format!("the cloud has not been read for too long: {why}; addresses stay where they are"),
         );
     }
@@ -181,16 +189,16 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
     let leaving = picture.entries.iter().find(|entry| matches!(entry.state, State::Draining | State::Releasing));
     if good >= required && (picture.surveyed || good > 0) {
         return match leaving {
-            Some(entry) => said("True", "Draining", format!("{} {}", entry.ip, entry.message)),
+            Some(entry) => said("True", Ready::Draining, format!("{} {}", entry.ip, entry.message)),
             None if good >= reserved => {
-                said("True", "AllAttached", format!("{good} of {reserved} addresses are attached"))
+                said("True", Ready::AllAttached, format!("{good} of {reserved} addresses are attached"))
             }
             None => {
                 let first =
                     pairs().find(|pair| !works(pair)).map(|(entry, _)| format!(": {} {}", entry.ip, entry.message));
                 said(
                     "True",
-                    "EnoughAttached",
+                    Ready::EnoughAttached,
                     format!(
                         "{good} of {reserved} addresses are attached, {required} required{}",
                         first.unwrap_or_default()
@@ -201,19 +209,24 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
     }
     let missing: Vec<(&Entry, &Facts)> = pairs().filter(|pair| !works(pair)).collect();
     if !picture.surveyed && missing.iter().all(|(entry, _)| matches!(entry.reason, Reason::Pending)) {
-        return said("Unknown", "Pending", "waits for the first read of the cloud".to_owned());
+        return said("Unknown", Ready::Pending, "waits for the first read of the cloud".to_owned());
     }
-    let head = format!(
-        "{} of {reserved} addresses {} on no working node",
-        reserved - good,
-        if reserved - good == 1 { "is" } else { "are" }
-    );
+    // An address that is being let go may work beside those that are asked for.
+    let lacking = reserved.saturating_sub(good);
+    let head =
+        format!("{lacking} of {reserved} addresses {} on no working node", if lacking == 1 { "is" } else { "are" });
     let Some((entry, facts)) = missing.iter().min_by_key(|(entry, _)| weight(entry.reason)) else {
-        let text = picture.unusable.first().map(|unusable| format!("{head}: \"{}\" {}", unusable.text, unusable.why));
-        return said("False", "InvalidSpec", text.unwrap_or(head));
+        let text = match picture.unusable.first() {
+            Some(unusable) => format!("{head}: \"{}\" {}", unusable.text, unusable.why),
+            None => format!(
+                "spec.minAttached asks for {required} addresses, but only {reserved} {} asked for; lower it, or name more",
+                if reserved == 1 { "is" } else { "are" }
+            ),
+        };
+        return said("False", Ready::InvalidSpec, text);
     };
     let (status, reason) = if holds(entry) && !node_is_ready(facts) {
-        ("False", if facts.frozen { "FailoverFrozen" } else { "NodeNotReady" })
+        ("False", if facts.frozen { Ready::FailoverFrozen } else { Ready::NodeNotReady })
     } else {
         of_reason(entry.reason)
     };
@@ -231,32 +244,31 @@ fn node_is_ready(facts: &Facts) -> bool {
 /// Which of several reasons is told first: what a person must mend before what mends itself.
 fn weight(reason: Reason) -> u8 {
     match of_reason(reason).1 {
-        "AddressNotFound" | "AddressInUse" | "DuplicateClaim" | "InvalidSpec" => 0,
-        "NoEligibleNode" => 1,
-        "AttachFailed" => 2,
+        Ready::AddressNotFound | Ready::AddressInUse | Ready::DuplicateClaim | Ready::InvalidSpec => 0,
+        Ready::NoEligibleNode => 1,
+        Ready::AttachFailed => 2,
         _ => 3,
     }
 }
 
-fn of_reason(reason: Reason) -> (&'static str, &'static str) {
+/// What condition Ready says while an address that is required is not there for that reason.
+pub fn of_reason(reason: Reason) -> (&'static str, Ready) {
     match reason {
-        Reason::Pending => ("Unknown", "Pending"),
-        Reason::CloudUnavailable => ("Unknown", "CloudUnavailable"),
-        Reason::NoEligibleNode | Reason::NoTarget | Reason::Held | Reason::TooManyAddresses => {
-            ("False", "NoEligibleNode")
-        }
-        Reason::AddressNotFound | Reason::WrongRegion => ("False", "AddressNotFound"),
-        Reason::AddressInUse | Reason::HolderUnreachable => ("False", "AddressInUse"),
-        Reason::DuplicateClaim => ("False", "DuplicateClaim"),
-        Reason::InvalidAddress => ("False", "InvalidSpec"),
-        Reason::Observing => ("False", "Observing"),
-        Reason::FailoverFrozen => ("False", "FailoverFrozen"),
+        Reason::Pending => ("Unknown", Ready::Pending),
+        Reason::CloudUnavailable => ("Unknown", Ready::CloudUnavailable),
+        Reason::NoEligibleNode | Reason::NoTarget | Reason::Held => ("False", Ready::NoEligibleNode),
+        Reason::AddressNotFound | Reason::WrongRegion => ("False", Ready::AddressNotFound),
+        Reason::AddressInUse | Reason::HolderUnreachable => ("False", Ready::AddressInUse),
+        Reason::DuplicateClaim => ("False", Ready::DuplicateClaim),
+        Reason::InvalidAddress | Reason::TooManyAddresses => ("False", Ready::InvalidSpec),
+        Reason::Observing => ("False", Ready::Observing),
+        Reason::FailoverFrozen => ("False", Ready::FailoverFrozen),
         Reason::NodeNotReady
         | Reason::NodeGone
         | Reason::MachineStopped
         | Reason::MachineGone
         | Reason::NodeReplaced
-        | Reason::OutOfService => ("False", "NodeNotReady"),
+        | Reason::OutOfService => ("False", Ready::NodeNotReady),
         Reason::QuotaExceeded
         | Reason::Denied
         | Reason::Attaching
@@ -275,40 +287,50 @@ fn of_reason(reason: Reason) -> (&'static str, &'static str) {
         | Reason::SeatLost
         | Reason::Restoring
         | Reason::RestoreFailed
-        | Reason::Released => ("False", "AttachFailed"),
+        | Reason::Released => ("False", Ready::AttachFailed),
     }
 }
 
 fn addresses_valid(picture: &Picture<'_>) -> Said {
-    let said = |status, reason: &str, message: String| Said::new("AddressesValid", status, reason, message);
+    let said = |status, reason: AddressesValid, message: String| Said::new(status, reason, message);
     if let Some(unusable) = picture.unusable.first() {
-        return said("False", "InvalidSpec", format!("\"{}\" {}", unusable.text, unusable.why));
+        return said("False", AddressesValid::InvalidSpec, format!("\"{}\" {}", unusable.text, unusable.why));
     }
     if let Some(held) = picture.held {
-        return said("Unknown", "SelectorLost", held.to_owned());
+        return said("Unknown", AddressesValid::SelectorLost, held.to_owned());
     }
-    let bad = picture.entries.iter().find(|entry| {
-        matches!(
-            entry.reason,
-            Reason::AddressNotFound | Reason::AddressInUse | Reason::WrongRegion | Reason::DuplicateClaim
-        )
-    });
+    let bad = picture.entries.iter().find_map(|entry| Some((entry, invalid(entry.reason)?)));
     match bad {
-        Some(entry) => said("False", entry.reason.as_str(), format!("{} {}", entry.ip, entry.message)),
-        None if picture.surveyed => {
-            said("True", "AllFound", "every address is reserved, and claimed by no other allocation".to_owned())
-        }
-        None => said("Unknown", "Pending", "waits for the first read of the cloud".to_owned()),
+        Some((entry, reason)) => said("False", reason, format!("{} {}", entry.ip, entry.message)),
+        None if picture.surveyed => said(
+            "True",
+            AddressesValid::AllFound,
+            "every address is reserved, and claimed by no other allocation".to_owned(),
+        ),
+        None => said("Unknown", AddressesValid::Pending, "waits for the first read of the cloud".to_owned()),
+    }
+}
+
+/// Reasons for which an address cannot be had.
+fn invalid(reason: Reason) -> Option<AddressesValid> {
+    match reason {
+        Reason::AddressNotFound => Some(AddressesValid::AddressNotFound),
+        Reason::AddressInUse => Some(AddressesValid::AddressInUse),
+        Reason::WrongRegion => Some(AddressesValid::WrongRegion),
+        Reason::DuplicateClaim => Some(AddressesValid::DuplicateClaim),
+        _ => None,
     }
 }
 
 fn credentials_valid(picture: &Picture<'_>) -> Said {
-    let said = |status, reason: &str, message: String| Said::new("CredentialsValid", status, reason, message);
+    let said = |status, reason: CredentialsValid, message: String| Said::new(status, reason, message);
     let refused = picture.entries.iter().find(|entry| entry.reason == Reason::Denied);
     match (picture.cloud_error, refused) {
         (Some(error), _) => match error.kind {
-            ErrorKind::Denied => said("False", "Denied", format!("{error}; {}", error.kind.remedy())),
-            ErrorKind::Unauthenticated => said("False", "Unauthenticated", format!("{error}; {}", error.kind.remedy())),
+            ErrorKind::Denied => said("False", CredentialsValid::Denied, format!("{error}; {}", error.kind.remedy())),
+            ErrorKind::Unauthenticated => {
+                said("False", CredentialsValid::Unauthenticated, format!("{error}; {}", error.kind.remedy()))
+            }
             ErrorKind::NotFound
             | ErrorKind::Conflict
             | ErrorKind::Throttled
@@ -317,27 +339,31 @@ fn credentials_valid(picture: &Picture<'_>) -> Said {
             | ErrorKind::Invalid
             | ErrorKind::Timeout
             | ErrorKind::Unavailable
-            | ErrorKind::Unknown => said("Unknown", "CloudUnavailable", error.to_string()),
+            | ErrorKind::Unknown => said("Unknown", CredentialsValid::CloudUnavailable, error.to_string()),
         },
         // Reading is allowed, and a change was not: some of the permissions are missing.
-        (None, Some(entry)) => said("False", "Denied", format!("{} {}", entry.ip, entry.message)),
-        (None, None) if picture.surveyed => said("True", "Accepted", "the cloud answers".to_owned()),
-        (None, None) => said("Unknown", "Pending", "waits for the first read of the cloud".to_owned()),
+        (None, Some(entry)) => said("False", CredentialsValid::Denied, format!("{} {}", entry.ip, entry.message)),
+        (None, None) if picture.surveyed => said("True", CredentialsValid::Accepted, "the cloud answers".to_owned()),
+        (None, None) => said("Unknown", CredentialsValid::Pending, "waits for the first read of the cloud".to_owned()),
     }
 }
 
 fn workload_found(picture: &Picture<'_>) -> Said {
-    let said = |status, reason: &str, message: String| Said::new("WorkloadFound", status, reason, message);
+    let said = |status, reason: WorkloadFound, message: String| Said::new(status, reason, message);
     let named = picture.object.spec.workload().map(|workload| workload.to_string()).unwrap_or_default();
     match picture.workload {
-        Workload::Unnamed => {
-            said("True", "NotNamed", "spec names no workload; pods that ask for ip.ready use the addresses".to_owned())
+        Workload::Unnamed => said(
+            "True",
+            WorkloadFound::NotNamed,
+            "spec names no workload; pods that ask for ip.ready use the addresses".to_owned(),
+        ),
+        Workload::Named { .. } => said("True", WorkloadFound::Found, format!("{named} exists")),
+        Workload::Unknown => {
+            said("Unknown", WorkloadFound::NotRead, format!("whether {named} exists cannot be read now"))
         }
-        Workload::Named { .. } => said("True", "Found", format!("{named} exists")),
-        Workload::Unknown => said("Unknown", "NotRead", format!("whether {named} exists cannot be read now")),
         Workload::Missing => said(
             "False",
-            "NotFound",
+            WorkloadFound::NotFound,
             format!(
                 "{named} does not exist; check spec.workloadRef; until then every pod that may use an address holds it"
             ),
@@ -357,39 +383,45 @@ fn leaving_taint<'a>(picture: &Picture<'a>) -> Option<&'a AppliedTaint> {
 
 /// kstatus: needs a human.
 fn stalled(picture: &Picture<'_>) -> Option<Said> {
-    let entry = picture.entries.iter().find(|entry| {
-        matches!(
-            entry.reason,
-            Reason::AddressNotFound
-                | Reason::AddressInUse
-                | Reason::WrongRegion
-                | Reason::DuplicateClaim
-                | Reason::Denied
-        )
-    })?;
-    Some(Said::new("Stalled", "True", entry.reason.as_str(), format!("{} {}", entry.ip, entry.message)))
+    let stops = |reason| match reason {
+        Reason::AddressNotFound => Some(Stalled::AddressNotFound),
+        Reason::AddressInUse => Some(Stalled::AddressInUse),
+        Reason::WrongRegion => Some(Stalled::WrongRegion),
+        Reason::DuplicateClaim => Some(Stalled::DuplicateClaim),
+        Reason::Denied => Some(Stalled::Denied),
+        _ => None,
+    };
+    let (entry, why) = picture.entries.iter().find_map(|entry| Some((entry, stops(entry.reason)?)))?;
+    Some(Said::new("True", why, format!("{} {}", entry.ip, entry.message)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::NetIPAllocationSpec;
+    use crate::{
+        allocation::decide::facts::Journey,
+        api::{IntOrPercent, NetIPAllocationSpec},
+    };
 
-    fn said(cloud_error: Option<&CloudError>, reason: Reason) -> (&'static str, String, String) {
-        let object = NetIPAllocation::new("a", NetIPAllocationSpec::default());
-        let ip = std::net::IpAddr::from([203, 0, 113, 7]);
-        let message = "attempt 1 failed: associateAddress: permission_denied: ec2:AssociateAddress".to_owned();
-        let entry = Entry { reason, message, ..Entry::new(ip, Timestamp::UNIX_EPOCH) };
-        let picture = Picture {
-            object: &object,
-            entries: &[entry],
-            facts: &[],
+    const IP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
+
+    fn picture<'a>(
+        object: &'a NetIPAllocation,
+        entries: &'a [Entry],
+        facts: &'a [Facts],
+        cloud_error: Option<&'a CloudError>,
+    ) -> Picture<'a> {
+        static PLAN: std::sync::LazyLock<Plan> = std::sync::LazyLock::new(Plan::default);
+        Picture {
+            object,
+            entries,
+            facts,
             foreign: &[],
             unusable: &[],
             held: None,
             owed: &[],
             node_taint: None,
-            plan: &Plan::default(),
+            plan: &PLAN,
             workload: &Workload::Unnamed,
             cloud_error,
             scope_error: None,
@@ -397,15 +429,79 @@ mod tests {
             blind: false,
             terminating: false,
             now: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn facts(wanted: Wanted) -> Facts {
+        Facts { wanted, ..Facts::plain(Timestamp::UNIX_EPOCH) }
+    }
+
+    fn entry(state: State, reason: Reason) -> Entry {
+        let arrived = Journey {
+            from: None,
+            to: Some("a".to_owned()),
+            reason: String::new(),
+            start: Timestamp::UNIX_EPOCH,
+            finish: Timestamp::UNIX_EPOCH,
+            gap: None,
+            trace_id: None,
         };
-        let Said { status, reason, message, .. } = credentials_valid(&picture);
-        (status, reason, message)
+        Entry { state, reason, last_move: Some(arrived), ..Entry::new(IP, Timestamp::UNIX_EPOCH) }
+    }
+
+    /// Status, reason and message of condition Ready, and how many addresses are told to be attached.
+    fn ready_of(min_attached: i64, entries: &[(Entry, Wanted)]) -> (&'static str, &'static str, String, i32) {
+        let spec = NetIPAllocationSpec { min_attached: IntOrPercent::Count(min_attached), ..Default::default() };
+        let object = NetIPAllocation::new("a", spec);
+        let (entries, facts): (Vec<Entry>, Vec<Facts>) =
+            entries.iter().map(|(entry, wanted)| (entry.clone(), facts(*wanted))).unzip();
+        let picture = picture(&object, &entries, &facts, None);
+        let told = status(&picture);
+        let Said { status, why, message } = ready(
+            &picture,
+            usize::try_from(told.reserved_count).unwrap(),
+            usize::try_from(told.required_count).unwrap(),
+        );
+        (status, why.reason, message, told.attached_count)
+    }
+
+    #[test]
+    fn more_required_than_asked_for_is_told_by_the_name_of_the_field() {
+        let attached = || (entry(State::Attached, Reason::Verified), Wanted::Yes);
+        let leaving = || (entry(State::Draining, Reason::RemovedFromSpec), Wanted::RemovedFromSpec);
+        // Two work beside the one that is asked for: what lacks is none, and not less than none.
+        for entries in [vec![attached()], vec![attached(), leaving(), leaving()]] {
+            let (status, reason, message, _) = ready_of(5, &entries);
+            assert_eq!((status, reason), ("False", "InvalidSpec"), "{message}");
+            assert_eq!(
+                message,
+                "spec.minAttached asks for 5 addresses, but only 1 is asked for; lower it, or name more"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_be_off_or_never_arrived_is_not_attached() {
+        assert_eq!(ready_of(1, &[(entry(State::Releasing, Reason::NodeCordoned), Wanted::Yes)]).3, 1, "it still is");
+        let drifted = entry(State::Releasing, Reason::Drifted);
+        let undone = Entry { last_move: None, ..entry(State::Releasing, Reason::SeatLost) };
+        for entry in [drifted, undone] {
+            let (status, reason, _, attached) = ready_of(1, &[(entry, Wanted::Yes)]);
+            assert_eq!((status, reason, attached), ("False", "AttachFailed", 0));
+        }
     }
 
     #[test]
     fn a_change_that_is_not_permitted_shows_in_the_credentials_although_reading_is() {
+        let object = NetIPAllocation::new("a", NetIPAllocationSpec::default());
+        let said = |cloud_error: Option<&CloudError>, reason: Reason| {
+            let message = "attempt 1 failed: associateAddress: permission_denied: ec2:AssociateAddress".to_owned();
+            let entries = [Entry { message, ..entry(State::Unassigned, reason) }];
+            let Said { status, why, message } = credentials_valid(&picture(&object, &entries, &[], cloud_error));
+            (status, why.reason, message)
+        };
         let (status, reason, message) = said(None, Reason::Denied);
-        assert_eq!((status, reason.as_str()), ("False", "Denied"));
+        assert_eq!((status, reason), ("False", "Denied"));
         assert!(message.starts_with("203.0.113.7 ") && message.contains("ec2:AssociateAddress"), "{message}");
         assert_eq!(said(None, Reason::Retrying).0, "True");
         let unreachable = CloudError::new(ErrorKind::Unavailable, "DescribeAddresses", "come back later");

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, core::error_boundary::InvalidObject};
-use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+use kube_runtime::events::{Event as Published, EventType, Recorder, Reporter};
 
+use super::events::Event;
 use crate::{
     allocation::{
         decide::{
@@ -52,33 +53,20 @@ impl Teller {
         let node = after.node.as_deref().or(before.node.as_deref()).unwrap_or("none");
         let span = tracing::info_span!("netipallocation.transition", crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str());
         span.in_scope(|| tracing::info!(crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on"));
-        if let Some((reason, note)) = sentence(before, after, step) {
-            self.say(object, EventType::Normal, reason, &after.ip.to_string(), note, Some(node));
+        if let Some((event, note)) = sentence(before, after, step) {
+            self.say_of(object, event, &after.ip.to_string(), note, Some(node));
         }
     }
 
-    /// Something that a person should see. `action` keeps apart what must not be folded into one.
-    pub fn warn(&self, object: &NetIPAllocation, reason: &str, action: &str, note: String) {
-        self.say(object, EventType::Warning, reason, action, note, None);
+    /// An event; `action` keeps apart what must not be folded into one.
+    pub fn say(&self, object: &NetIPAllocation, event: Event, action: &str, note: String) {
+        self.say_of(object, event, action, note, None);
     }
 
-    /// Something that went as it should.
-    pub fn note(&self, object: &NetIPAllocation, reason: &str, action: &str, note: String, node: Option<&str>) {
-        self.say(object, EventType::Normal, reason, action, note, node);
-    }
-
-    /// Beside the pass: an event that cannot be written holds nothing up.
-    fn say(
-        &self,
-        object: &NetIPAllocation,
-        kind: EventType,
-        reason: &str,
-        action: &str,
-        note: String,
-        node: Option<&str>,
-    ) {
-        let event = Event {
-            type_: kind,
+    fn say_of(&self, object: &NetIPAllocation, event: Event, action: &str, note: String, node: Option<&str>) {
+        let reason = event.as_str();
+        let event = Published {
+            type_: event.kind(),
             reason: reason.to_owned(),
             note: Some(clip(&note, 1024)),
             action: if action.is_empty() { reason.to_owned() } else { clip(action, 128) },
@@ -96,9 +84,9 @@ impl Teller {
     pub fn undecodable(&self, invalid: &InvalidObject) {
         let note =
             format!("this object cannot be read and is left alone, addresses stay where they are: {}", invalid.error);
-        let event = Event {
+        let event = Published {
             type_: EventType::Warning,
-            reason: "InvalidSpec".to_owned(),
+            reason: Event::InvalidSpec.as_str().to_owned(),
             note: Some(clip(&note, 1024)),
             action: "Decode".to_owned(),
             secondary: None,
@@ -113,7 +101,8 @@ impl Teller {
         self.publish(event, about);
     }
 
-    fn publish(&self, event: Event, about: ObjectReference) {
+    /// Beside the pass: an event that cannot be written holds nothing up.
+    fn publish(&self, event: Published, about: ObjectReference) {
         let recorder = self.recorder.clone();
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {
@@ -152,30 +141,32 @@ impl Observer<State> for Counted {
 }
 
 /// The event of a transition, where people look for one.
-fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option<(&'static str, String)> {
+fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option<(Event, String)> {
     let ip = after.ip;
     let here = after.node.as_deref().unwrap_or("?");
     let there = before.node.as_deref().unwrap_or("?");
     match (step.from, step.to?) {
         (State::Unassigned, State::Attached) => Some((
-            "IPAttached",
+            Event::IPAttached,
             format!("{ip} was found on node {here} and is adopted; what the node had before is not known and not owed"),
         )),
         (_, State::Attached) if step.from == State::Draining => {
-            Some(("DrainCancelled", format!("{ip} stays on node {here}: the cause to leave is gone")))
+            Some((Event::DrainCancelled, format!("{ip} stays on node {here}: the cause to leave is gone")))
         }
         (_, State::Attached) => {
             let from = after.last_move.as_ref().and_then(|journey| journey.from.as_deref());
             Some(match from {
-                Some(from) => ("IPReallocated", format!("{ip} moved from node {from} to node {here}")),
-                None => ("IPAttached", format!("{ip} is on node {here}")),
+                Some(from) => (Event::IPReallocated, format!("{ip} moved from node {from} to node {here}")),
+                None => (Event::IPAttached, format!("{ip} is on node {here}")),
             })
         }
-        (_, State::Draining) => Some(("IPDraining", format!("{ip} is to leave node {here}: {}", step.reason.as_str()))),
-        (State::Attached, State::Releasing) => {
-            Some(("IPDrifted", format!("{ip} is no longer on node {here}: somebody else took it off")))
+        (_, State::Draining) => {
+            Some((Event::IPDraining, format!("{ip} is to leave node {here}: {}", step.reason.as_str())))
         }
-        (_, State::Detached) => Some(("IPDetached", format!("{ip} is off node {there}"))),
+        (State::Attached, State::Releasing) => {
+            Some((Event::IPDrifted, format!("{ip} is no longer on node {here}: somebody else took it off")))
+        }
+        (_, State::Detached) => Some((Event::IPDetached, format!("{ip} is off node {there}"))),
         (_, State::Unassigned | State::Attaching | State::Releasing) => None,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +18,7 @@ use azure_core::{
     error::{Error, ErrorKind},
 };
 use azure_identity::{ClientSecretCredential, federated_credentials_flow};
+use futures::FutureExt;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
@@ -110,8 +112,7 @@ impl Source for WorkloadIdentity {
         let (http, authority) = (self.http.clone(), &self.authority);
         let answer =
             federated_credentials_flow::perform(http, &self.client, assertion, scopes, &self.tenant, authority).await?;
-        let expires = OffsetDateTime::now_utc() + Duration::from_secs(answer.expires_in);
-        Ok(AccessToken::new(answer.access_token().clone(), expires))
+        Ok(AccessToken::new(answer.access_token().clone(), after(answer.expires_in)))
     }
 }
 
@@ -120,7 +121,9 @@ impl Source for WorkloadIdentity {
 impl Source for ClientSecretCredential {
     async fn fetch(&self, scopes: &[&str]) -> azure_core::Result<AccessToken> {
         self.clear_cache().await?;
-        TokenCredential::get_token(self, scopes).await
+        // The crate adds the token's life to the clock, and panics where that ends: the number is somebody else's.
+        let asked = AssertUnwindSafe(TokenCredential::get_token(self, scopes)).catch_unwind().await;
+        asked.unwrap_or_else(|_| Err(unusable("the token service's answer makes no sense".to_owned())))
     }
 }
 
@@ -153,7 +156,7 @@ impl Source for ManagedIdentity {
 }
 
 /// The metadata service says numbers as text.
-fn issued(answer: &Value) -> Option<AccessToken> {
+pub(super) fn issued(answer: &Value) -> Option<AccessToken> {
     let number = |name: &str| {
         let value = answer.get(name)?;
         value.as_i64().or_else(|| value.as_str()?.parse().ok())
@@ -161,9 +164,15 @@ fn issued(answer: &Value) -> Option<AccessToken> {
     let token = answer.get("access_token")?.as_str()?.to_owned();
     let expires = match number("expires_on") {
         Some(at) => OffsetDateTime::from_unix_timestamp(at).ok()?,
-        None => OffsetDateTime::now_utc().saturating_add(time::Duration::seconds(number("expires_in")?)),
+        None => after(u64::try_from(number("expires_in")?).ok()?),
     };
     Some(AccessToken::new(token, expires))
+}
+
+/// So many seconds from now, or the last instant that there is: the number is somebody else's.
+fn after(seconds: u64) -> OffsetDateTime {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    OffsetDateTime::now_utc().saturating_add(time::Duration::seconds(seconds))
 }
 
 pub(super) fn unusable(why: String) -> Error {
@@ -183,6 +192,8 @@ pub(super) fn whose(token: &str) -> Option<String> {
 mod tests {
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
+    use azure_core::{Response, StatusCode, headers::Headers};
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
@@ -252,6 +263,46 @@ mod tests {
         let token = issued(&json!({"access_token": "t", "expires_in": "3599"})).unwrap();
         assert!(lasts(&token, Duration::from_secs(3590)) && !lasts(&token, Duration::from_secs(3600)));
         assert!(issued(&json!({"expires_in": "3599"})).is_none());
+        assert!(issued(&json!({"access_token": "t", "expires_in": -1})).is_none());
+    }
+
+    #[test]
+    fn a_token_for_longer_than_time_lasts_is_one_for_long() {
+        for seconds in [u64::MAX, i64::MAX.unsigned_abs(), 1 << 40] {
+            assert!(after(seconds) > OffsetDateTime::now_utc() + time::Duration::days(365), "{seconds}");
+        }
+        let token = issued(&json!({"access_token": "t", "expires_in": i64::MAX})).unwrap();
+        assert!(lasts(&token, Duration::from_secs(3600)));
+        assert!(issued(&json!({"access_token": "t", "expires_on": i64::MAX})).is_none());
+    }
+
+    /// Answers everything with this.
+    #[derive(Debug)]
+    struct Says(&'static str);
+
+    #[async_trait]
+    impl HttpClient for Says {
+        async fn execute_request(&self, _: &Request) -> azure_core::Result<Response> {
+            let body = futures::stream::iter([Ok(Bytes::from_static(self.0.as_bytes()))]);
+            let mut headers = Headers::new();
+            headers.insert("content-type", "application/json");
+            Ok(Response::new(StatusCode::Ok, headers, Box::pin(body)))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_makes_no_sense_is_no_token_and_no_panic() {
+        let asked = |answer| async move {
+            let (authority, name) = (Url::parse("https://login.example").unwrap(), || "a".to_owned());
+            let secret = ClientSecretCredential::new(Arc::new(Says(answer)), authority, name(), name(), name());
+            Source::fetch(&secret, &["scope"]).await
+        };
+        let fine = asked(r#"{"access_token": "t", "token_type": "Bearer", "expires_in": 3600}"#).await.unwrap();
+        assert!(lasts(&fine, Duration::from_secs(3000)));
+        let endless =
+            asked(r#"{"access_token": "t", "token_type": "Bearer", "expires_in": 18446744073709551615}"#).await;
+        assert!(endless.unwrap_err().to_string().contains("makes no sense"));
+        assert!(asked("<html>").await.is_err());
     }
 
     #[test]

@@ -31,7 +31,7 @@ enum Asked {
 }
 
 /// How it went.
-enum Progress {
+pub(super) enum Progress {
     Running,
     Ended(Result<(), CloudError>),
 }
@@ -124,11 +124,11 @@ impl Azure {
     }
 }
 
-fn first_pause(headers: &Headers) -> Duration {
+pub(super) fn first_pause(headers: &Headers) -> Duration {
     retry_after(headers).map_or(FIRST_POLL, |wait| wait.min(LONGEST_POLL))
 }
 
-fn of_operation(body: &Value) -> Progress {
+pub(super) fn of_operation(body: &Value) -> Progress {
     let status = body.get("status").and_then(Value::as_str).unwrap_or_default();
     let said = |name: &str| body.get("error").and_then(|error| error.get(name)?.as_str());
     match status {
@@ -142,7 +142,7 @@ fn of_operation(body: &Value) -> Progress {
     }
 }
 
-fn of_interface(body: &Value) -> Progress {
+pub(super) fn of_interface(body: &Value) -> Progress {
     match body.pointer("/properties/provisioningState").and_then(Value::as_str) {
         Some("Succeeded") => Progress::Ended(Ok(())),
         Some("Failed") => {

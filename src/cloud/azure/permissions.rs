@@ -39,7 +39,7 @@ impl Azure {
 }
 
 impl Permitted {
-    fn add(&mut self, body: &Value) {
+    pub(super) fn add(&mut self, body: &Value) {
         let words = |role: &Value, name: &str| {
             let listed = role.get(name).and_then(Value::as_array).into_iter().flatten();
             listed.filter_map(|word| Some(word.as_str()?.to_lowercase())).collect()

@@ -1,0 +1,110 @@
+//! What events say: a closed list of their reasons.
+
+use kube_runtime::events::EventType;
+
+use crate::allocation::decide::state::Reason;
+
+macro_rules! events {
+    ($($kind:ident { $($(#[$doc:meta])* $name:ident),+ $(,)? })+) => {
+        /// The reason of an event about an allocation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Event { $($($(#[$doc])* $name),+),+ }
+
+        impl Event {
+            /// Every reason.
+            pub const ALL: &'static [Event] = &[$($(Event::$name),+),+];
+
+            /// The CamelCase word.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($(Event::$name => stringify!($name)),+),+ }
+            }
+
+            /// Normal for what goes as it should, Warning for what a person should see.
+            pub const fn kind(self) -> EventType {
+                match self { $($(Event::$name => EventType::$kind),+),+ }
+            }
+        }
+    };
+}
+
+events! {
+    Normal {
+        /// An address is on a node, or was found there.
+        IPAttached,
+        /// An address is on another node than before.
+        IPReallocated,
+        /// An address is to leave its node.
+        IPDraining,
+        /// The cause to leave is gone.
+        DrainCancelled,
+        /// An address is off its node.
+        IPDetached,
+        /// A pod was asked to go, and goes.
+        PodEvicted,
+        /// A request to move an address is being followed.
+        MoveAccepted,
+        /// The object is let go; the finalizer is off.
+        Released,
+    }
+    Warning {
+        /// Somebody else took an address off its node.
+        IPDrifted,
+        /// A request to move an address cannot be followed.
+        MoveRefused,
+        /// A PodDisruptionBudget does not let a pod go yet.
+        EvictionBlocked,
+        /// An attempt to put an address on failed.
+        IPAttachFailed,
+        /// An attempt to take an address off failed.
+        IPDetachFailed,
+        /// A node does not get an address of its own back.
+        RestoreFailed,
+        /// The spec names what cannot be used, or the object cannot be read at all.
+        InvalidSpec,
+        /// No node can take an address.
+        NoEligibleNode,
+        /// An address should leave, and no node can take it.
+        NoTarget,
+        /// An address is not reserved in the account.
+        AddressNotFound,
+        /// An address is reserved in another region.
+        WrongRegion,
+        /// An address is held by something that is not ours.
+        AddressInUse,
+        /// An address is another allocation's.
+        DuplicateClaim,
+        /// The machine that holds an address cannot be read.
+        HolderUnreachable,
+        /// Too many nodes are NotReady at once: no involuntary move.
+        FailoverFrozen,
+        /// The node of an address is NotReady.
+        NodeNotReady,
+        /// The cloud's quota is used up.
+        QuotaExceeded,
+        /// The cloud denies it.
+        Denied,
+        /// The cloud cannot be read.
+        CloudUnavailable,
+    }
+}
+
+impl Event {
+    /// The warning that comes with a reason when that appears.
+    pub fn of(reason: Reason) -> Option<Event> {
+        Some(match reason {
+            Reason::NoEligibleNode => Event::NoEligibleNode,
+            Reason::NoTarget => Event::NoTarget,
+            Reason::AddressNotFound => Event::AddressNotFound,
+            Reason::WrongRegion => Event::WrongRegion,
+            Reason::AddressInUse => Event::AddressInUse,
+            Reason::DuplicateClaim => Event::DuplicateClaim,
+            Reason::HolderUnreachable => Event::HolderUnreachable,
+            Reason::FailoverFrozen => Event::FailoverFrozen,
+            Reason::NodeNotReady => Event::NodeNotReady,
+            Reason::QuotaExceeded => Event::QuotaExceeded,
+            Reason::Denied => Event::Denied,
+            Reason::CloudUnavailable => Event::CloudUnavailable,
+            _ => return None,
+        })
+    }
+}
