@@ -21,6 +21,8 @@ pub mod round;
 pub mod selection;
 pub mod stray;
 pub mod tables;
+mod tainting;
+pub mod taints;
 pub mod watch;
 
 use std::{

@@ -122,6 +122,11 @@ const RULES: &[Rule] = &[
         because: "the model checker runs it: clients, clocks and chance stay outside",
     },
     Rule {
+        part: "allocation::taints",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
         part: "allocation::selection",
         not: PURE,
         because: "the model checker runs it: clients, clocks and chance stay outside",

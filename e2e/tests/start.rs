@@ -17,7 +17,8 @@ use e2e::{
     cluster::{Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
 };
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, ResourceExt, api::ListParams};
 
 static THEATRE: Theatre = Theatre::new();
 
@@ -85,9 +86,15 @@ fn without_the_crd_it_stays_alive_and_says_so_once_and_recovers_and_its_commands
 
         let (name, ip) = ("released", "203.0.113.30");
         reserve(stage, &[ip])?;
-        pool(stage, name, 1).await?;
-        stage.cluster.apply(&allocation(name, &[ip], "")).await?;
+        pool(stage, name, 2).await?;
+        let taint = "nodeTaint: {key: example.com/no-address}";
+        stage.cluster.apply(&allocation(name, &[ip], taint)).await?;
         let node = stage.until_attached(name, ip).await?;
+        wait_for("the node without an address to have the taint", PATIENCE, || async {
+            let tainted = tainted(stage).await?;
+            Ok(Seen::when(tainted.len() == 1 && tainted != [node.clone()], tainted))
+        })
+        .await?;
         let fine = on_stage(stage, &["check"]).await?;
         ensure!(fine.code == Some(0) && fine.out.lines().all(|line| line.starts_with("ok ")), "{fine:?}");
         ensure!(fine.out.lines().any(|line| line.contains("RBAC nodes")), "{fine:?}");
@@ -146,6 +153,16 @@ fn complaints(stage: &Stage, pod: &str) -> Result<Vec<String>> {
     Ok(log.lines().filter(about).map(str::to_owned).collect())
 }
 
+/// Nodes with the taint of the allocation.
+async fn tainted(stage: &Stage) -> Result<Vec<String>> {
+    let nodes = Api::<Node>::all(stage.client()?).list(&ListParams::default()).await?.items;
+    let has = |node: &Node| {
+        let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+        taints.into_iter().any(|taint| taint.key == "example.com/no-address")
+    };
+    Ok(nodes.iter().filter(|node| has(node)).map(|node| node.name_any()).collect())
+}
+
 async fn release_while_nobody_runs(stage: &Stage, name: &str, ip: &str, node: &str) -> Result<()> {
     let deployment = format!("deployment/{RELEASE}");
     stage.cluster.kubectl(&["scale", &deployment, "-n", NAMESPACE, "--replicas=0"]).await?;
@@ -165,6 +182,7 @@ async fn release_while_nobody_runs(stage: &Stage, name: &str, ip: &str, node: &s
     ensure!(released.code == Some(0) && released.out.contains(name), "{released:?}");
     ensure!(stage.allocation(name).await?.is_none(), "the object is still there");
     ensure!(labels(stage, node).await?.is_empty(), "labels are left");
+    ensure!(tainted(stage).await?.is_empty(), "taints are left");
     ensure!(stage.world.calls().is_empty(), "a call to the cloud: {:#?}", stage.world.calls());
     ensure!(stage.world.machine_of(ip.parse()?).as_deref() == Some(node), "the address was moved");
     Ok(())

@@ -12,5 +12,11 @@ mod bad_input;
 mod drain;
 #[path = "stories/edit.rs"]
 mod edit;
+#[path = "stories/hold.rs"]
+mod hold;
+#[path = "stories/modes.rs"]
+mod modes;
 #[path = "stories/story.rs"]
 mod story;
+#[path = "stories/taints.rs"]
+mod taints;

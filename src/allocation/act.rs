@@ -22,6 +22,7 @@ use super::{
         nodes::{Nodes, SlimNode},
         pods::Pods,
     },
+    taints::NodeTaints,
 };
 use crate::{
     cloud::{Attach, Closed, Cloud, CloudError, Detach, Gate, Scope, Verified},
@@ -51,6 +52,8 @@ pub struct Deed {
     /// The allocation that the node's labels name, where that is another one which has nothing there any more: its labels
     /// are nobody's and may be taken off.
     pub left_by: Option<String>,
+    /// What the node's taints depend on, beside its labels.
+    pub taints: Arc<NodeTaints>,
     pub scope: Scope,
     pub workload: Workload,
     pub cause: Option<Cause>,
@@ -80,7 +83,9 @@ impl Actor {
     pub async fn perform(&self, deed: &Deed, cloud: &dyn Cloud) -> Done {
         match &deed.effect {
             Effect::Label { node } => self.label(node, deed).await,
-            Effect::Unlabel { node } => self.unlabel(node, &deed.allocation, deed.left_by.as_deref()).await,
+            Effect::Unlabel { node } => {
+                self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints).await
+            }
             Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
             Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {
                 let order = Attach {

@@ -1,8 +1,9 @@
-//! Whose an address is, over all allocations (P5, S2, S3). Pure.
+//! Whose an address is, over all allocations (P5, S2, S3), and what else one of them must know of the others. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use super::{
     },
     memory::{self, Stored},
     tables::Uid,
+    taints::NodeTaints,
 };
 use crate::api::NetIPAllocation;
 
@@ -36,11 +38,14 @@ pub struct Claims {
     addresses: BTreeMap<IpAddr, Vec<Standing>>,
     /// Allocations and the nodes that their entries name.
     nodes: BTreeSet<(String, String)>,
+    taints: Arc<NodeTaints>,
 }
 
 impl Claims {
     /// From every allocation as it may be acted on.
     pub fn of<'a>(allocations: impl IntoIterator<Item = &'a NetIPAllocation>) -> Self {
+        let allocations: Vec<&NetIPAllocation> = allocations.into_iter().collect();
+        let taints = Arc::new(NodeTaints::of(allocations.iter().copied()));
         let mut claims: BTreeMap<IpAddr, Vec<Standing>> = BTreeMap::new();
         let mut nodes = BTreeSet::new();
         for allocation in allocations {
@@ -77,7 +82,12 @@ impl Claims {
                 });
             }
         }
-        Self { addresses: claims, nodes }
+        Self { addresses: claims, nodes, taints }
+    }
+
+    /// The taints that allocations keep on nodes without an address.
+    pub fn taints(&self) -> &Arc<NodeTaints> {
+        &self.taints
     }
 
     /// Whether that allocation has an address on that node, or one on its way from or to it.

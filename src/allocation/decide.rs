@@ -80,6 +80,8 @@ pub enum Note {
     Release { operation: Operation, planned: Option<String> },
     /// Another attempt of the same intent.
     Again { operation: Operation },
+    /// Where it goes, or would go, next.
+    Plan { node: Option<String> },
 }
 
 impl lifecycle::Machine for Address {
@@ -95,6 +97,9 @@ impl lifecycle::Machine for Address {
     }
 
     fn decide(entry: &Entry, facts: &Facts) -> Decision {
+        if let Some(node) = new_plan(entry, facts) {
+            return Decision::Renew { note: Note::Plan { node } };
+        }
         match entry.state {
             State::Unassigned => unassigned(entry, facts),
             State::Attaching => attaching(entry, facts),
@@ -137,6 +142,7 @@ impl lifecycle::Machine for Address {
                 entry.planned_node = planned;
             }
             Note::Again { operation } => entry.operation = Some(operation),
+            Note::Plan { node } => entry.planned_node = node,
         }
         match to {
             State::Attached => arrive(entry, from, facts.now),
@@ -147,8 +153,10 @@ impl lifecycle::Machine for Address {
     }
 
     fn renew(entry: &mut Entry, note: Note) {
-        if let Note::Again { operation } = note {
-            entry.operation = Some(operation);
+        match note {
+            Note::Again { operation } => entry.operation = Some(operation),
+            Note::Plan { node } => entry.planned_node = node,
+            Note::Plain | Note::Place { .. } | Note::Adopt { .. } | Note::Drain { .. } | Note::Release { .. } => {}
         }
     }
 
@@ -156,6 +164,32 @@ impl lifecycle::Machine for Address {
         entry.reason = reason;
         entry.message = message;
     }
+}
+
+/// What status says of where it would go (mode Observe), or goes no more, if that is something new. A plan that a move
+/// has made is the move's.
+fn new_plan(entry: &Entry, facts: &Facts) -> Option<Option<String>> {
+    let target = || facts.target.node().map(str::to_owned);
+    let plan = match (entry.state, facts.mode) {
+        (State::Attaching | State::Releasing | State::Detached, _) => return None,
+        (State::Draining, Mode::Enforce | Mode::Hold) => return None,
+        (State::Attached, Mode::Enforce | Mode::Hold) => None,
+        // What was planned is done, once it may be, unless something else fits better by then.
+        (State::Unassigned, Mode::Enforce | Mode::Hold) => {
+            entry.planned_node.clone().filter(|_| entry.planned_node == target())
+        }
+        (State::Attached | State::Draining, Mode::Observe) => leaving::cause(entry, facts).and_then(|_| target()),
+        (State::Unassigned, Mode::Observe) => match &facts.read.place {
+            _ if facts.claim != Claim::Ours || facts.wanted != Wanted::Yes => None,
+            Whereabouts::Free => target(),
+            Whereabouts::On(_) => facts.adoptable.node().map(str::to_owned),
+            Whereabouts::Unknown(_) => entry.planned_node.clone(),
+            Whereabouts::Unasked(_) | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => {
+                None
+            }
+        },
+    };
+    (plan != entry.planned_node).then_some(plan)
 }
 
 /// Closes the ledger of a move.
@@ -300,6 +334,11 @@ fn adopt(facts: &Facts) -> Option<Decision> {
         Adoptable::Yes { node, .. } if facts.holder.as_ref().is_some_and(|holder| holder.name == *node) => {
             Some(wait(Reason::Pending, format!("reads the machine of node {node}"), SOON))
         }
+        // Its entry went (status removed by hand) while a request was under way, which may still take it off.
+        Adoptable::Yes { .. } if !facts.intent_dead || facts.in_flight => {
+            let message = "waits until the last request to the cloud can no longer take effect";
+            Some(wait(Reason::Pending, message, SOON))
+        }
         Adoptable::Yes { node, machine } => {
             let note = Note::Adopt { node: node.clone(), machine: machine.clone() };
             Some(go(State::Attached, Reason::Adopted, note))
@@ -360,7 +399,12 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
             };
             return match facts.mode {
                 Mode::Observe => {
-                    not_now(Reason::Observing, format!("is on {machine} ({what}); mode Observe changes nothing"), LATER)
+                    let adopts = facts
+                        .adoptable
+                        .node()
+                        .map_or(String::new(), |node| format!("; would be adopted on node {node}"));
+                    let text = format!("is on {machine} ({what}){adopts}; mode Observe changes nothing");
+                    not_now(Reason::Observing, text, LATER)
                 }
                 Mode::Enforce | Mode::Hold => not_now(
                     Reason::AddressInUse,
@@ -572,7 +616,10 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         );
     };
     if facts.mode == Mode::Observe {
-        return rest(Reason::Observing, format!("is on node {node}; mode Observe changes nothing"));
+        return rest(
+            Reason::Observing,
+            format!("is on node {node}{}; mode Observe changes nothing", story::plan(entry, facts)),
+        );
     }
     if facts.in_flight {
         return wait(settled(entry), format!("is on node {node}, whose labels are being set"), LATER);
@@ -631,12 +678,17 @@ fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
     leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_))
 }
 
-/// The labels, where they are missing and the node may have them: it is Ready or its grace runs, and a read that counts
+/// The labels (and the taint, which is their mirror), where they are not as they should be and the node may have them: it is Ready or its grace runs, and a read that counts
 /// says that the address is there (P4).
 fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts: &Facts) -> Option<Decision> {
     let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
-    if matches!(view.labels, Labels::On | Labels::Others) || !facts.read.is_on(machine) {
+    let right = match view.labels {
+        Labels::On => !view.tainted,
+        Labels::Others => true,
+        Labels::Partly | Labels::Off => false,
+    };
+    if right || !facts.read.is_on(machine) {
         return None;
     }
     let message = format!("is on node {node}, which is being labelled");
@@ -677,7 +729,10 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         );
     };
     if facts.mode == Mode::Observe {
-        return rest(Reason::Observing, format!("drains from node {node}; mode Observe changes nothing"));
+        return rest(
+            Reason::Observing,
+            format!("drains from node {node}{}; mode Observe changes nothing", story::plan(entry, facts)),
+        );
     }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
@@ -817,6 +872,12 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     } else {
         Cut::WhenUnused
     };
+    // The cut has ended well, and yet the address is read there: another machine has the name by now, perhaps, and holds it
+    // by right. Cutting again would never end.
+    if cut != Cut::Never && spent(operation, facts) && facts.read.is_on(machine) && life(entry, facts) == Life::Unknown
+    {
+        return wait(entry.reason, format!("was taken off; reads the machine of node {node} anew"), SOON);
+    }
     if cut == Cut::Never && spent(operation, facts) && !labelled(entry, facts) {
         return wait(entry.reason, "its labels are off; waits for a read that says where it is", SOON);
     }

@@ -38,15 +38,13 @@ use super::{
     memory,
     moment::Moment,
     selection::Selection,
-    tables::{Key, Tables, refuses_node},
+    tables::{Key, SEND_WINDOW, Tables, refuses_node},
 };
 use crate::{
     api::{self, NetIPAllocation},
     cloud::{self, CloudError, ErrorKind, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
 };
 
-/// An intent may be sent for so long after it was written.
-pub const SEND_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// An address that the survey does not list is looked for by id no more often (R2).
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// A contradiction between survey and entry is looked into at once, but not more often.
@@ -70,6 +68,9 @@ pub struct Subject {
     pub terminating: bool,
     /// and addresses and labels stay as they are;
     pub retain: bool,
+    /// What machines are owed may be paid: not in mode Observe, but on the way out with Retain, where half-done swaps are
+    /// still brought to their end (P10).
+    pub pays: bool,
     /// or they are let go.
     pub deleting: bool,
     pub selection: Selection,
@@ -102,6 +103,7 @@ impl Subject {
             mode,
             terminating,
             retain,
+            pays: !observe_only && object.spec.mode != api::Mode::Observe,
             deleting: terminating && !retain,
             selection: Selection::of(&object, survey.as_deref()),
             interval: Duration::from_secs(u64::try_from(object.spec.reconcile_interval).unwrap_or(30).max(5)),
@@ -435,6 +437,7 @@ impl Eyes<'_> {
                 // Its own, or left behind by one that has nothing there any more.
                 Some(_) | None => node.labels_for(&self.subject.name, &entry.ip.to_string()),
             },
+            tainted: self.claims.taints().are_on(node),
         });
         Some(Holder { name, life, object })
     }

@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Controller,
     claims::Claims,
+    decide::facts::Mode,
     ledger::{ReadError, number},
     moment::Moment,
     observe::{Subject, Surroundings},
@@ -109,11 +110,16 @@ impl Controller {
         // Observe.
         let moment = Moment::here();
         let entries = Entries::of(&subject, &moment);
-        let workload = self.pods.workload(subject.object.spec.workload().as_ref()).await;
+        let named = subject.object.spec.workload();
+        let workload = self.pods.workload(named.as_ref(), false).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
         let around = self.surroundings(&subject, moment);
-        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
+        let no_taint_left = self.no_taint_left(&subject, &claims).await;
+        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left };
         scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
+        if !scene.pods.is_empty() {
+            scene.workload = self.pods.workload(named.as_ref(), true).await;
+        }
 
         // Decide.
         let round = {
@@ -242,7 +248,9 @@ impl Controller {
             let slot = slots.remove(debt.owed.machine.place.as_str());
             self.pay(subject, debt, slot);
         }
-        self.answer_move(&stored, &kept).await;
+        if subject.mode != Mode::Observe {
+            self.answer_move(&stored, &kept).await;
+        }
         if subject.terminating && may_go && self.release(&stored).await? {
             self.forget(&subject.name);
             return Ok((Duration::from_secs(3600), Outcome::Rested));

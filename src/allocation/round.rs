@@ -30,7 +30,7 @@ use super::{
     claims::Claims,
     decide::{
         Effect,
-        facts::{Entry, Facts, Wanted},
+        facts::{Entry, Facts, Mode, Wanted},
         leaving,
         placement::Plan,
         state::{Reason, State},
@@ -45,6 +45,7 @@ use super::{
     },
     record::conditions,
     tables::Tables,
+    taints,
 };
 use crate::{
     api::NetIPAllocationStatus,
@@ -62,6 +63,8 @@ pub struct Scene {
     pub workload: Workload,
     /// The pods of the nodes that an address is leaving.
     pub pods: PodsByNode,
+    /// The recorded taint that is wanted nowhere any more has been looked for, and is on no node.
+    pub no_taint_left: bool,
 }
 
 /// A slot and a rate token that would be of use (F2), asked for beside the pass.
@@ -96,7 +99,7 @@ pub struct Record {
     /// The entries that stay, and their facts in the same order.
     pub kept: Vec<Entry>,
     pub facts: Vec<Facts>,
-    /// Nothing is under way, owed or not understood: the object may go, if it is to go.
+    /// Nothing is under way, owed, not understood or left on a node: the object may go, if it is to go.
     pub may_go: bool,
     owes: bool,
 }
@@ -157,7 +160,7 @@ pub fn decide(
 }
 
 fn eyes<'a>(subject: &'a Subject, scene: &'a Scene, answers: &'a Answers, permits: &'a BTreeSet<IpAddr>) -> Eyes<'a> {
-    let Scene { around, claims, workload, pods } = scene;
+    let Scene { around, claims, workload, pods, no_taint_left: _ } = scene;
     Eyes { subject, around, answers, claims, workload, pods, permits, questions: RefCell::default() }
 }
 
@@ -193,6 +196,11 @@ impl Round {
             .unzip();
         let moment = &around.moment;
         let surveyed = around.survey.as_ref().is_some_and(|survey| moment.since(survey.began) < subject.blind_after());
+        let node_taint = match subject.mode {
+            Mode::Observe => subject.object.status.as_ref().and_then(|status| status.node_taint.clone()),
+            Mode::Enforce | Mode::Hold => taints::recorded(&subject.object, scene.no_taint_left),
+        };
+        let untainted = node_taint.is_none();
         let status = conditions::status(&conditions::Picture {
             object: &subject.object,
             entries: &kept,
@@ -201,6 +209,7 @@ impl Round {
             unusable: if subject.terminating { &[] } else { &subject.selection.unusable },
             held: subject.selection.held.as_deref(),
             owed: &owed,
+            node_taint: node_taint.as_ref(),
             plan: &plan,
             workload,
             cloud_error: around.survey_error.as_ref(),
@@ -215,8 +224,9 @@ impl Round {
         let may_go = rest
             && if subject.retain {
                 !kept.iter().zip(&kept_facts).any(|(entry, facts)| must_end(subject, entry, facts))
+                    && !owed.iter().any(|owed| debts::must_pay(subject, scene, owed))
             } else {
-                kept.is_empty() && entries.foreign.is_empty() && !owes
+                kept.is_empty() && entries.foreign.is_empty() && !owes && untainted
             };
         Record { status, turns, debts, plan, kept, facts: kept_facts, may_go, owes }
     }

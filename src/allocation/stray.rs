@@ -1,7 +1,7 @@
 //! The sweep: what concerns all nodes and all allocations, and no single address.
 //!
 //! Stray labels (§3.5): `ip.ready` on a node that has no address of ours is taken off, and the pods that it brought are
-//! asked to go. Beside that, what is over is forgotten, and the gauges over all nodes are told.
+//! asked to go. The taints of nodes without an address are kept (`taints`). Beside that, what is over is forgotten, and the gauges over all nodes are told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,9 +23,11 @@ use super::{
     moment::Moment,
     observe::{answers::holder, nodes::SlimNode},
     tables::Key,
+    tainting::Failing,
+    taints::NodeTaints,
 };
 use crate::{
-    api::{ALLOCATION_LABEL, READY_LABEL},
+    api::{ALLOCATION_LABEL, Mode, READY_LABEL},
     cloud::Place,
     metrics::NodeGauges,
 };
@@ -47,6 +49,7 @@ impl Controller {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut evicting = Evicting::new();
+        let mut failing = Failing::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -56,7 +59,11 @@ impl Controller {
             self.gauge_nodes();
             if !self.config.observe_only && !self.stop.is_cancelled() {
                 // Among the effects: the Lease is not released while a request of the sweep is under way (F6).
-                self.effects.track_future(self.take_strays_off(&mut evicting)).await;
+                let deeds = async {
+                    self.take_strays_off(&mut evicting).await;
+                    self.keep_taints(&mut failing).await;
+                };
+                self.effects.track_future(deeds).await;
             }
         }
     }
@@ -130,6 +137,9 @@ impl Controller {
     /// A complete survey that counts shows no address on its machine, nothing of ours sits or works there, and its label
     /// names no allocation of another release.
     async fn is_stray(&self, node: &SlimNode) -> bool {
+        if self.is_observed(node) {
+            return false;
+        }
         let Some(place) = node.place() else { return false };
         let Some(home) = node.location().map(Place::scope) else { return false };
         let Some(surveys) = self.view.answers().surveys_at(&home, BELIEVED, &Moment::here()) else { return false };
@@ -156,6 +166,17 @@ impl Controller {
         }
     }
 
+    /// The label is that of an allocation which is only observed, or on a node that one selects and nobody's: somebody
+    /// else puts it there, such as an operator that is about to be replaced.
+    fn is_observed(&self, node: &SlimNode) -> bool {
+        let all = self.ledger.all();
+        let mut observed = all.iter().filter(|object| object.spec.mode == Mode::Observe);
+        observed.any(|object| match node.label(ALLOCATION_LABEL) {
+            Some(whose) => whose == object.name_any(),
+            None => node.matches(&object.spec.node_selector),
+        })
+    }
+
     /// Nodes that some allocation's status names.
     fn claimed(&self) -> BTreeSet<String> {
         let all = self.ledger.all();
@@ -173,7 +194,8 @@ impl Controller {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
-        match self.actor.unlabel(&name, &whose, None).await {
+        let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
+        match self.actor.unlabel(&name, &whose, None, &taints).await {
             Done::Node(Some(written)) => {
                 // Somebody may have labelled it for another allocation meanwhile: then it is no stray.
                 let off = written.label(READY_LABEL).is_none();

@@ -13,6 +13,7 @@ use super::{
     decide::{
         facts::{Entry, Failure, User},
         failover::Breaker,
+        state::State,
     },
     moment::Moment,
 };
@@ -36,6 +37,8 @@ pub enum Key {
     Machine(ProviderId),
 }
 
+/// An intent may be sent for so long after it was written (F5).
+pub const SEND_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 /// A node that refused an address comes last for it for so long (S4).
 const REFUSAL: SignedDuration = SignedDuration::from_mins(10);
 
@@ -149,7 +152,9 @@ impl Tables {
         }
     }
 
-    /// An entry as the last leader left it: what it changed a moment ago may not be shown yet, where reads lag (R1).
+    /// An entry as the last leader left it. What that one changed a moment ago may not be shown yet, where reads lag (R1);
+    /// and of the attach that brought the address here, a request that was never answered may still be under way, although
+    /// a later one succeeded and the entry names no operation any more (F5): cut now, the address would come back.
     pub fn inherited(&mut self, entry: &Entry, moment: &Moment) {
         let Some(machine) = &entry.machine else { return };
         let age = Duration::try_from(moment.now.duration_since(entry.since)).unwrap_or_default();
@@ -157,6 +162,15 @@ impl Tables {
         if !left.is_zero() {
             self.reads.raise(&Key::Address(entry.ip), moment.instant + left);
             self.reads.raise(&Key::Machine(machine.place.clone()), moment.instant + left);
+        }
+        let arrived = entry.last_move.as_ref().filter(|journey| journey.to.is_some()).map(|journey| journey.finish);
+        if let (State::Attached | State::Draining, Some(arrived)) = (entry.state, arrived) {
+            let age = Duration::try_from(moment.now.duration_since(arrived)).unwrap_or_default();
+            let life = Duration::try_from(SEND_WINDOW).unwrap_or_default() + settle_time(&machine.place);
+            let left = life.saturating_sub(age);
+            if !left.is_zero() {
+                self.intents.seen(&entry.ip, Uuid::nil(), moment.instant + left, false);
+            }
         }
     }
 
@@ -345,6 +359,11 @@ fn read_lag(machine: &ProviderId) -> Duration {
     machine.place().map_or(Duration::ZERO, |place| place.provider.read_lag())
 }
 
+/// How long after its last permitted instant a request may take effect (F5).
+fn settle_time(machine: &ProviderId) -> Duration {
+    machine.place().map_or(Duration::ZERO, |place| place.provider.settle_time())
+}
+
 fn backoff(kind: ErrorKind) -> Backoff {
     match kind {
         ErrorKind::Throttled => Backoff::THROTTLED,
@@ -379,6 +398,7 @@ pub fn refuses_node(kind: ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allocation::decide::facts::Journey;
 
     fn at(s: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + s).unwrap()
@@ -453,6 +473,33 @@ mod tests {
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn a_new_leader_cuts_nothing_while_a_lost_request_of_the_attach_may_still_land() {
+        let born = Instant::now();
+        let arrived = |state| {
+            let journey = Journey {
+                from: None,
+                to: Some("a".into()),
+                reason: "Attaching".into(),
+                start: at(0),
+                finish: at(0),
+                gap: None,
+                trace_id: None,
+            };
+            let machine = Some("gce://p/us-west1-a/a#17".parse().unwrap());
+            Entry { state, machine, last_move: Some(journey), ..Entry::new(IP, at(0)) }
+        };
+        let dead = |state, now: i64, after: u64| {
+            let mut tables = Tables::new(born);
+            tables.inherited(&arrived(state), &Moment { now: at(now), instant: born, chance: Uuid::nil() });
+            tables.intents.dead(&IP, born + Duration::from_secs(after))
+        };
+        assert!(!dead(State::Attached, 10, 169) && dead(State::Attached, 10, 170), "60 s to send, 120 s to settle");
+        assert!(!dead(State::Draining, 10, 0));
+        assert!(dead(State::Draining, 180, 0), "arrived long ago");
+        assert!(dead(State::Detached, 10, 0), "every attach was dead before it was released");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub trait Machine: Sized + 'static {
     /// The entry after a move.
     fn enter(entry: &mut Self::Entry, to: Self::State, reason: Self::Reason, note: Self::Note, facts: &Self::Facts);
 
-    /// The entry with a new intent in the same state.
+    /// The entry with a new intent, or a new plan, in the same state.
     fn renew(entry: &mut Self::Entry, note: Self::Note);
 
     /// Puts the reason and the sentence of a wait or a rest into the entry. `since` and state stay.
@@ -58,7 +58,7 @@ pub enum Decision<M: Machine> {
     Perform { effect: M::Effect, reason: M::Reason, message: String },
     /// Another state.
     Move { to: M::State, reason: M::Reason, note: M::Note },
-    /// The same state with a new intent: the old one may not be sent any more. No transition.
+    /// The same state with a new intent (the old one may not be sent any more) or a new plan. No transition.
     Renew { note: M::Note },
     /// The entry is of no use any more.
     Forget { reason: M::Reason },

@@ -17,7 +17,9 @@ use ip_address_controller::{
         memory::{self, Stored},
         observe::nodes::SlimNode,
     },
-    api::{ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, DrainPolicy, NetIPAllocation, READY_LABEL, READY_VALUE},
+    api::{
+        ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation, READY_LABEL, READY_VALUE,
+    },
     cloud::ProviderId,
     lifecycle::State as _,
 };
@@ -74,7 +76,11 @@ pub fn mislabelled(cloud: &Cloud, node: &SlimNode) -> bool {
 /// In every state.
 pub fn state(cosmos: &Cosmos) -> Judged {
     for (name, node) in cosmos.cluster.nodes() {
-        if mislabelled(&cosmos.cloud, node) && !cosmos.excuses.nodes.contains(name) {
+        // What an outsider has moved is believed to be there until the next read (P12).
+        let named: Option<IpAddr> = node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok());
+        let excused =
+            cosmos.excuses.nodes.contains(name) || named.is_some_and(|ip| cosmos.excuses.addresses.contains(&ip));
+        if mislabelled(&cosmos.cloud, node) && !excused {
             return broken(format!(
                 "P4: node {name} says that it has {:?}, and has not",
                 node.label(ADDRESS_LABEL).unwrap_or("no address")
@@ -131,7 +137,13 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     let entries = entries(cosmos);
     match &landed.removed {
         Some((place, Slot::Reserved(ip))) => {
-            if meta.address != Some(*ip) {
+            // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
+            // the access config by a name that people use again. But never on a machine that no entry of ours names.
+            let moved = cosmos.excuses.addresses.contains(ip);
+            if moved && (cosmos.excuses.edited || entries.iter().any(|(_, entry)| at(entry, place))) {
+                return Ok(());
+            }
+            if meta.address != Some(*ip) && !cosmos.excuses.edited {
                 return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
             }
             let named = entries.iter().filter(|(_, entry)| entry.ip == *ip && at(entry, place));
@@ -193,6 +205,10 @@ fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
     let arrived = entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some());
     let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && arrived) else { return Ok(()) };
     if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.edited {
+        return Ok(());
+    }
+    // Nobody is there to ask or to wait for while the node does not answer.
+    if cosmos.cluster.node(node).is_some_and(|node| node.not_ready_since().is_some()) {
         return Ok(());
     }
     let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
@@ -281,8 +297,7 @@ fn one_seat(cosmos: &Cosmos) -> Judged {
 /// The finalizer went: nothing of the object's is left outside, unless it was to stay.
 fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
     let name = object.name_any();
-    let retained = object.spec.deletion_policy == DeletionPolicy::Retain
-        || object.spec.mode == ip_address_controller::api::Mode::Observe;
+    let retained = object.spec.deletion_policy == DeletionPolicy::Retain || object.spec.mode == Mode::Observe;
     let under_way = cosmos.cloud.requests().values().any(|request| {
         request.meta.address.is_some_and(|ip| object.spec.reserved_ips.contains(&ip.to_string()))
             && !request.order.cuts()
@@ -315,14 +330,26 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
             return broken(format!("P12: {} of {name} rests in {:?}: {}", entry.ip, entry.state, entry.message));
         }
     }
-    for (name, object) in cosmos.cluster.allocations() {
-        let owed = object.status.iter().flat_map(|status| &status.owed).next();
-        if let Some(owed) = owed {
-            return broken(format!("P10: {name} still owes {} an address of its own", owed.machine_id));
+    for (name, node) in cosmos.cluster.nodes() {
+        let whose = node.label(ALLOCATION_LABEL).and_then(|whose| cosmos.cluster.allocation(whose));
+        let ours = whose.is_some_and(|object| object.spec.mode != Mode::Observe);
+        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.edited {
+            return broken(format!("P4: node {name} rests with a label, and its address is elsewhere"));
         }
     }
+    // Mode Observe changes nothing: what is owed stays written down.
+    let pays = |object: &NetIPAllocation| object.spec.mode != Mode::Observe;
+    let all = cosmos.cluster.allocations();
+    let owed = |pays_now: bool| {
+        let objects = all.values().filter(move |object| pays(object) == pays_now);
+        objects.flat_map(|object| &object.status).flat_map(|status| &status.owed).filter_map(memory::read_owed)
+    };
+    if let Some(owed) = owed(true).next() {
+        return broken(format!("P10: {} is still owed an address of its own", owed.machine));
+    }
     for (place, machine) in cosmos.cloud.machines() {
-        let told = cosmos.struck.iter().any(|struck| struck.place == *place);
+        let told = cosmos.struck.iter().any(|struck| struck.place == *place)
+            || owed(false).any(|owed| owed.machine.place == *place);
         if machine.exists && machine.had_own && machine.slot == Slot::Empty && !told && !is_excused(cosmos, place) {
             return broken(format!("P10: {place} had an address of its own before, and has none"));
         }
@@ -342,10 +369,12 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
         .cluster
         .nodes()
         .iter()
-        .filter(|(_, node)| {
+        .filter(|(name, node)| {
             let place = node.place();
             let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
-            let fit = node.label(super::cosmos::course::POOL).is_some()
+            let named = all.iter().any(|(_, entry)| !entry.state.at_rest() && entry.node.as_ref() == Some(*name));
+            let fit = !named
+                && node.label(super::cosmos::course::POOL).is_some()
                 && !node.cordoned()
                 && node.not_ready_since().is_none()
                 && node.disrupted(&[super::cosmos::process::DISRUPTION.to_owned()]).is_none()
@@ -366,7 +395,7 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
             )
             && cosmos.cluster.allocation(name).is_some_and(|object| {
                 object.metadata.deletion_timestamp.is_none()
-                    && object.spec.mode == ip_address_controller::api::Mode::Enforce
+                    && object.spec.mode == Mode::Enforce
                     && object.spec.reserved_ips.contains(&entry.ip.to_string())
             })
             && cosmos.cloud.on(entry.ip).is_none()

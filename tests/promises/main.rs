@@ -10,5 +10,6 @@ mod canon;
 mod cosmos;
 mod invariants;
 mod lives;
+mod random_lives;
 mod search;
 mod story;

@@ -139,6 +139,7 @@ impl World {
                 disrupted: None,
                 out_of_service: false,
                 labels: Labels::Off,
+                tainted: false,
             },
             absent: None,
             life: Life::Running,
@@ -217,6 +218,7 @@ impl World {
             ["the", "machine", "of", node, "runs"] => self.node(node).life = Life::Running,
             ["the", "machine", "of", node, "is", "not", "read"] => self.node(node).life = Life::Unknown,
             ["the", "labels", "of", node, "are", "off"] => self.node(node).view.labels = Labels::Off,
+            [node, "is", "tainted"] => self.node(node).view.tainted = true,
             ["the", "labels", "of", node, "are", "wrong"] => self.node(node).view.labels = Labels::Partly,
             [node, "has", "nothing", "of", "its", "own"] => self.node(node).own = false,
             // Where it could go.
@@ -355,7 +357,8 @@ impl World {
         let again = self.now + SignedDuration::from_secs(60);
         let name = match &effect {
             Effect::Label { node } => {
-                self.node(node).view.labels = Labels::On;
+                let view = &mut self.node(node).view;
+                (view.labels, view.tainted) = (Labels::On, false);
                 "label"
             }
             Effect::Unlabel { node } => {
@@ -571,6 +574,10 @@ impl World {
             let found = entry.and_then(|e| e.deadline).map_or("none".to_owned(), |deadline| {
                 format!("{} seconds after the beginning", deadline.as_second() - BIRTH)
             });
+            return Some(compare(found, wanted));
+        }
+        if let Some(wanted) = line.strip_prefix("planned ") {
+            let found = entry.and_then(|e| e.planned_node.clone()).unwrap_or_else(|| "nowhere".into());
             return Some(compare(found, wanted));
         }
         if line == "the operation is a new one" {

@@ -229,7 +229,7 @@ async fn nodes_without_a_provider_id_are_counted_and_left_alone() -> Result<()> 
 }
 
 #[tokio::test]
-async fn of_two_allocations_that_name_one_address_the_incumbent_keeps_it() -> Result<()> {
+async fn p5_of_two_allocations_that_name_one_address_the_incumbent_keeps_it() -> Result<()> {
     tell("claim", async |story| {
         story.nodes("abc").await?;
         let bystander = Bystander::come(story).await?;

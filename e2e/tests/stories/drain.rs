@@ -9,7 +9,7 @@ use crate::story::{Story, parse, tell, used_by};
 const SLOW: u8 = 5;
 
 #[tokio::test]
-async fn a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
+async fn p6_a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
     tell("drain", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -52,7 +52,7 @@ async fn a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_bef
 }
 
 #[tokio::test]
-async fn an_uncordon_cancels_the_move_while_a_pod_runs() -> Result<()> {
+async fn p6_an_uncordon_cancels_the_move_while_a_pod_runs() -> Result<()> {
     tell("uncordon", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -77,7 +77,7 @@ async fn an_uncordon_cancels_the_move_while_a_pod_runs() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_cordon_moves_nothing_while_a_daemonset_pod_lives() -> Result<()> {
+async fn p6_a_cordon_moves_nothing_while_a_daemonset_pod_lives() -> Result<()> {
     tell("daemon", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -106,7 +106,7 @@ async fn a_cordon_moves_nothing_while_a_daemonset_pod_lives() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_the_statefulset_that_uses_the_address_and_for_nobody_else() -> Result<()> {
+async fn p6_a_drain_waits_for_the_statefulset_that_uses_the_address_and_for_nobody_else() -> Result<()> {
     tell("stateful", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -203,7 +203,7 @@ async fn max_unavailable_zero_moves_one_address_at_a_time() -> Result<()> {
 }
 
 /// From when the address was off its old machine until it was sent to its new one.
-fn absence(story: &Story, ip: &str) -> Result<(tokio::time::Instant, tokio::time::Instant)> {
+pub fn absence(story: &Story, ip: &str) -> Result<(tokio::time::Instant, tokio::time::Instant)> {
     let removals = story.stage.world.removals();
     let off = removals.iter().rfind(|gone| gone.ip == Some(parse(ip))).context("it was never off")?.at;
     let node = story.holder(ip).context("it is on no machine")?;
@@ -212,7 +212,7 @@ fn absence(story: &Story, ip: &str) -> Result<(tokio::time::Instant, tokio::time
 }
 
 #[tokio::test]
-async fn a_typo_in_workload_ref_holds_the_address_while_pods_that_asked_for_it_run() -> Result<()> {
+async fn p6_a_typo_in_workload_ref_holds_the_address_while_pods_that_asked_for_it_run() -> Result<()> {
     tell("typo", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -242,7 +242,7 @@ async fn a_typo_in_workload_ref_holds_the_address_while_pods_that_asked_for_it_r
 }
 
 #[tokio::test]
-async fn a_disruption_budget_at_zero_is_waited_out_and_named() -> Result<()> {
+async fn p7_a_disruption_budget_at_zero_is_waited_out_and_named() -> Result<()> {
     tell("budget", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -279,6 +279,39 @@ spec: {{minAvailable: {least}, selector: {{matchLabels: {{app: budget}}}}}}
         let to = if node.ends_with('a') { "budget-b" } else { "budget-a" };
         story.attached_to(&ip, to).await?;
         story.event("PodEvicted").await?;
+        story.nothing_left_before_the_pods(&node, &pods)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn p6_pods_that_are_left_when_their_workload_is_deleted_still_hold_the_address() -> Result<()> {
+    tell("orphans", async |story| {
+        let ip = story.ip();
+        story.nodes("ab").await?;
+        story.run("Deployment", "orphans", 1, "").await?;
+        story.allocate(&[&ip], &used_by("Deployment", "orphans")).await?;
+        let node = story.attached(&ip).await?;
+        let pods = story.running("orphans", 1).await?;
+        story.condition("WorkloadFound", "True", "Found").await?;
+        let before = story.changed();
+
+        // It was found a moment ago; that says nothing about now.
+        story.kubectl("delete deployment orphans --cascade=orphan").await?;
+        story.kubectl("delete replicaset -l app=orphans --cascade=orphan").await?;
+        story.kubectl(&format!("cordon {node}")).await?;
+        let waits = |address: &ip_address_controller::api::AddressStatus| {
+            address.message.as_ref().is_some_and(|said| said.contains(&pods[0].0))
+        };
+        ensure!(story.until(&ip, waits).await?.state == "Draining");
+        story.condition("WorkloadFound", "False", "NotFound").await?;
+        story.another_look().await?;
+        ensure!(story.changed() == before, "the address has left under a pod");
+        ensure!(story.running("orphans", 1).await? == pods, "the pod was disturbed");
+
+        story.kubectl(&format!("delete pod {} --wait=false", pods[0].0)).await?;
+        let to = if node.ends_with('a') { "orphans-b" } else { "orphans-a" };
+        story.attached_to(&ip, to).await?;
         story.nothing_left_before_the_pods(&node, &pods)
     })
     .await

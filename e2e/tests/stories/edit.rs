@@ -14,7 +14,7 @@ const APART: &str = "      affinity:
           - {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: edit}}}";
 
 #[tokio::test]
-async fn an_edit_of_reserved_ips_adds_at_once_and_removes_when_nobody_uses_it() -> Result<()> {
+async fn p6_an_edit_of_reserved_ips_adds_at_once_and_removes_when_nobody_uses_it() -> Result<()> {
     tell("edit", async |story| {
         let (stays, goes) = (story.ip(), story.ip());
         story.nodes("ab").await?;
@@ -70,7 +70,7 @@ async fn forgotten(story: &Story, ip: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_deletion_waits_for_users_then_detaches_and_lets_the_object_go() -> Result<()> {
+async fn p9_a_deletion_waits_for_users_then_detaches_and_lets_the_object_go() -> Result<()> {
     tell("delete", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;
@@ -103,7 +103,7 @@ async fn a_deletion_waits_for_users_then_detaches_and_lets_the_object_go() -> Re
 }
 
 #[tokio::test]
-async fn retain_set_while_terminating_lets_the_object_go_at_once_and_applying_it_again_adopts() -> Result<()> {
+async fn p9_retain_set_while_terminating_lets_the_object_go_at_once_and_applying_it_again_adopts() -> Result<()> {
     tell("retain", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;

@@ -14,9 +14,9 @@ use crate::{
 };
 
 impl Actor {
-    /// L2: labels off; the node's pods live; who came late is asked to go and waited for; cut; verify.
+    /// L2: labels off and taint on; the node's pods live; who came late is asked to go and waited for; cut; verify.
     pub(super) async fn detach(&self, deed: &Deed, cloud: &dyn Cloud, node: &str, order: &Detach, cut: Cut) -> Done {
-        match self.unlabel(node, &deed.allocation, deed.left_by.as_deref()).await {
+        match self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints).await {
             Done::Node(Some(written)) => self.nodes.wrote(*written),
             Done::Node(None) => {}
             Done::NodeFailed(why) => return Done::HeldBack(why),

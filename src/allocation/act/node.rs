@@ -1,47 +1,93 @@
-//! The labels that say that a node has an address, and whose it is: always in one patch, which carries the Node's uid (F8).
+//! The labels that say that a node has an address, and whose it is, and the taint that is their mirror: always in one
+//! patch, which carries the Node's uid (F8).
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Taint;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Actor, Deed, Done};
 use crate::{
-    allocation::observe::nodes::SlimNode,
+    allocation::{observe::nodes::SlimNode, taints::NodeTaints},
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL, READY_VALUE},
     cloud::Gate,
 };
 
+/// A Node's taints are one list, which others write too: a patch that changes it is made anew so often, each time from
+/// what the other writer left there. Then the deed has failed, and is tried again later like any other.
+const TRIES: u32 = 5;
+
+/// Labels as they shall be; `None` takes one off.
+type Labels = BTreeMap<&'static str, Option<String>>;
+
+/// What shall be done to a node, seen as it is now.
+enum Wish {
+    Change(Labels),
+    /// It is as it shall be, or not ours to change.
+    Leave,
+    Refuse(String),
+}
+
 impl Actor {
-    /// `ip.ready=true`, and whose address it is.
+    /// `ip.ready=true`, and whose address it is; the taint goes.
     pub(super) async fn label(&self, name: &str, deed: &Deed) -> Done {
-        let (allocation, address) = (&deed.allocation, deed.ip.to_string());
-        let labels = json!({READY_LABEL: READY_VALUE, ALLOCATION_LABEL: allocation, ADDRESS_LABEL: address});
-        match self.live_node(name).await {
-            Ok(Some(node)) if node.metadata.uid != deed.node_uid => {
-                Done::NodeFailed(format!("node {name} was created anew since; looks again"))
-            }
-            Ok(Some(node)) => self.patch_labels(&node, labels).await,
-            Ok(None) => Done::Node(None),
-            Err(why) => Done::NodeFailed(why),
-        }
+        let labels = Labels::from([
+            (READY_LABEL, Some(READY_VALUE.to_owned())),
+            (ALLOCATION_LABEL, Some(deed.allocation.clone())),
+            (ADDRESS_LABEL, Some(deed.ip.to_string())),
+        ]);
+        self.change(name, &deed.taints, |node| match node.metadata.uid == deed.node_uid {
+            true => Wish::Change(labels.clone()),
+            false => Wish::Refuse(format!("node {name} was created anew since; looks again")),
+        })
+        .await
     }
 
-    /// Takes the labels off, unless another allocation has earned them. `left_by`: one whose labels are nobody's any more.
-    pub async fn unlabel(&self, name: &str, allocation: &str, left_by: Option<&str>) -> Done {
-        let node = match self.live_node(name).await {
-            Ok(Some(node)) => node,
-            Ok(None) => return Done::Node(None),
-            Err(why) => return Done::NodeFailed(why),
-        };
-        let others = node.label(ALLOCATION_LABEL).is_some_and(|whose| whose != allocation && Some(whose) != left_by);
-        let none = [READY_LABEL, ALLOCATION_LABEL, ADDRESS_LABEL].iter().all(|key| node.label(key).is_none());
-        if others || none {
-            return Done::Node(Some(Box::new(node)));
+    /// Takes the labels off, unless another allocation has earned them, and puts the taint on. `left_by`: one whose labels
+    /// are nobody's any more.
+    pub async fn unlabel(&self, name: &str, allocation: &str, left_by: Option<&str>, taints: &NodeTaints) -> Done {
+        self.change(name, taints, |node| {
+            let earned = |whose: &str| whose != allocation && Some(whose) != left_by;
+            if node.label(ALLOCATION_LABEL).is_some_and(earned) {
+                return Wish::Leave;
+            }
+            let ours = [READY_LABEL, ALLOCATION_LABEL, ADDRESS_LABEL];
+            Wish::Change(ours.into_iter().filter(|key| node.label(key).is_some()).map(|key| (key, None)).collect())
+        })
+        .await
+    }
+
+    /// The taints alone: put on where no address is verified, taken off where one is or nobody wants them.
+    pub async fn taint(&self, name: &str, taints: &NodeTaints) -> Done {
+        self.change(name, taints, |_| Wish::Change(Labels::new())).await
+    }
+
+    async fn change(&self, name: &str, taints: &NodeTaints, wish: impl Fn(&SlimNode) -> Wish + Send) -> Done {
+        for _ in 0..TRIES {
+            let node = match self.live_node(name).await {
+                Ok(Some(node)) => node,
+                Ok(None) => return Done::Node(None),
+                Err(why) => return Done::NodeFailed(why),
+            };
+            let labels = match wish(&node) {
+                Wish::Change(labels) => labels,
+                Wish::Leave => return Done::Node(Some(Box::new(node))),
+                Wish::Refuse(why) => return Done::NodeFailed(why),
+            };
+            let list = taints.on(&with(&node, &labels));
+            if labels.is_empty() && list.is_none() {
+                return Done::Node(Some(Box::new(node)));
+            }
+            if let Some(done) = self.patch(&node, &labels, list).await {
+                return done;
+            }
         }
-        self.patch_labels(&node, json!({READY_LABEL: null, ALLOCATION_LABEL: null, ADDRESS_LABEL: null})).await
+        Done::NodeFailed(format!("node {name} was changed by others each time; looks again"))
     }
 
     /// The node as it is now: a deed is never done on the word of the cache (F3).
@@ -54,19 +100,48 @@ impl Actor {
         }
     }
 
-    /// One merge patch. A node replaced under the same name has another uid, which the API server refuses with 422.
-    async fn patch_labels(&self, node: &SlimNode, labels: Value) -> Done {
+    /// One merge patch. A node replaced under the same name has another uid, which the API server refuses with 422. A merge
+    /// patch replaces lists whole, so one with taints is for the very version that was read: `None` when somebody has
+    /// written meanwhile, whose taint it would have lost. Labels alone are nobody else's, and need no version.
+    async fn patch(&self, node: &SlimNode, labels: &Labels, taints: Option<Vec<Taint>>) -> Option<Done> {
         let name = node.name_any();
-        let patch = json!({"metadata": {"uid": node.metadata.uid, "labels": labels}});
+        let patch = match taints {
+            Some(taints) => json!({
+                "metadata": {
+                    "uid": node.metadata.uid,
+                    "resourceVersion": node.metadata.resource_version,
+                    "labels": labels,
+                },
+                "spec": {"taints": taints},
+            }),
+            None => json!({"metadata": {"uid": node.metadata.uid, "labels": labels}}),
+        };
         if let Err(closed) = self.gate().open_for(self.timeout) {
-            return Done::NodeFailed(closed.to_string());
+            return Some(Done::NodeFailed(closed.to_string()));
         }
         let api: Api<SlimNode> = Api::all(self.client.clone());
         match timeout(self.timeout, api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
-            Ok(Ok(written)) => Done::Node(Some(Box::new(written))),
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Done::Node(None),
-            Ok(Err(error)) => Done::NodeFailed(format!("labelling node {name} failed: {error}")),
-            Err(_) => Done::NodeFailed(format!("labelling node {name} had no answer in time")),
+            Ok(Ok(written)) => Some(Done::Node(Some(Box::new(written)))),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Some(Done::Node(None)),
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => None,
+            Ok(Err(error)) => Some(Done::NodeFailed(format!("patching node {name} failed: {error}"))),
+            Err(_) => Some(Done::NodeFailed(format!("patching node {name} had no answer in time"))),
         }
     }
 }
+
+/// The node as it will be with these labels.
+fn with(node: &SlimNode, labels: &Labels) -> SlimNode {
+    let mut node = node.clone();
+    let all = node.metadata.labels.get_or_insert_default();
+    for (key, value) in labels {
+        match value {
+            Some(value) => all.insert((*key).to_owned(), value.clone()),
+            None => all.remove(*key),
+        };
+    }
+    node
+}
+
+#[cfg(test)]
+mod tests;

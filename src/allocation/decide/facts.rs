@@ -292,6 +292,8 @@ pub struct NodeView {
     pub disrupted: Option<String>,
     pub out_of_service: bool,
     pub labels: Labels,
+    /// A `nodeTaint` is on it, which the node of a verified address must not have.
+    pub tainted: bool,
 }
 
 /// A NotReady condition.
@@ -334,6 +336,18 @@ pub enum Adoptable {
         node: String,
         machine: MachineId,
     },
+}
+
+impl Adoptable {
+    /// The node that it sits on, if the selector selects it.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Adoptable::No(_) => None,
+            Adoptable::Looking { node } | Adoptable::Unreachable { node, .. } | Adoptable::Yes { node, .. } => {
+                Some(node)
+            }
+        }
+    }
 }
 
 /// Who uses the address on its node (§3.3).

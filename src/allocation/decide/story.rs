@@ -30,6 +30,17 @@ pub fn verdicts(facts: &Facts) -> &str {
     }
 }
 
+/// What would be done with an address that is on a node, where the mode lets nothing be done.
+pub fn plan(entry: &Entry, facts: &Facts) -> String {
+    let Some(cause) = leaving::cause(entry, facts) else { return String::new() };
+    let next = match &facts.target {
+        Target::Looking { node } | Target::Seat { node, .. } => format!("go to node {node}"),
+        Target::None(verdicts) if leaving::needs_target(cause, facts) => format!("stay: {verdicts}"),
+        Target::None(_) => "be let go".to_owned(),
+    };
+    format!("; must leave it ({}), would {next}", cause.reason().as_str())
+}
+
 /// A drain, for whoever reads it at 3 a.m.: what holds it, until when, and where it goes next.
 pub fn leaving(cause: Cause, node: &str, entry: &Entry, facts: &Facts) -> String {
     let deadline = match entry.deadline {

@@ -265,6 +265,16 @@ mod tests {
     }
 
     #[test]
+    fn what_says_that_a_node_is_about_to_go_can_be_set() {
+        let mut node = node("aws:///us-west-2a/i-0abc", &[]);
+        let taint = |key: &str| Taint { key: key.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        node.spec.taints = Some(vec![taint("gpu"), taint("example.com/leaving")]);
+        assert_eq!(node.disrupted(&["karpenter.sh/disrupted".to_owned()]), None);
+        let said = node.disrupted(&["example.com/leaving".to_owned()]);
+        assert_eq!(said.as_deref(), Some("taint example.com/leaving"), "and the message says which it was");
+    }
+
+    #[test]
     fn a_machine_of_eks_auto_mode_is_told_by_its_label() {
         let id = "aws:///us-west-2a/i-0abc";
         assert!(node(id, &[(EKS_COMPUTE_TYPE, "auto")]).unsupported().is_some_and(|why| why.contains("Auto Mode")));

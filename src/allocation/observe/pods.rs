@@ -37,9 +37,21 @@ const CALL: Duration = Duration::from_secs(10);
 const FOUND_FOR: Duration = Duration::from_secs(300);
 /// One that was missing is looked for sooner.
 const MISSING_FOR: Duration = Duration::from_secs(10);
+/// While an address leaves, what is known of the workload decides whose pods are waited for and asked to go: then it is
+/// not older than this.
+const LEAVING_FOR: Duration = Duration::from_secs(1);
 
 /// The taint of a cordoned node.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// How long an answer about a workload is believed.
+fn lately(exists: bool, leaving: bool) -> Duration {
+    match (exists, leaving) {
+        (_, true) => LEAVING_FOR,
+        (true, false) => FOUND_FOR,
+        (false, false) => MISSING_FOR,
+    }
+}
 
 /// The pods of some nodes, and the workloads that they belong to.
 #[derive(Clone)]
@@ -53,7 +65,7 @@ pub struct Pods {
 struct Inner {
     watches: HashMap<String, Watch>,
     wanted: HashMap<Uid, BTreeSet<String>>,
-    /// ReplicaSet uid → what controls it. A ReplicaSet never changes its controller while it lives.
+    /// ReplicaSet uid → what controls it. A ReplicaSet keeps its controller while that lives.
     owners: HashMap<String, Option<Owner>>,
     workloads: HashMap<String, (Instant, bool)>,
 }
@@ -220,23 +232,23 @@ impl Pods {
         Some(owner)
     }
 
-    /// The workload that the allocation names, looked for if it has not been lately.
-    pub async fn workload(&self, reference: Option<&WorkloadRef>) -> Workload {
+    /// The workload that the allocation names, looked for if it has not been lately. `leaving`: one of the allocation's
+    /// addresses is, so lately means just now, and what cannot be told now is unknown.
+    pub async fn workload(&self, reference: Option<&WorkloadRef>, leaving: bool) -> Workload {
         let Some(reference) = reference else { return Workload::Unnamed };
         let key = reference.to_string();
         let known = self.lock().workloads.get(&key).copied();
         let exists = match known {
-            Some((when, true)) if when.elapsed() < FOUND_FOR => true,
-            Some((when, false)) if when.elapsed() < MISSING_FOR => false,
+            Some((when, exists)) if when.elapsed() < lately(exists, leaving) => exists,
             _ => match self.exists(reference).await {
                 Some(exists) => {
                     self.lock().workloads.insert(key, (Instant::now(), exists));
                     exists
                 }
-                // Not to be told now: as it was.
+                // Not to be told now: as it was, while nothing depends on it.
                 None => match known {
-                    Some((_, exists)) => exists,
-                    None => return Workload::Unknown,
+                    Some((_, exists)) if !leaving => exists,
+                    Some(_) | None => return Workload::Unknown,
                 },
             },
         };

@@ -17,7 +17,7 @@ use crate::{
         },
         memory::{self, Owed, clip},
     },
-    api::{AddressStatus, Condition, NetIPAllocation, NetIPAllocationStatus},
+    api::{AddressStatus, AppliedTaint, Condition, Mode, NetIPAllocation, NetIPAllocationStatus},
     cloud::{CloudError, ErrorKind},
 };
 
@@ -31,6 +31,8 @@ pub struct Picture<'a> {
     /// The selector has lost too much at once.
     pub held: Option<&'a str>,
     pub owed: &'a [Owed],
+    /// The taint that is on nodes, or goes there next.
+    pub node_taint: Option<&'a AppliedTaint>,
     pub plan: &'a Plan,
     pub workload: &'a Workload,
     pub cloud_error: Option<&'a CloudError>,
@@ -74,7 +76,7 @@ pub fn status(picture: &Picture<'_>) -> NetIPAllocationStatus {
         moving_count: count(moving),
         selected_node_count: count(selected),
         spare_node_count: count(picture.plan.spare),
-        node_taint: old.node_taint,
+        node_taint: picture.node_taint.cloned(),
         owed: picture.owed.iter().map(memory::write_owed).collect(),
         addresses,
     }
@@ -123,6 +125,9 @@ fn conditions(picture: &Picture<'_>, old: &[Condition], reserved: usize, require
     }
     if picture.entries.iter().any(|entry| !matches!(entry.state, State::Unassigned | State::Attached)) {
         all.push(Said::new("True", Reconciling::AddressesMoving, "addresses are on their way"));
+    } else if let Some(taint) = leaving_taint(picture) {
+        let message = format!("taint {}:{} is being taken off the nodes", taint.key, taint.effect);
+        all.push(Said::new("True", Reconciling::TaintLeaving, message));
     }
     if let Some(said) = stalled(picture) {
         all.push(said);
@@ -366,6 +371,16 @@ fn workload_found(picture: &Picture<'_>) -> Said {
     }
 }
 
+/// The taint that is on nodes although the spec does not ask for it any more.
+fn leaving_taint<'a>(picture: &Picture<'a>) -> Option<&'a AppliedTaint> {
+    let asked = picture.object.spec.node_taint.as_ref().filter(|_| !picture.terminating);
+    let observed = picture.object.spec.mode == Mode::Observe;
+    picture
+        .node_taint
+        .filter(|_| !observed)
+        .filter(|taint| asked.is_none_or(|asked| asked.key != taint.key || asked.effect.as_str() != taint.effect))
+}
+
 /// kstatus: needs a human.
 fn stalled(picture: &Picture<'_>) -> Option<Said> {
     let stops = |reason| match reason {
@@ -405,6 +420,7 @@ mod tests {
             unusable: &[],
             held: None,
             owed: &[],
+            node_taint: None,
             plan: &PLAN,
             workload: &Workload::Unnamed,
             cloud_error,

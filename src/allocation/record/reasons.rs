@@ -140,6 +140,8 @@ conditions! {
     Reconciling {
         /// Addresses are on their way.
         AddressesMoving,
+        /// A taint that the spec does not ask for any more is being taken off the nodes.
+        TaintLeaving,
     }
 
     /// Nothing goes on without a person (kstatus).

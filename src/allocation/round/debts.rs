@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::{
     super::{
         decide::{
-            facts::{Entry, Facts, Life, Mode},
+            facts::{Entry, Facts, Life},
             state::{Reason, State},
         },
         memory::{self, Owed},
-        observe::{SEND_WINDOW, Subject},
+        observe::Subject,
         owed,
-        tables::{Key, Tables},
+        tables::{Key, SEND_WINDOW, Tables},
     },
     Entries, Scene, Turn, Wish,
 };
@@ -68,7 +68,7 @@ fn one(
         owed::Next::Begin(begun) => begun,
     };
     let Some(scope) = subject.scope_at(place) else { return waits };
-    if subject.mode == Mode::Observe || scene.around.unreachable.contains_key(&scope.provider) {
+    if !subject.pays || scene.around.unreachable.contains_key(&scope.provider) {
         return waits;
     }
     if !permits.contains(&place.to_string()) {
@@ -79,6 +79,14 @@ fn one(
         Some(ticket) => Debt { owed, state: DebtState::Paying(ticket) },
         None => waits,
     }
+}
+
+/// Whether the object must stay for this debt although it is let go with Retain: it can be paid, and nothing has refused it
+/// yet (where the cloud denies us, Retain is the way out).
+pub(super) fn must_pay(subject: &Subject, scene: &Scene, owed: &Owed) -> bool {
+    let scope = subject.scope_at(&owed.machine.place);
+    let reachable = scope.is_some_and(|scope| !scene.around.unreachable.contains_key(&scope.provider));
+    subject.pays && reachable && owed.retry.is_none()
 }
 
 /// While a detached address waits, what its last node gets back is the news.

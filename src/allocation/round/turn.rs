@@ -145,6 +145,7 @@ fn deed(
         effect,
         node_uid: node.and_then(|node| node.metadata.uid.clone()),
         left_by,
+        taints: scene.claims.taints().clone(),
         ip: entry.ip,
         allocation: subject.name.clone(),
         scope,

@@ -419,10 +419,12 @@ impl Cloud {
 
     pub fn outsider_detaches(&mut self, ip: IpAddr) {
         let mark = self.mark();
-        let truth = self.change();
-        truth.foreign.remove(&ip);
-        if let Some(machine) = truth.machines.values_mut().find(|machine| machine.slot == Slot::Reserved(ip)) {
-            (machine.slot, machine.mark) = (Slot::Empty, mark);
+        self.change().foreign.remove(&ip);
+        if let Some(place) = self.on(ip) {
+            match self.kind {
+                Provider::Aws => self.off(&place),
+                Provider::Gcp | Provider::Azure => self.set(&place, Slot::Empty, Some(mark)),
+            }
         }
         self.changed();
     }

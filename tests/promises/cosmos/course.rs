@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -151,7 +152,9 @@ pub struct Cosmos {
     pub names: BTreeMap<String, ProviderId>,
     /// Debts that the operator has told it cannot pay.
     pub struck: BTreeSet<MachineId>,
-    /// Requests that were sent, over all time; of each address, and of all.
+    /// Since when what AWS shows is not what is.
+    behind: Option<Instant>,
+    /// Requests that were sent, over all time.
     pub sent: u64,
     /// Requests that changed the cloud.
     pub landed: u64,
@@ -194,6 +197,15 @@ impl fmt::Debug for Cosmos {
     }
 }
 
+/// Every action is told with `TRACE=1`.
+fn tells() -> bool {
+    static TELLS: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TRACE").is_some());
+    *TELLS
+}
+
+/// How long an effect waits for one request: as long as it is polled.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The label that selects a pool's nodes.
 pub const POOL: &str = "pool";
 
@@ -214,6 +226,7 @@ impl Cosmos {
             ids: 0,
             names: BTreeMap::new(),
             struck: BTreeSet::new(),
+            behind: None,
             sent: 0,
             landed: 0,
         }
@@ -345,6 +358,9 @@ impl Cosmos {
     /// The promise that it breaks, and how.
     pub fn happen(&mut self, action: &Action) -> Result<(), String> {
         let moment = self.tick();
+        if tells() {
+            println!("{} {action:?}", self.now);
+        }
         match action {
             Action::Sync(id) => {
                 let cache = self.cluster.snapshot();
@@ -404,13 +420,18 @@ impl Cosmos {
                 }
             }
             Action::Pause(id) => self.process_mut(*id).paused = true,
-            Action::Resume(id) => self.process_mut(*id).paused = false,
+            Action::Resume(id) => {
+                self.process_mut(*id).paused = false;
+                self.renew(self.instant);
+                self.time_out(&moment);
+            }
             Action::Elapse(time) => self.elapse(*time),
             Action::Outside(outside) => self.outside(outside, &moment),
         }
         self.excuses
             .nodes
             .retain(|name| self.cluster.node(name).is_some_and(|node| invariants::mislabelled(&self.cloud, node)));
+        self.behind = self.cloud.is_behind().then(|| self.behind.unwrap_or(self.instant));
         invariants::state(self)
     }
 
@@ -622,20 +643,7 @@ impl Cosmos {
         self.instant += time;
         self.now += SignedDuration::try_from(time).unwrap_or_default();
         let now = self.instant;
-        let holder = self.cluster.lease.holder;
-        let mut renewed = false;
-        for process in self.processes.iter_mut().filter(|process| !process.paused) {
-            if let Some(term) = &mut process.term
-                && holder == Some(process.id)
-                && term.proof > before
-            {
-                term.proof = now + LEASE - SKEW;
-                renewed = true;
-            }
-        }
-        if renewed {
-            self.renewed = now;
-        }
+        self.renew(before);
         let over: Vec<String> = self
             .cluster
             .pods()
@@ -647,14 +655,48 @@ impl Cosmos {
         for uid in over {
             self.cluster.end_pod(&uid);
         }
+        // AWS lags by less than what its reads are not believed for (R1).
+        if self.behind.is_some_and(|since| now.duration_since(since) >= self.cloud.kind().read_lag()) {
+            self.cloud.catch_up();
+        }
         self.cloud.expire(now);
-        let Self { cluster, processes, now: wall, instant, .. } = self;
-        let moment = Moment { now: *wall, instant: *instant, chance: Uuid::nil() };
+        let moment = Moment { now: self.now, instant: now, chance: Uuid::nil() };
+        self.time_out(&moment);
+        let Self { cluster, processes, .. } = self;
         for process in processes.iter_mut().filter(|process| !process.paused) {
             if let Some(term) = &mut process.term {
                 term.prune(&process.cache, cluster, &moment);
                 term.wake_all(process.cache.allocations.keys().cloned());
             }
+        }
+    }
+
+    /// Who leads, runs, and had proof at `then` has renewed the Lease since.
+    fn renew(&mut self, then: Instant) {
+        let (now, holder) = (self.instant, self.cluster.lease.holder);
+        for process in self.processes.iter_mut().filter(|process| !process.paused && holder == Some(process.id)) {
+            if let Some(term) = process.term.as_mut().filter(|term| term.proof > then) {
+                term.proof = now + LEASE - SKEW;
+                self.renewed = now;
+            }
+        }
+    }
+
+    /// No effect waits for an answer for ever.
+    fn time_out(&mut self, moment: &Moment) {
+        let running = self.processes.iter().filter(|process| !process.paused);
+        let terms = running.filter_map(|process| Some((process.id, process.term.as_ref()?)));
+        let waiting =
+            terms.flat_map(|(id, term)| term.flights.iter().map(move |(flight, what)| (id, *flight, what.sent)));
+        let over: Vec<_> = waiting
+            .filter_map(|(id, flight, sent)| Some((id, flight, sent?.1)))
+            .filter(|(_, _, began)| moment.since(*began) >= PATIENCE)
+            .collect();
+        for (id, flight, began) in over {
+            if let Some(flight) = self.term_mut(id).and_then(|term| term.flights.get_mut(&flight)) {
+                flight.sent = None;
+            }
+            self.answered(id, flight, Answer::Silence, began, moment);
         }
     }
 
@@ -717,6 +759,8 @@ impl Cosmos {
                 });
             }
             Outside::Mode(name, mode) => {
+                // On its way out in mode Observe an object leaves everything as it is, half-done swaps too.
+                self.excuses.edited |= *mode == api::Mode::Observe;
                 let _ = self.cluster.edit(name, |spec| spec.mode = *mode);
             }
             Outside::Retain(name) => {
@@ -788,6 +832,21 @@ impl Cosmos {
         let place = self.names.get(node).cloned();
         self.at_machine(node, |_, _| {});
         if let Some(place) = place {
+            // Between the read of a machine and the change of it another may take its name: Google Cloud knows names alone.
+            let named = self
+                .cluster
+                .allocations()
+                .values()
+                .flat_map(|object| &object.status)
+                .flat_map(|status| &status.addresses);
+            let at_it = |entry: &&api::AddressStatus| {
+                let machine = entry.machine_id.as_ref().and_then(|id| id.parse::<MachineId>().ok());
+                machine.is_some_and(|machine| machine.place == place)
+            };
+            let ips: Vec<IpAddr> = named.filter(at_it).filter_map(|entry| entry.ip.parse().ok()).collect();
+            for ip in ips {
+                self.excuse(ip);
+            }
             next = Some(self.cloud.replace(&place).place);
         }
         if let Some(next) = next {

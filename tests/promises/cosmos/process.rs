@@ -367,7 +367,7 @@ impl Term {
             moment: *moment,
         };
         let workload = workload(&subject, cluster);
-        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new() };
+        let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left: true };
         let (leaving, mut questions) =
             round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
         scene.pods = leaving
@@ -403,6 +403,10 @@ impl Term {
                 Written::Stored(stored) => {
                     passed.status = Some((before, stored.clone()));
                     stored
+                }
+                Written::Closed => {
+                    record.abandon(&mut self.tables);
+                    return passed;
                 }
                 Written::Unheard(stored) => {
                     passed.died = fault == Some(WriteFault::Crash);
@@ -486,7 +490,7 @@ impl Term {
     ) -> Written {
         let name = before.name_any();
         if self.may_send(rules, moment.instant, None).is_err() {
-            return Written::Unheard(None);
+            return Written::Closed;
         }
         let version = match rules.compare_and_swap {
             true => before.resource_version(),
@@ -677,6 +681,8 @@ impl Term {
 
 enum Written {
     Stored(Arc<NetIPAllocation>),
+    /// Leadership is not proven for long enough: tried again when time has passed.
+    Closed,
     /// Not known to have been written; with what stands now if it was.
     Unheard(Option<Arc<NetIPAllocation>>),
 }
