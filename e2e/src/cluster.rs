@@ -10,6 +10,7 @@
 //! | [`agent`] | a node that runs the containers of its pods as local processes |
 //! | `command` | kubectl and helm, kept on loopback |
 //! | `audit` | who asked the API server what |
+//! | [`checkpoint`] | where requests to the API server can be held on their way |
 //! | `wait` | waiting for a condition, with the last thing seen in the message |
 //!
 //! Nothing here knows about addresses or clouds.
@@ -24,10 +25,12 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
+use nix::sys::signal::Signal;
 
 pub mod agent;
 mod audit;
 pub(crate) mod background;
+pub mod checkpoint;
 mod command;
 mod control_plane;
 mod credentials;
@@ -39,6 +42,7 @@ mod wait;
 
 pub use agent::{Agent, AgentOptions};
 pub use audit::AuditEvent;
+pub use checkpoint::Checkpoint;
 pub use command::Output;
 pub use node::NodeSpec;
 pub use process::{Launch, Process};
@@ -148,7 +152,34 @@ impl Cluster {
     /// The process ids of the control plane, by component.
     #[must_use]
     pub fn pids(&self) -> Vec<(&'static str, u32)> {
-        self.control_plane.processes.iter().map(|component| (component.name, component.process.pid())).collect()
+        self.control_plane.processes.iter().map(|component| (component.name, component.process().pid())).collect()
+    }
+
+    /// Kills a component of the control plane with SIGKILL and starts it again, on its port and with its data; waits
+    /// until the API server is ready.
+    ///
+    /// # Errors
+    /// When there is no such component, or it does not start again.
+    pub async fn restart(&self, component: &str) -> anyhow::Result<()> {
+        self.control_plane.component(component)?.restart().await?;
+        self.control_plane.until_ready().await
+    }
+
+    /// Sends a signal to a component: SIGSTOP and SIGCONT make a pause of which nobody is told.
+    ///
+    /// # Errors
+    /// When there is no such component.
+    pub fn signal(&self, component: &str, signal: Signal) -> anyhow::Result<()> {
+        self.control_plane.component(component)?.process().signal(signal);
+        Ok(())
+    }
+
+    /// A place where requests of this user to the API server can be held; see [`checkpoint`].
+    ///
+    /// # Errors
+    /// When it cannot be set up.
+    pub async fn checkpoint(&self, user: &str) -> anyhow::Result<Checkpoint> {
+        Checkpoint::open(self.config(), &self.dir().join("pki"), user).await
     }
 
     /// Runs kubectl as admin; what it printed.
@@ -274,7 +305,7 @@ impl Cluster {
     /// Ends every process and waits until all are gone. Dropping does the same without waiting.
     pub async fn stop(self) {
         for component in self.control_plane.processes.iter().rev() {
-            component.process.kill().await;
+            component.process().kill().await;
         }
     }
 }

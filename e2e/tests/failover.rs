@@ -8,7 +8,8 @@ mod acts;
 use std::net::IpAddr;
 
 use acts::{
-    Theatre, allocation, deployment, labels, pod_on, pool, reserve, running, surveys, until_labelled, until_unlabelled,
+    Theatre, allocation, condition, deployment, labels, pod_on, pool, reserve, running, surveys, until_labelled,
+    until_moved, until_unlabelled,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -16,7 +17,6 @@ use e2e::{
     stage::{PATIENCE, PROJECT, REGION, Stage, ZONES},
     world::{Actor, NewMachine},
 };
-use ip_address_controller::api::AddressStatus;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -36,20 +36,6 @@ async fn until_not_ready(stage: &Stage, name: &str) -> Result<Timestamp> {
         })
     })
     .await
-}
-
-/// Waits until the address is Attached to another node than this one.
-async fn until_moved(stage: &Stage, allocation: &str, ip: &str, from: &str) -> Result<AddressStatus> {
-    stage
-        .until(&format!("{ip} has left {from}"), allocation, ip, |entry| {
-            entry.state == "Attached" && entry.node.as_deref().is_some_and(|node| node != from)
-        })
-        .await
-}
-
-async fn condition(stage: &Stage, allocation: &str, kind: &str) -> Result<Option<String>> {
-    let status = stage.allocation(allocation).await?.and_then(|object| object.status).unwrap_or_default();
-    Ok(status.conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| condition.status))
 }
 
 #[test]
@@ -187,7 +173,7 @@ fn when_most_nodes_fall_silent_at_once_nothing_moves_until_they_are_back() -> Re
 }
 
 #[test]
-fn an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_is_free() -> Result<()> {
+fn p1_an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_is_free() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("taken", "203.0.113.15");
         let address: IpAddr = ip.parse()?;
@@ -226,7 +212,7 @@ fn an_address_that_an_outsider_takes_is_let_go_of_and_placed_again_only_when_it_
 }
 
 #[test]
-fn an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
+fn p12_an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("freed", "203.0.113.16");
         let address: IpAddr = ip.parse()?;
@@ -253,7 +239,7 @@ fn an_address_that_an_outsider_takes_off_is_placed_again() -> Result<()> {
 }
 
 #[test]
-fn a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<()> {
+fn p4_a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("stray", "203.0.113.17");
         reserve(stage, &[ip])?;
@@ -283,7 +269,7 @@ fn a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Result<
 }
 
 #[test]
-fn labels_taken_off_by_hand_are_put_back() -> Result<()> {
+fn p4_labels_taken_off_by_hand_are_put_back() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ip) = ("unlabelled", "203.0.113.18");
         reserve(stage, &[ip])?;

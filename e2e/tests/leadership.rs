@@ -8,30 +8,18 @@ mod acts;
 
 use std::{net::IpAddr, time::Duration};
 
-use acts::{Theatre, allocation, cast, ensure_still, in_time, pool, reserve, restarts, surveys, until_labelled};
+use acts::{
+    LEASE, Theatre, allocation, at_rest, cast, ensure_still, in_time, kill_leader, pool, reserve, restarts,
+    still_there, surveys, until_labelled,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
-    world::{Actor, Outcome, Point},
+    world::{Actor, Point},
 };
 
 static THEATRE: Theatre = Theatre::new();
-
-const LEASE: &str = "ip-address-controller-leader";
-
-/// Kills the leader without a word, and waits until its process is gone.
-async fn kill_leader(stage: &Stage) -> Result<String> {
-    let leader = stage.until_led(None).await?;
-    let pid = stage.agent.pid(NAMESPACE, &leader)?;
-    stage.agent.kill(NAMESPACE, &leader)?;
-    wait_for("the leader's process is gone", PATIENCE, || async {
-        let now = stage.agent.pid(NAMESPACE, &leader).ok();
-        Ok(Seen::when(now != Some(pid), now))
-    })
-    .await?;
-    Ok(leader)
-}
 
 /// How many attaches of this address were sent, whatever became of them.
 fn sent(stage: &Stage, machine: &str, method: &str) -> usize {
@@ -40,7 +28,7 @@ fn sent(stage: &Stage, machine: &str, method: &str) -> usize {
 }
 
 #[test]
-fn a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_the_attach() -> Result<()> {
+fn p2_a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_the_attach() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ip) = ("killed-in-attach", "203.0.113.1");
@@ -70,7 +58,7 @@ fn a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishes_t
 }
 
 #[test]
-fn a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_the_move() -> Result<()> {
+fn p2_a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_the_move() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ip) = ("killed-in-drain", "203.0.113.2");
@@ -116,7 +104,7 @@ fn a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_t
 }
 
 #[test]
-fn a_leader_that_is_asked_to_go_hands_the_lease_over_and_nothing_moves() -> Result<()> {
+fn p9_a_leader_that_is_asked_to_go_hands_the_lease_over_and_nothing_moves() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("handed-over", ["203.0.113.3", "203.0.113.4"]);
@@ -133,7 +121,7 @@ fn a_leader_that_is_asked_to_go_hands_the_lease_over_and_nothing_moves() -> Resu
 }
 
 #[test]
-fn a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() -> Result<()> {
+fn p8_a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("robbed", ["203.0.113.5"]);
@@ -159,7 +147,7 @@ fn a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() -> Re
 }
 
 #[test]
-fn a_rollout_of_the_operator_moves_nothing() -> Result<()> {
+fn p9_a_rollout_of_the_operator_moves_nothing() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("rolled", ["203.0.113.6", "203.0.113.7"]);
@@ -180,7 +168,7 @@ fn a_rollout_of_the_operator_moves_nothing() -> Result<()> {
 }
 
 #[test]
-fn an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() -> Result<()> {
+fn p9_an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ips) = ("uninstalled", ["203.0.113.8", "203.0.113.9"]);
@@ -200,37 +188,4 @@ fn an_uninstall_leaves_addresses_labels_and_crd_and_a_new_install_adopts_them() 
         surveys(stage, 3).await?;
         still_there(stage, name, &ips, &nodes).await
     })
-}
-
-/// Addresses that are Attached, labelled, and asked for nothing more.
-async fn at_rest(stage: &Stage, name: &str, ips: &[&str]) -> Result<Vec<String>> {
-    reserve(stage, ips)?;
-    // One node to spare: whoever wanted to move an address could.
-    pool(stage, name, ips.len() + 1).await?;
-    stage.cluster.apply(&allocation(name, ips, "")).await?;
-    let mut nodes = Vec::new();
-    for ip in ips {
-        nodes.push(stage.until_attached(name, ip).await?);
-    }
-    wait_for("no mutation is under way", PATIENCE, || async {
-        let running: Vec<_> =
-            stage.world.mutations().into_iter().filter(|call| call.outcome == Outcome::Running).collect();
-        let owed = stage.allocation(name).await?.and_then(|object| object.status).map(|status| status.owed);
-        let rests = running.is_empty() && owed.as_ref().is_none_or(Vec::is_empty);
-        Ok(Seen::when(rests, (running, owed)))
-    })
-    .await?;
-    Ok(nodes)
-}
-
-/// Same node, same label, same holder in the cloud, and nothing was asked that could have changed it.
-async fn still_there(stage: &Stage, name: &str, ips: &[&str], nodes: &[String]) -> Result<()> {
-    ensure_still(&stage.world)?;
-    for (ip, node) in ips.iter().zip(nodes) {
-        let entry = stage.address(name, ip).await?.context("the entry is gone")?;
-        ensure!(entry.state == "Attached" && entry.node.as_ref() == Some(node), "{entry:?}");
-        until_labelled(stage, node, name, ip).await?;
-        ensure!(stage.world.machine_of(ip.parse()?).as_ref() == Some(node));
-    }
-    Ok(())
 }

@@ -169,6 +169,23 @@ async fn a_read_that_is_held_answers_what_was_so_before() {
 }
 
 #[tokio::test]
+async fn a_hold_is_for_the_calls_that_it_is_meant_for_and_can_stop_taking_more() {
+    let world = world(&[]);
+    let held = world.hold_of("read", "slow", Point::Arrival);
+    let reader = tokio::spawn({
+        let world = world.clone();
+        async move { read(&world, "slow").await }
+    });
+    held.arrived(1).await;
+    assert_eq!(read(&world, "quick").await, Answer::Given(()));
+    held.take_no_more();
+    assert_eq!(read(&world, "slow").await, Answer::Given(()));
+    assert!(!reader.is_finished(), "who waited before goes on waiting");
+    held.release();
+    assert_eq!(reader.await.unwrap(), Answer::Given(()));
+}
+
+#[tokio::test]
 async fn the_rate_limit_counts_each_account_and_refills() {
     let world = world(&[]);
     world.set_rate_limit(Some(RateLimit { calls: 1, window: NEVER }));

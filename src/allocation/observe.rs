@@ -26,8 +26,8 @@ use super::{
     claims::Claims,
     decide::{
         facts::{
-            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, NotReady,
-            Operation, OperationKind, Read, Target, User, Users, Wanted, Whereabouts,
+            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, Operation,
+            OperationKind, Read, Target, User, Users, Wanted, Whereabouts,
         },
         failover::{Breaker, Health},
         leaving,
@@ -415,12 +415,11 @@ impl Eyes<'_> {
             let life = self.life(machine, Some(absent_since), tables);
             return Some(Holder { name, life, object: NodeObject::Absent { since: absent_since } });
         };
-        let not_ready_since = node.not_ready_since();
-        let seen_since = tables.seen_not_ready(&name, not_ready_since.is_some(), now);
+        let not_ready = tables.not_ready(&name, node.not_ready_since(), now);
         let renumbered = node.instance().is_some_and(|instance| instance != machine.instance);
         let releasing = entry.state == State::Releasing;
-        let life = if not_ready_since.is_some() {
-            self.life(machine, Some(seen_since), tables)
+        let life = if let Some(trouble) = not_ready {
+            self.life(machine, Some(trouble.seen_since), tables)
         } else if renumbered || releasing || node.out_of_service() || node.deleting() {
             self.life(machine, None, tables)
         } else {
@@ -429,7 +428,7 @@ impl Eyes<'_> {
         let object = NodeObject::Present(NodeView {
             selected: node.matches(&self.subject.object.spec.node_selector),
             cordoned: node.cordoned(),
-            not_ready: not_ready_since.map(|since| NotReady { since, seen_since }),
+            not_ready,
             disrupted: node.disrupted(&self.around.disruption_taints),
             out_of_service: node.out_of_service(),
             labels: match node.label(api::ALLOCATION_LABEL) {

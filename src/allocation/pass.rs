@@ -105,11 +105,12 @@ impl Controller {
         // Observe changes nothing, not even on the way out.
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
-        let subject = Subject::of(object, retain, self.config.observe_only, &self.nodes.all(), &self.view.answers());
+        let nodes = self.nodes.all();
+        let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
         // Observe.
         let moment = Moment::here();
-        let entries = Entries::of(&subject, &moment);
+        let entries = Entries::of(&subject, &nodes, &moment);
         let named = subject.object.spec.workload();
         let workload = self.pods.workload(named.as_ref(), false).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     decide::{
-        facts::{Entry, Failure, User},
+        facts::{Entry, Failure, NotReady, User},
         failover::Breaker,
         state::State,
     },
@@ -56,7 +56,7 @@ pub struct Tables {
     refusals: BTreeMap<IpAddr, BTreeMap<String, Timestamp>>,
     evictions: BTreeMap<String, Asked>,
     debts: BTreeMap<MachineId, Paying>,
-    not_ready: BTreeMap<String, Timestamp>,
+    readiness: BTreeMap<String, Readiness>,
     /// The life of each held Node that was seen last, by its uid.
     lives: BTreeMap<String, String>,
     /// By machine: a Node of the same name may be another machine's.
@@ -69,6 +69,17 @@ struct Asked {
     blocked: Option<String>,
     again: Timestamp,
     refusals: u32,
+}
+
+/// How this process has seen a node last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// Without a break since then; `became`: it was Ready before, so this is when it began.
+    NotReady {
+        since: Timestamp,
+        became: bool,
+    },
 }
 
 /// What this process knows of paying a debt.
@@ -97,7 +108,7 @@ impl Tables {
             refusals: BTreeMap::new(),
             evictions: BTreeMap::new(),
             debts: BTreeMap::new(),
-            not_ready: BTreeMap::new(),
+            readiness: BTreeMap::new(),
             lives: BTreeMap::new(),
             absent: BTreeMap::new(),
         }
@@ -223,13 +234,25 @@ impl Tables {
         nodes.keys().cloned().collect()
     }
 
-    /// Since when this process has seen the node NotReady (or Ready again) without a break.
-    pub fn seen_not_ready(&mut self, node: &str, not_ready: bool, now: Timestamp) -> Timestamp {
-        if !not_ready {
-            self.not_ready.remove(node);
-            return now;
+    /// Since when the node is NotReady, if it is; `said` is what its condition says.
+    ///
+    /// That was said by another machine's clock, and would cut a grace short or draw it out by as much as the clocks
+    /// differ: it counts only where this process has not seen the change itself.
+    pub fn not_ready(&mut self, node: &str, said: Option<Timestamp>, now: Timestamp) -> Option<NotReady> {
+        let seen = self.readiness.entry(node.to_owned());
+        let Some(said) = said else {
+            *seen.or_insert(Readiness::Ready) = Readiness::Ready;
+            return None;
+        };
+        let seen = seen.or_insert(Readiness::NotReady { since: now, became: false });
+        if *seen == Readiness::Ready {
+            *seen = Readiness::NotReady { since: now, became: true };
         }
-        *self.not_ready.entry(node.to_owned()).or_insert(now)
+        match *seen {
+            Readiness::NotReady { since, became: true } => Some(NotReady { since, seen_since: since }),
+            Readiness::NotReady { since, became: false } => Some(NotReady { since: said, seen_since: since }),
+            Readiness::Ready => None,
+        }
     }
 
     /// The Node of a held address was seen. Created anew under its name, it may stand for another machine of that name: what
@@ -339,7 +362,7 @@ impl Tables {
     /// and named by no entry (their clocks start anew should they come back).
     pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
         self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
-        self.not_ready.retain(|node, _| nodes.contains(node));
+        self.readiness.retain(|node, _| nodes.contains(node));
         self.lives.retain(|node, _| nodes.contains(node));
         self.absent.retain(|_, since| now.duration_since(*since) < ABSENCE);
     }
@@ -500,6 +523,21 @@ mod tests {
         assert!(!dead(State::Draining, 10, 0));
         assert!(dead(State::Draining, 180, 0), "arrived long ago");
         assert!(dead(State::Detached, 10, 0), "every attach was dead before it was released");
+    }
+
+    #[test]
+    fn a_node_that_was_seen_to_become_not_ready_is_so_since_then_whatever_another_clock_says() {
+        let mut tables = Tables::new(Instant::now());
+        let (ahead, behind) = (at(-600), at(600));
+        let unseen = tables.not_ready("n", Some(ahead), at(0));
+        assert_eq!(unseen, Some(NotReady { since: ahead, seen_since: at(0) }), "it was so before this process looked");
+        assert_eq!(tables.not_ready("n", Some(ahead), at(5)), unseen);
+        for said in [ahead, behind] {
+            assert_eq!(tables.not_ready("n", None, at(10)), None);
+            let seen = Some(NotReady { since: at(20), seen_since: at(20) });
+            assert_eq!(tables.not_ready("n", Some(said), at(20)), seen);
+            assert_eq!(tables.not_ready("n", Some(said), at(30)), seen);
+        }
     }
 
     #[test]

@@ -20,13 +20,13 @@ use ip_address_controller::{
     api::{
         ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation, READY_LABEL, READY_VALUE,
     },
-    cloud::ProviderId,
+    cloud::{Provider, ProviderId},
     lifecycle::State as _,
 };
 use kube::ResourceExt;
 
 use super::cosmos::{
-    cloud::{Cloud, Landed, Meta, Order, Slot},
+    cloud::{Cloud, Landed, Meta, Order, OwnReturns, Slot},
     course::Cosmos,
     errand::Call,
     process::Passed,
@@ -372,7 +372,10 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
         .filter(|(name, node)| {
             let place = node.place();
             let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
-            let named = all.iter().any(|(_, entry)| !entry.state.at_rest() && entry.node.as_ref() == Some(*name));
+            let named = all.iter().any(|(_, entry)| {
+                entry.planned_node.as_ref() == Some(*name)
+                    || (!entry.state.at_rest() && entry.node.as_ref() == Some(*name))
+            });
             let fit = !named
                 && node.label(super::cosmos::course::POOL).is_some()
                 && !node.cordoned()

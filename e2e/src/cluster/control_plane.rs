@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -55,8 +56,9 @@ pub(super) struct ControlPlane {
 #[derive(Debug)]
 pub(super) struct Component {
     pub name: &'static str,
-    pub process: Process,
+    launch: Launch,
     log: PathBuf,
+    process: Mutex<Arc<Process>>,
 }
 
 impl ControlPlane {
@@ -190,8 +192,8 @@ impl Starting<'_> {
             dir: self.plan.dir.to_owned(),
         };
         let log = self.plan.dir.join(format!("{name}.log"));
-        let process = Process::start(launch, log.clone()).await?;
-        self.running.push(Component { name, process, log });
+        let process = Mutex::new(Arc::new(Process::start(launch.clone(), log.clone()).await?));
+        self.running.push(Component { name, launch, log, process });
         Ok(())
     }
 
@@ -209,10 +211,35 @@ impl Starting<'_> {
     }
 }
 
+impl ControlPlane {
+    /// The component of that name.
+    pub fn component(&self, name: &str) -> anyhow::Result<&Component> {
+        self.processes.iter().find(|component| component.name == name).with_context(|| format!("there is no {name}"))
+    }
+
+    /// Waits until the API server says that it is ready.
+    pub async fn until_ready(&self) -> anyhow::Result<()> {
+        wait_for("the API server is ready", STARTED, || ready(&self.kubeconfig, &self.endpoint)).await.map(|_| ())
+    }
+}
+
 impl Component {
+    /// The process that it is now.
+    pub fn process(&self) -> Arc<Process> {
+        Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Kills it and starts it again as it was started.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        self.process().kill().await;
+        let again = Arc::new(Process::start(self.launch.clone(), self.log.clone()).await?);
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = again;
+        Ok(())
+    }
+
     /// Waits for what should not happen, and says what the log says about it.
     async fn ended(&self) -> anyhow::Error {
-        let status = self.process.wait().await;
+        let status = self.process().wait().await;
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let how = status.map_or_else(|| "ended".to_owned(), |status| status.to_string());
         if log.contains("address already in use") {

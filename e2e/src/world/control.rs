@@ -185,8 +185,18 @@ impl World {
 
     /// Calls of this method wait at this point while the [`Hold`] lives.
     pub fn hold(&self, method: &str, point: Point) -> Hold {
-        let id = self.change(|state| state.gates.add(method, point));
+        self.hold_of(method, "", point)
+    }
+
+    /// Calls of this method whose target contains the text wait so.
+    pub fn hold_of(&self, method: &str, target: &str, point: Point) -> Hold {
+        let id = self.change(|state| state.gates.add(method, target, point));
         Hold { world: self.clone(), id }
+    }
+
+    /// Knows no request id any more: one that comes again is a new request.
+    pub fn forget_requests(&self) {
+        self.change(|state| state.requests.clear());
     }
 
     /// Takes a permission from everybody, in the provider's words.

@@ -18,7 +18,11 @@ pub enum Point {
 #[derive(Debug)]
 struct Gate {
     method: String,
+    /// A part of the target; empty is any.
+    target: String,
     point: Point,
+    /// Whoever comes now passes; those who wait go on waiting.
+    closed: bool,
     waiting: usize,
     arrived: usize,
 }
@@ -31,9 +35,10 @@ pub(super) struct Gates {
 }
 
 impl Gates {
-    pub(super) fn add(&mut self, method: &str, point: Point) -> u64 {
+    pub(super) fn add(&mut self, method: &str, target: &str, point: Point) -> u64 {
         self.next = self.next.wrapping_add(1);
-        self.gates.insert(self.next, Gate { method: method.to_owned(), point, waiting: 0, arrived: 0 });
+        let (method, target) = (method.to_owned(), target.to_owned());
+        self.gates.insert(self.next, Gate { method, target, point, closed: false, waiting: 0, arrived: 0 });
         self.next
     }
 
@@ -42,12 +47,19 @@ impl Gates {
     }
 
     /// A call comes to a point: the gate that holds it, if any.
-    pub(super) fn stop(&mut self, method: &str, point: Point) -> Option<u64> {
-        let (id, gate) =
-            self.gates.iter_mut().find(|(_, gate)| gate.point == point && matches(&gate.method, method))?;
+    pub(super) fn stop(&mut self, method: &str, target: &str, point: Point) -> Option<u64> {
+        let (id, gate) = self.gates.iter_mut().find(|(_, gate)| {
+            !gate.closed && gate.point == point && matches(&gate.method, method) && target.contains(&gate.target)
+        })?;
         gate.waiting = gate.waiting.saturating_add(1);
         gate.arrived = gate.arrived.saturating_add(1);
         Some(*id)
+    }
+
+    fn close(&mut self, id: u64) {
+        if let Some(gate) = self.gates.get_mut(&id) {
+            gate.closed = true;
+        }
     }
 
     pub(super) fn stands(&self, id: u64) -> bool {
@@ -76,6 +88,11 @@ impl Hold {
     /// How many calls wait now. A call whose caller has gone away still waits: its request has left.
     pub fn waiting(&self) -> usize {
         self.world.look(|state| state.gates.counts(self.id).0)
+    }
+
+    /// Holds nobody who comes from now on; those who wait go on waiting: requests that will land late.
+    pub fn take_no_more(&self) {
+        self.world.change(|state| state.gates.close(self.id));
     }
 
     /// Lets them go, and all that come later.

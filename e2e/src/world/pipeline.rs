@@ -160,7 +160,7 @@ impl World {
             (number, met)
         });
         if met.is_ok() {
-            self.pause(&ask.method, Point::Arrival).await;
+            self.pause(&ask.method, &ask.target, Point::Arrival).await;
         }
         (number, met)
     }
@@ -194,7 +194,7 @@ impl World {
         }
         sleep(latency).await;
         let seen = self.look(|state| state.admits(&ask).and_then(|()| look(state)));
-        self.pause(&ask.method, Point::Answer).await;
+        self.pause(&ask.method, &ask.target, Point::Answer).await;
         match seen {
             Ok(seen) => self.end(number, Outcome::Done, Answer::Given(seen)),
             Err(refusal) => self.refuse(number, refusal),
@@ -253,7 +253,7 @@ impl World {
                 Answer::Closed
             }
             _ => {
-                if let Some(gate) = self.change(|state| state.gates.stop(&ask.method, Point::Answer)) {
+                if let Some(gate) = self.change(|state| state.gates.stop(&ask.method, &ask.target, Point::Answer)) {
                     self.carried_out(&operation.name).await;
                     self.wait_for(|state| (!state.gates.stands(gate)).then_some(())).await;
                 }
@@ -305,14 +305,14 @@ impl World {
         })?;
         if fresh {
             let world = self.clone();
-            let name = operation.name.clone();
-            tokio::spawn(async move { world.carry_out(&name, number, fate).await });
+            let (name, ask) = (operation.name.clone(), ask.clone());
+            tokio::spawn(async move { world.carry_out(&name, &ask, number, fate).await });
         }
         Ok(operation)
     }
 
     /// An operation's life, from acceptance to its end.
-    async fn carry_out(&self, name: &str, number: usize, fate: Fate) {
+    async fn carry_out(&self, name: &str, ask: &Ask, number: usize, fate: Fate) {
         let half = fate.latency / 2;
         sleep(half).await;
         self.step(name, |operation| {
@@ -330,8 +330,7 @@ impl World {
         }
         self.take_effect(name, number, fate.failure, fate.answered);
         if fate.after_done.is_none() {
-            let method = self.look(|state| state.operations.get(name).map(|operation| operation.method.clone()));
-            self.pause(&method.unwrap_or_default(), Point::Done).await;
+            self.pause(&ask.method, &ask.target, Point::Done).await;
             self.step(name, finish);
         }
     }
@@ -380,9 +379,9 @@ impl World {
         .await;
     }
 
-    /// Waits while a gate holds this method at this point.
-    async fn pause(&self, method: &str, point: Point) {
-        if let Some(gate) = self.change(|state| state.gates.stop(method, point)) {
+    /// Waits while a gate holds such a call at this point.
+    async fn pause(&self, method: &str, target: &str, point: Point) {
+        if let Some(gate) = self.change(|state| state.gates.stop(method, target, point)) {
             self.wait_for(|state| (!state.gates.stands(gate)).then_some(())).await;
         }
     }

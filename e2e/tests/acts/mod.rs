@@ -14,9 +14,9 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{AuditEvent, Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, REGION, Stage, Venue},
-    world::{Address, Call, World},
+    world::{Address, Call, Outcome, World},
 };
-use ip_address_controller::api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL};
+use ip_address_controller::api::{ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, READY_LABEL};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::{
@@ -28,6 +28,8 @@ use tokio::{
 pub const ACCOUNT: &str = "system:serviceaccount:ip-address-controller:ip-address-controller";
 /// The label of the operator's pods.
 pub const OPERATOR: &str = "app.kubernetes.io/name=ip-address-controller";
+/// What the operator's replicas elect their leader over.
+pub const LEASE: &str = "ip-address-controller-leader";
 /// Seconds between two surveys in these plays.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -125,6 +127,11 @@ pub fn reserve(stage: &Stage, ips: &[&str]) -> Result<()> {
 
 /// The manifest of an allocation for the pool of the same name; `more` are further lines of its spec.
 pub fn allocation(name: &str, ips: &[&str], more: &str) -> String {
+    allocation_on(name, name, ips, more)
+}
+
+/// The manifest of an allocation for the pool of that name.
+pub fn allocation_on(pool: &str, name: &str, ips: &[&str], more: &str) -> String {
     format!(
         "
 apiVersion: netinfra.darkbrains.com/v1alpha1
@@ -132,7 +139,7 @@ kind: NetIPAllocation
 metadata: {{name: {name}}}
 spec:
   reservedIPs: [{}]
-  nodeSelector: {{role: {name}}}
+  nodeSelector: {{role: {pool}}}
   cloud: {{provider: gcp, region: {REGION}}}
   reconcileInterval: {}
   {more}
@@ -297,4 +304,65 @@ pub fn writes(events: &[AuditEvent]) -> Vec<AuditEvent> {
         event.user == ACCOUNT && changes.contains(&event.verb.as_str()) && event.resource != "leases"
     };
     events.iter().filter(is_write).cloned().collect()
+}
+
+/// Waits until the address is Attached to another node than this one.
+pub async fn until_moved(stage: &Stage, allocation: &str, ip: &str, from: &str) -> Result<AddressStatus> {
+    stage
+        .until(&format!("{ip} has left {from}"), allocation, ip, |entry| {
+            entry.state == "Attached" && entry.node.as_deref().is_some_and(|node| node != from)
+        })
+        .await
+}
+
+/// The status of a condition of an allocation, if it has it.
+pub async fn condition(stage: &Stage, allocation: &str, kind: &str) -> Result<Option<String>> {
+    let status = stage.allocation(allocation).await?.and_then(|object| object.status).unwrap_or_default();
+    Ok(status.conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| condition.status))
+}
+
+/// Kills the leader without a word, and waits until its process is gone.
+pub async fn kill_leader(stage: &Stage) -> Result<String> {
+    let leader = stage.until_led(None).await?;
+    let pid = stage.agent.pid(NAMESPACE, &leader)?;
+    stage.agent.kill(NAMESPACE, &leader)?;
+    wait_for("the leader's process is gone", PATIENCE, || async {
+        let now = stage.agent.pid(NAMESPACE, &leader).ok();
+        Ok(Seen::when(now != Some(pid), now))
+    })
+    .await?;
+    Ok(leader)
+}
+
+/// Addresses that are Attached, labelled, and asked for nothing more.
+pub async fn at_rest(stage: &Stage, name: &str, ips: &[&str]) -> Result<Vec<String>> {
+    reserve(stage, ips)?;
+    // One node to spare: whoever wanted to move an address could.
+    pool(stage, name, ips.len() + 1).await?;
+    stage.cluster.apply(&allocation(name, ips, "")).await?;
+    let mut nodes = Vec::new();
+    for ip in ips {
+        nodes.push(stage.until_attached(name, ip).await?);
+    }
+    wait_for("no mutation is under way", PATIENCE, || async {
+        let running: Vec<_> =
+            stage.world.mutations().into_iter().filter(|call| call.outcome == Outcome::Running).collect();
+        let owed = stage.allocation(name).await?.and_then(|object| object.status).map(|status| status.owed);
+        let rests = running.is_empty() && owed.as_ref().is_none_or(Vec::is_empty);
+        Ok(Seen::when(rests, (running, owed)))
+    })
+    .await?;
+    Ok(nodes)
+}
+
+/// Same node, same label, same holder in the cloud, and nothing was asked that could have changed it.
+pub async fn still_there(stage: &Stage, name: &str, ips: &[&str], nodes: &[String]) -> Result<()> {
+    ensure_still(&stage.world)?;
+    for (ip, node) in ips.iter().zip(nodes) {
+        let entry = stage.address(name, ip).await?.context("the entry is gone")?;
+        ensure!(entry.state == "Attached" && entry.node.as_ref() == Some(node), "{entry:?}");
+        until_labelled(stage, node, name, ip).await?;
+        ensure!(stage.world.machine_of(ip.parse()?).as_ref() == Some(node));
+    }
+    Ok(())
 }

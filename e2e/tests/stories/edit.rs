@@ -137,7 +137,7 @@ async fn p9_retain_set_while_terminating_lets_the_object_go_at_once_and_applying
 }
 
 #[tokio::test]
-async fn an_allocation_whose_pool_is_gone_can_be_deleted() -> Result<()> {
+async fn p9_an_allocation_whose_pool_is_gone_can_be_deleted() -> Result<()> {
     tell("orphan", async |story| {
         let ip = story.ip();
         let node = story.nodes("a").await?.remove(0);

@@ -299,7 +299,7 @@ pub struct NodeView {
 /// A NotReady condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReady {
-    /// The condition's own lastTransitionTime.
+    /// When this process saw it become so, or else the condition's own lastTransitionTime.
     pub since: Timestamp,
     /// Since when this process has seen it so without a break.
     pub seen_since: Timestamp,

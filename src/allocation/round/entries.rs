@@ -1,6 +1,6 @@
 //! What one pass reads out of an object: its entries, debts and seats.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::SignedDuration;
 use kube::ResourceExt;
@@ -10,7 +10,7 @@ use super::super::{
     decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
     moment::Moment,
-    observe::Subject,
+    observe::{Subject, nodes::SlimNode},
     tables::Tables,
 };
 use crate::{
@@ -29,13 +29,27 @@ pub struct Entries {
 
 impl Entries {
     /// The entries in status, and new ones for what the spec asks for beside them.
-    pub fn of(subject: &Subject, moment: &Moment) -> Self {
-        read(subject, moment)
+    pub fn of(subject: &Subject, nodes: &[Arc<SlimNode>], moment: &Moment) -> Self {
+        let mut entries = read(subject, moment);
+        entries.known.iter_mut().for_each(|entry| name_by_machine(entry, nodes));
+        entries
     }
 
     /// Every machine that these have a say in.
     pub(super) fn seats(&self) -> Vec<(ProviderId, IpAddr)> {
         seats_of(&self.known, &self.owed, &self.foreign)
+    }
+}
+
+/// The machine says which node it is: a name that a person wrote beside it must not make its node look gone.
+fn name_by_machine(entry: &mut Entry, nodes: &[Arc<SlimNode>]) {
+    let Some(machine) = &entry.machine else { return };
+    let is_there = |node: &&Arc<SlimNode>| node.place().as_ref() == Some(&machine.place);
+    let named = nodes.iter().find(|node| node.metadata.name == entry.node);
+    if named.filter(is_there).is_none()
+        && let Some(node) = nodes.iter().find(is_there)
+    {
+        entry.node = node.metadata.name.clone();
     }
 }
 

@@ -352,7 +352,7 @@ impl Term {
         }
         let nodes = self.nodes(cache);
         let subject = Subject::of(object, retain, false, &nodes, &self.answers);
-        let entries = Entries::of(&subject, moment);
+        let entries = Entries::of(&subject, &nodes, moment);
         let claims = match rules.claims {
             true => Claims::of(self.versions.all().map(AsRef::as_ref)),
             false => Claims::default(),

@@ -1,0 +1,103 @@
+//! Machines and Nodes that are not what they were.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    cluster::{Seen, wait_for},
+    stage::PATIENCE,
+    world::Actor,
+};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{
+    SHARED,
+    acts::{allocation, deployment, pool, reserve, running, surveys, until_labelled, until_moved, until_unlabelled},
+};
+
+#[test]
+fn p1_a_machine_that_came_under_the_name_of_a_nodes_machine_is_not_touched_and_the_address_goes_on() -> Result<()> {
+    SHARED.together(async |stage| {
+        let (name, ip) = ("replaced", "203.0.113.10");
+        let address: IpAddr = ip.parse()?;
+        reserve(stage, &[ip])?;
+        pool(stage, name, 2).await?;
+        let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  failover: {{notReadySeconds: 3600}}");
+        stage.cluster.apply(&allocation(name, &[ip], &more)).await?;
+        let from = stage.until_attached(name, ip).await?;
+        stage.cluster.apply(&deployment(name, 1, 1)).await?;
+        running(stage, name, 1).await?;
+        // Nothing but the fault can make it leave, and it cannot come back here.
+        stage.cluster.kubectl(&["cordon", &from]).await?;
+        stage.until("it waits for its user", name, ip, |entry| entry.state == "Draining").await?;
+
+        let nodes: Api<Node> = Api::all(stage.client()?);
+        let number = stage.world.replace_machine(&from).context("no machine to replace")?;
+        let id = json!({"container.googleapis.com/instance_id": number.to_string()});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": id}}));
+        nodes.patch(&from, &PatchParams::default(), &patch).await?;
+
+        let entry = until_moved(stage, name, ip, &from).await?;
+        let to = entry.node.unwrap_or_default();
+        let reason = entry.last_move.map(|journey| journey.reason);
+        ensure!(reason.as_deref() == Some("NodeReplaced"), "{reason:?}");
+        until_labelled(stage, &to, name, ip).await?;
+        until_unlabelled(stage, &from).await?;
+        let new = stage.world.machine(&from).context("the new machine is gone")?;
+        ensure!(new.id == number && new.external.as_ref().is_some_and(|own| !own.reserved), "{new:?}");
+        let ours: Vec<_> = stage.world.removals().into_iter().filter(|gone| gone.machine_id == number).collect();
+        ensure!(ours.is_empty(), "the new machine was touched: {ours:?}");
+        let left: Vec<_> = stage.world.removals().into_iter().filter(|gone| gone.ip == Some(address)).collect();
+        ensure!(left.len() == 1 && left[0].by == Actor::Lifecycle, "{left:?}");
+        ensure!(stage.world.machine_of(address) == Some(to));
+        ensure!(stage.world.attaches(address) == 2);
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
+}
+
+#[test]
+fn p6_a_node_deleted_while_its_address_drains_keeps_it_for_the_grace_and_then_gives_it_up() -> Result<()> {
+    SHARED.together(async |stage| {
+        let (name, ip) = ("undone", "203.0.113.11");
+        let address: IpAddr = ip.parse()?;
+        reserve(stage, &[ip])?;
+        pool(stage, name, 2).await?;
+        let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  failover: {{notReadySeconds: 10}}");
+        stage.cluster.apply(&allocation(name, &[ip], &more)).await?;
+        let from = stage.until_attached(name, ip).await?;
+        stage.cluster.apply(&deployment(name, 1, 1)).await?;
+        running(stage, name, 1).await?;
+
+        stage.cluster.kubectl(&["cordon", &from]).await?;
+        stage.until("it waits for its user", name, ip, |entry| entry.state == "Draining").await?;
+        surveys(stage, 1).await?;
+        ensure!(stage.world.machine_of(address).as_ref() == Some(&from), "it has left under a pod");
+        stage.cluster.kubectl(&["delete", "node", &from]).await?;
+        let gone = jiff::Timestamp::now();
+
+        let entry = until_moved(stage, name, ip, &from).await?;
+        let to = entry.node.unwrap_or_default();
+        until_labelled(stage, &to, name, ip).await?;
+        let cut: Vec<_> = stage.world.removals().into_iter().filter(|gone| gone.ip == Some(address)).collect();
+        ensure!(cut.len() == 1 && cut[0].by == Actor::Api && cut[0].machine.name == from, "{cut:?}");
+        let journey = entry.last_move.context("no ledger of the move")?;
+        ensure!(journey.finish_time.0.duration_since(gone).as_secs() >= 10, "{journey:?}");
+        ensure!(stage.world.machine_of(address) == Some(to));
+        ensure!(stage.world.attaches(address) == 2);
+        wait_for("the machine has an address of its own again, and no more is owed", PATIENCE, || async {
+            let own = stage.world.external_ip(&from);
+            let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
+            Ok(Seen::when(own.is_some_and(|own| own != address) && owed.is_empty(), (own, owed)))
+        })
+        .await?;
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
+}
