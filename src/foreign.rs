@@ -39,8 +39,9 @@ use crate::{
         round,
         selection::Selection,
         tables::Tables,
+        taints::NodeTaints,
     },
-    api::{IntOrPercent, NetIPAllocation},
+    api::{AppliedTaint, IntOrPercent, NetIPAllocation, NetIPAllocationSpec, NetIPAllocationStatus},
     cloud::{ErrorKind, MachineId, Provider, ProviderId},
     lifecycle::pass,
     settings::{self, Command, SettingsError},
@@ -80,7 +81,6 @@ pub fn provider_ids(data: &[u8]) {
     let (one, other) = text.split_once('\n').unwrap_or((&text, &text));
     let (one, other) = (ProviderId::new(one), ProviderId::new(other));
     for id in [&one, &other] {
-        assert_eq!(id, id);
         let _ = id.unsupported();
         let Some(place) = id.place() else { continue };
         assert!(!place.machine.is_empty(), "{id} names no machine");
@@ -139,8 +139,23 @@ pub fn node(data: &[u8]) {
     let _ = (node.place(), node.location(), node.unsupported(), node.zone(), node.instance(), node.control_plane());
     let _ = (node.cordoned(), node.deleting(), node.out_of_service(), node.may_end_soon(), node.not_ready_since());
     let _ = (node.disrupted(&["a".to_owned()]), node.labels_for("a", "203.0.113.7"));
+    anothers_taints_stay(&node);
     let own = node.metadata.labels.clone().unwrap_or_default();
     assert!(own.is_empty() || node.matches(&own), "a node has all labels that it has");
+}
+
+/// Whatever we make of a node's taints, those of others are among them as they were.
+fn anothers_taints_stay(node: &SlimNode) {
+    let taint =
+        || AppliedTaint { key: "example.com/no-address".to_owned(), value: None, effect: "NoSchedule".to_owned() };
+    let mut object = NetIPAllocation::new("a", NetIPAllocationSpec::default());
+    object.status = Some(NetIPAllocationStatus { node_taint: Some(taint()), ..NetIPAllocationStatus::default() });
+    let ours = taint();
+    let Some(becomes) = NodeTaints::of([&object]).on(node) else { return };
+    for known in node.spec.taints.iter().flatten() {
+        let is_ours = known.key == ours.key && known.effect == ours.effect;
+        assert!(is_ours || becomes.contains(known), "{known:?} is not in {becomes:?}");
+    }
 }
 
 /// A NetIPAllocation with spec, status and annotations, as JSON.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// Cases of each property: all of them together take some seconds.
-const CASES: u32 = 1024;
+const CASES: u32 = 512;
 
 fn config() -> ProptestConfig {
     // A failure prints what it shrank to; nothing is written beside the sources.
@@ -156,9 +156,11 @@ fn an_object() -> Value {
             "reconcileInterval": 30, "minAttached": "50%", "strategy": {"maxUnavailable": 1, "maxSurge": "1"},
             "drain": {"policy": "Evict", "timeoutSeconds": 60},
             "failover": {"notReadySeconds": 300, "maxUnhealthy": "50%"}, "mode": "Enforce", "deletionPolicy": "Retain",
+            "nodeTaint": {"key": "example.com/no-address", "value": "true", "effect": "NoSchedule"},
         },
         "status": {
-            "observedGeneration": 3, "conditions": [{
+            "observedGeneration": 3, "nodeTaint": {"key": "example.com/no-address", "effect": "PreferNoSchedule"},
+            "conditions": [{
                 "type": "Ready", "status": "True", "reason": "AllAttached", "message": "",
                 "lastTransitionTime": "2027-01-15T08:00:00Z", "observedGeneration": 3,
             }],
@@ -189,7 +191,8 @@ fn a_node() -> Value {
         },
         "spec": {
             "providerID": "gce://p/us-west1-a/a", "unschedulable": true,
-            "taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule", "timeAdded": "2027-01-15T07:00:00Z"}],
+            "taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule", "timeAdded": "2027-01-15T07:00:00Z"},
+                {"key": "example.com/no-address", "value": "true", "effect": "NoSchedule"}],
         },
         "status": {"conditions": [{
             "type": "Ready", "status": "False", "lastTransitionTime": "2027-01-15T07:00:00Z",

@@ -9,6 +9,8 @@ use kube::ResourceExt;
 
 use super::acts::{allocation, cast, deployment, pool, reserve, running};
 
+/// Verbs that only look.
+const LOOKS: &[&str] = &["get", "describe", "auth"];
 /// Verbs that change something, all of which know `--dry-run=server`.
 const CHANGES: &[&str] = &["annotate", "delete", "patch", "scale", "taint", "uncordon"];
 /// Not to be run here: the pretended kubelet serves neither logs nor exec, an editor is a person's, and a restart is no dry
@@ -37,11 +39,12 @@ pub async fn play(stage: &Stage) -> Result<()> {
             *arg =
                 arg.replace("NAME", name).replace("NODE", &node).replace("POD", pod).replace("=IP", &format!("={ip}"));
         }
-        let verb = args.iter().find(|arg| CHANGES.contains(&&***arg) || LEFT.contains(&&***arg)).cloned();
-        match verb.as_deref() {
-            Some(verb) if LEFT.contains(&verb) => continue,
-            Some(_) => args.push("--dry-run=server".to_owned()),
-            None => {}
+        let verbs = [LOOKS, CHANGES, LEFT].concat();
+        let verb = args.iter().find(|arg| verbs.contains(&arg.as_str())).cloned();
+        match verb.as_deref().with_context(|| format!("no verb that is known: {command}"))? {
+            verb if LEFT.contains(&verb) => continue,
+            verb if CHANGES.contains(&verb) => args.push("--dry-run=server".to_owned()),
+            _ => {}
         }
         run += 1;
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

@@ -140,7 +140,7 @@ conditions! {
     Reconciling {
         /// Addresses are on their way.
         AddressesMoving,
-        /// A taint that `spec.nodeTaint` named before is being taken off.
+        /// A taint that the spec does not ask for any more is being taken off the nodes.
         TaintLeaving,
     }
 
