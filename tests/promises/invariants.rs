@@ -384,11 +384,17 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
                 && node.not_ready_since().is_none()
                 && node.disrupted(&[super::cosmos::process::DISRUPTION.to_owned()]).is_none()
                 && !node.out_of_service();
-            fit && machine.is_some_and(|machine| {
-                machine.exists
-                    && machine.power == ip_address_controller::cloud::Power::Running
-                    && !matches!(machine.slot, Slot::Reserved(_))
-            })
+            // Nobody takes the seat of a machine that is owed an address of its own.
+            let objects = cosmos.cluster.allocations().values();
+            let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
+            let owed = debts.filter_map(memory::read_owed).any(|owed| Some(&owed.machine.place) == place.as_ref());
+            !owed
+                && fit
+                && machine.is_some_and(|machine| {
+                    machine.exists
+                        && machine.power == ip_address_controller::cloud::Power::Running
+                        && !matches!(machine.slot, Slot::Reserved(_))
+                })
         })
         .map(|(name, _)| name)
         .collect();

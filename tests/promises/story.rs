@@ -305,6 +305,8 @@ const WITHIN: &[&str] = &[
     "no finalizer",
     "the finalizer is set",
     "node-a has nothing of its own",
+    // The world's allocations have no nodeTaint.
+    "node-a is tainted",
     "the machine of",
     "nobody can be asked",
     "it is in another region",

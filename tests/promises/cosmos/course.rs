@@ -447,6 +447,11 @@ impl Cosmos {
         if let Some(record) = &passed.record {
             self.struck.extend(record.struck.iter().map(|owed| owed.machine.clone()));
         }
+        if let Some(object) = &passed.released {
+            // With Retain an object goes although a debt could not be paid at the first attempt: that is the way out.
+            let owed = object.status.iter().flat_map(|status| &status.owed);
+            self.struck.extend(owed.filter_map(|owed| owed.machine_id.parse::<MachineId>().ok()));
+        }
         invariants::passed(self, id, leads, name, &passed)
     }
 
