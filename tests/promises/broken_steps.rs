@@ -6,67 +6,18 @@ use std::{sync::Arc, time::Duration};
 use ip_address_controller::cloud::Provider;
 
 use crate::{
-    cosmos::{
-        course::{Action, CallFault},
-        process::WriteFault,
-    },
+    cosmos::course::{Action, CallFault},
     story::{self, Stage, Story},
 };
-
-/// What can go wrong with a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// Refused, for a moment.
-    Fails,
-    /// Refused for good, as it seems.
-    Denied,
-    Lost,
-    Unanswered,
-    CrashBefore,
-    CrashAfter,
-}
-
-const FAULTS: [Fault; 6] =
-    [Fault::Fails, Fault::Denied, Fault::Lost, Fault::Unanswered, Fault::CrashBefore, Fault::CrashAfter];
 
 /// The call number `n` of a life, and how it breaks.
 #[derive(Clone, Copy, Debug)]
 struct Break {
     n: usize,
-    fault: Fault,
+    fault: CallFault,
 }
 
-/// The action instead of `action`, if that is a call to the outside which this fault can befall.
-fn broken(action: &Action, fault: Fault) -> Option<Action> {
-    Some(match action {
-        Action::Step(id, flight) => {
-            let fault = match fault {
-                Fault::Fails => CallFault::Fails,
-                Fault::Denied => CallFault::Denied,
-                Fault::Lost => CallFault::Lost,
-                Fault::Unanswered => CallFault::Unanswered,
-                Fault::CrashBefore => CallFault::CrashBefore,
-                Fault::CrashAfter => CallFault::CrashAfter,
-            };
-            Action::BrokenStep(*id, *flight, fault)
-        }
-        Action::Pass(id, name) => match fault {
-            Fault::Fails => Action::BrokenPass(*id, name.clone(), WriteFault::Refused),
-            Fault::Lost => Action::BrokenPass(*id, name.clone(), WriteFault::Lost),
-            Fault::Unanswered => Action::BrokenPass(*id, name.clone(), WriteFault::Unanswered),
-            Fault::CrashBefore => Action::Crash(*id),
-            Fault::CrashAfter => Action::BrokenPass(*id, name.clone(), WriteFault::Crash),
-            Fault::Denied => return None,
-        },
-        Action::Answers(id) => match fault {
-            Fault::Fails => Action::NoAnswers(*id),
-            Fault::Denied | Fault::Lost | Fault::Unanswered | Fault::CrashBefore | Fault::CrashAfter => return None,
-        },
-        _ => return None,
-    })
-}
-
-/// Plays a life, with one call broken; `None` when the life has fewer calls. Otherwise the fault befell something.
+/// Plays a life, with one call broken.
 struct Playing {
     stage: Stage,
     left: Option<Break>,
@@ -84,7 +35,7 @@ impl Playing {
                     && n == self.calls
                 {
                     self.left = None;
-                    if let Some(instead) = broken(&action, fault) {
+                    if let Some(instead) = action.befallen(fault) {
                         action = instead;
                     }
                 }
@@ -152,7 +103,7 @@ fn break_every_step(kind: Provider) {
             }
         };
         for n in calls.into_iter().take(CALLS) {
-            for fault in FAULTS {
+            for fault in CallFault::ALL {
                 runs += 1;
                 if let Err(why) = play(kind, story, Some(Break { n, fault })) {
                     wrong.push(format!("{}: call {n} {fault:?}: {why}", story.title));

@@ -27,7 +27,7 @@ fn an_address_goes_on_moves_and_is_let_go_at_each_cloud() {
         let node = cosmos.names.iter().find(|(_, place)| **place == first).unwrap().0.clone();
         cosmos.happen(&Action::Outside(Outside::StartPod(node.clone(), "sip-1".into()))).unwrap();
         cosmos.happen(&Action::Outside(Outside::Cordon(node.clone()))).unwrap();
-        cosmos.run_on(Duration::from_secs(100), |_, _| {}).unwrap();
+        cosmos.run_on(Duration::from_secs(100)).unwrap();
         assert_eq!(cosmos.cloud.on(ip(7)), Some(first.clone()), "{kind}: a pod uses it\n{cosmos:?}");
         let uid = cosmos.cluster.pods_of(&node)[0].uid.clone();
         cosmos.happen(&Action::Outside(Outside::EndPod(uid))).unwrap();

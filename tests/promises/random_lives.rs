@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::cosmos::{
     course::{Action, CallFault, Cosmos, Outside},
-    process::{DISRUPTION, Rules, WriteFault},
+    process::{DISRUPTION, Rules},
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to choose with.
@@ -108,14 +108,7 @@ impl Life {
         let node = chance.of(nodes);
         let (name, ips) = chance.of(allocations);
         let ip = chance.of(&ips);
-        let fault = chance.of(&[
-            CallFault::Fails,
-            CallFault::Denied,
-            CallFault::Lost,
-            CallFault::Unanswered,
-            CallFault::CrashBefore,
-            CallFault::CrashAfter,
-        ]);
+        let fault = chance.of(&CallFault::ALL);
         match chance.below(40) {
             0..=7 => What::Break(fault),
             8..=9 => What::TimeOut,
@@ -186,7 +179,7 @@ impl Life {
                     continue;
                 };
                 let action = match broken.take() {
-                    Some(fault) => match befall(&action, fault) {
+                    Some(fault) => match action.befallen(fault) {
                         Some(instead) => instead,
                         None => {
                             broken = Some(fault);
@@ -209,7 +202,7 @@ impl Life {
         }
         cosmos.cloud.lagging = false;
         cosmos.happen(&Action::CatchUp)?;
-        cosmos.settle(|_, _| {})?;
+        cosmos.settle()?;
         cosmos.come_to_rest()?;
         Ok(cosmos)
     }
@@ -232,23 +225,6 @@ impl Life {
             }
         }
         shortest
-    }
-}
-
-/// The action instead of `action`, if the fault can befall it.
-fn befall(action: &Action, fault: CallFault) -> Option<Action> {
-    match action {
-        Action::Step(id, flight) => Some(Action::BrokenStep(*id, *flight, fault)),
-        Action::Pass(id, name) => match fault {
-            CallFault::Fails => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Refused)),
-            CallFault::Lost => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Lost)),
-            CallFault::Unanswered => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Unanswered)),
-            CallFault::CrashAfter => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Crash)),
-            CallFault::CrashBefore => Some(Action::Crash(*id)),
-            CallFault::Denied => None,
-        },
-        Action::Answers(id) if fault == CallFault::Fails => Some(Action::NoAnswers(*id)),
-        _ => None,
     }
 }
 

@@ -124,7 +124,7 @@ impl Stage {
             ["Attached", "on", name] => {
                 self.node(name);
                 self.cosmos.allocate(NAME, &[ip()], json!({}));
-                self.cosmos.run_on(Duration::from_secs(60), |_, _| {})
+                self.cosmos.run_on(Duration::from_secs(60))
             }
             ["an", "Attached", "entry", "without", "a", "node"] => {
                 self.happens("Attached on node-a")?;

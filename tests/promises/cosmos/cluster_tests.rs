@@ -29,19 +29,7 @@ fn with_node() -> (Cluster, Arc<SlimNode>) {
 }
 
 fn pod(name: &str) -> Pod {
-    Pod {
-        namespace: "voip".to_owned(),
-        name: name.to_owned(),
-        uid: String::new(),
-        finished: false,
-        ready: true,
-        terminating_until: None,
-        hold: false,
-        returns: false,
-        owner: None,
-        gated: false,
-        mirror: false,
-    }
+    Pod { owner: None, gated: false, ..crate::cosmos::course::pod(name) }
 }
 
 #[test]

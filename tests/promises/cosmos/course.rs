@@ -124,6 +124,36 @@ pub enum Action {
     Outside(Outside),
 }
 
+impl CallFault {
+    pub const ALL: [CallFault; 6] = [
+        CallFault::Fails,
+        CallFault::Denied,
+        CallFault::Lost,
+        CallFault::Unanswered,
+        CallFault::CrashBefore,
+        CallFault::CrashAfter,
+    ];
+}
+
+impl Action {
+    /// What happens instead, if this is a call to the outside that the fault can befall.
+    pub fn befallen(&self, fault: CallFault) -> Option<Action> {
+        match self {
+            Action::Step(id, flight) => Some(Action::BrokenStep(*id, *flight, fault)),
+            Action::Pass(id, name) => match fault {
+                CallFault::Fails => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Refused)),
+                CallFault::Lost => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Lost)),
+                CallFault::Unanswered => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Unanswered)),
+                CallFault::CrashAfter => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Crash)),
+                CallFault::CrashBefore => Some(Action::Crash(*id)),
+                CallFault::Denied => None,
+            },
+            Action::Answers(id) if fault == CallFault::Fails => Some(Action::NoAnswers(*id)),
+            _ => None,
+        }
+    }
+}
+
 /// What may be wrong for a while because the world changed behind the operator's back.
 #[derive(Clone, Debug, Default)]
 pub struct Excuses {

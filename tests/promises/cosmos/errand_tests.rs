@@ -147,19 +147,7 @@ impl Scene {
 
     /// A pod that uses the address.
     fn pod(&mut self) -> String {
-        let pod = Pod {
-            namespace: "voip".to_owned(),
-            name: "kamailio-1".to_owned(),
-            uid: String::new(),
-            finished: false,
-            ready: true,
-            terminating_until: None,
-            hold: false,
-            returns: false,
-            owner: None,
-            gated: false,
-            mirror: false,
-        };
+        let pod = Pod { owner: None, gated: false, ..crate::cosmos::course::pod("kamailio-1") };
         self.cluster.start_pod("a", pod).unwrap().uid.clone()
     }
 

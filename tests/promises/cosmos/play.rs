@@ -28,14 +28,13 @@ impl Cosmos {
             .any(|flight| flight.sent.is_some_and(|(sent, _)| sent == request))
     }
 
-    /// Until time has to pass. `each` is called before every action.
+    /// Until time has to pass.
     ///
     /// # Errors
     /// A broken promise; also when it never ends (P11).
-    pub fn settle(&mut self, mut each: impl FnMut(&Cosmos, &Action)) -> Result<(), String> {
+    pub fn settle(&mut self) -> Result<(), String> {
         for _ in 0..MOST {
             let Some(action) = self.next() else { return Ok(()) };
-            each(self, &action);
             self.happen(&action)?;
         }
         Err(format!("P11: it does something for ever without time passing\n{self:?}"))
@@ -45,15 +44,13 @@ impl Cosmos {
     ///
     /// # Errors
     /// See [`Cosmos::settle`].
-    pub fn run_on(&mut self, time: Duration, mut each: impl FnMut(&Cosmos, &Action)) -> Result<(), String> {
+    pub fn run_on(&mut self, time: Duration) -> Result<(), String> {
         let end = self.instant + time;
-        self.settle(&mut each)?;
+        self.settle()?;
         let mut step = 1;
         while self.instant < end {
-            let action = Action::Elapse(Duration::from_secs(step));
-            each(self, &action);
-            self.happen(&action)?;
-            self.settle(&mut each)?;
+            self.happen(&Action::Elapse(Duration::from_secs(step)))?;
+            self.settle()?;
             step = (step * 2).min(60);
         }
         Ok(())
@@ -67,11 +64,11 @@ impl Cosmos {
         // Longer than the longest of: an intent's life, a refusal's memory, a permanent failure's back-off.
         for step in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 512] {
             self.happen(&Action::Elapse(Duration::from_secs(step)))?;
-            self.settle(|_, _| {})?;
+            self.settle()?;
         }
         if self.judge().is_err() {
             // Some chains of retries want to be looked at more often.
-            self.run_on(Duration::from_secs(3_000), |_, _| {})?;
+            self.run_on(Duration::from_secs(3_000))?;
         }
         self.judge().map_err(|why| format!("{why}\n{self:?}"))
     }
