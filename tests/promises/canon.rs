@@ -98,8 +98,18 @@ impl Canon {
         self.piece.debug(thing, &mut self.scratch);
     }
 
+    /// Text that was made of something, with times, uuids and versions found in it.
+    pub fn text(&mut self, text: &str) {
+        self.piece.scan(text.as_bytes());
+    }
+
     /// The same for what is shared and does not change: its text is made once for each thread that meets it.
     pub fn shared<T: Debug + Send + Sync + 'static>(&mut self, thing: &Arc<T>) {
+        self.shared_as(thing, |thing, text| write!(text, "{thing:?}").unwrap());
+    }
+
+    /// The same, with a text of its own for each thing: always the same one for things of that type.
+    pub fn shared_as<T: Send + Sync + 'static>(&mut self, thing: &Arc<T>, write: impl FnOnce(&T, &mut String)) {
         let piece = MEMO.with_borrow_mut(|memo| {
             let key = Arc::as_ptr(thing).cast::<()>() as usize;
             if let Some((_, piece)) = memo.get(&key) {
@@ -109,7 +119,9 @@ impl Canon {
                 memo.clear();
             }
             let mut piece = Piece::default();
-            piece.debug(&**thing, &mut self.scratch);
+            self.scratch.clear();
+            write(thing, &mut self.scratch);
+            piece.scan(self.scratch.as_bytes());
             let piece = Rc::new(piece);
             // The thing is kept, so that no other can come to its place in memory.
             memo.insert(key, (thing.clone(), piece.clone()));

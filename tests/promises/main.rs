@@ -12,6 +12,7 @@ mod canon;
 mod cosmos;
 mod invariants;
 mod lives;
+mod model;
 mod random_lives;
 mod search;
 mod story;

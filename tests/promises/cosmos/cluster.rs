@@ -66,15 +66,6 @@ pub struct Cache {
     pub pods: Arc<PodsByNode>,
 }
 
-impl Cache {
-    /// For the fingerprint of a state.
-    pub fn canon(&self, canon: &mut Canon) {
-        self.allocations.values().for_each(|object| canon.shared(object));
-        self.nodes.values().for_each(|node| canon.shared(node));
-        canon.shared(&self.pods);
-    }
-}
-
 /// See the module.
 #[derive(Clone)]
 pub struct Cluster {

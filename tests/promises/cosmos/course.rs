@@ -183,7 +183,7 @@ pub struct Cosmos {
     /// Debts that the operator has told it cannot pay.
     pub struck: BTreeSet<MachineId>,
     /// Since when what AWS shows is not what is.
-    behind: Option<Instant>,
+    pub(super) behind: Option<Instant>,
     /// Requests that were sent, over all time.
     pub sent: u64,
     /// Requests that changed the cloud.

@@ -8,3 +8,4 @@ pub mod course;
 pub mod errand;
 pub mod play;
 pub mod process;
+mod sameness;

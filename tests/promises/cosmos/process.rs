@@ -61,6 +61,8 @@ pub struct Rules {
     pub point_of_no_return: bool,
     /// P2: the intent is written before anything is sent.
     pub intent_first: bool,
+    /// Messages and conditions are written too. They are read by people alone, and each change of one is a write.
+    pub tells: bool,
     /// The rules between two calls of one effect.
     pub calls: Calls,
 }
@@ -79,6 +81,7 @@ impl Default for Rules {
             debts: true,
             point_of_no_return: true,
             intent_first: true,
+            tells: true,
             calls: Calls::default(),
         }
     }
@@ -131,9 +134,9 @@ pub struct Term {
     /// By the smallest number that is free.
     pub flights: BTreeMap<u8, Flight>,
     /// Nodes as its own writes returned them: they count at once.
-    written: BTreeMap<String, Arc<SlimNode>>,
+    pub(super) written: BTreeMap<String, Arc<SlimNode>>,
     /// Uids of Nodes that the API server did not find.
-    gone: BTreeSet<String>,
+    pub(super) gone: BTreeSet<String>,
     /// Allocations that are to be looked at.
     pub woken: BTreeSet<String>,
 }
@@ -393,6 +396,11 @@ impl Term {
         }
         if !rules.point_of_no_return {
             forget_the_phase(&mut record);
+        }
+        if !rules.tells {
+            record.status.conditions.clear();
+            record.status.observed_generation = None;
+            record.status.addresses.iter_mut().for_each(|entry| entry.message = None);
         }
         let before = subject.object.clone();
         let stored = if before.status.as_ref() == Some(&record.status) {

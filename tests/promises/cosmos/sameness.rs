@@ -1,0 +1,128 @@
+//! When two states of the whole world are the same one: what is told and never read again does not count (messages,
+//! times of a ledger, counters), and neither does how often something failed beyond the first few times.
+
+use std::fmt::Write as _;
+
+use ip_address_controller::api::{AddressStatus, NetIPAllocation};
+use kube::ResourceExt;
+
+use super::{
+    cluster::Cache,
+    course::Cosmos,
+    process::{Process, Term},
+};
+use crate::canon::{Canon, fingerprint};
+
+impl Cosmos {
+    /// With what the caller knows beside it.
+    pub fn fingerprint(&self, beside: &str) -> u128 {
+        fingerprint(self.instant, self.now, |canon| {
+            canon.write(beside);
+            self.cloud.canon(canon);
+            self.cluster.canon(canon);
+            canon.instant(self.renewed);
+            canon.debug(&(&self.excuses, &self.struck, &self.names, self.behind));
+            self.processes.iter().for_each(|process| self.process_canon(process, canon));
+        })
+    }
+
+    fn process_canon(&self, process: &Process, canon: &mut Canon) {
+        let Process { id, paused, cache, term, recent } = process;
+        canon.write(&(id, paused, term.is_some()));
+        // A process that does not lead takes no decision on what its watches show, and they catch up before it does.
+        if let Some(term) = term {
+            canon.write(&self.cluster.is_ahead_of(cache));
+            cache.canon(canon);
+            canon.debug(recent);
+            term.canon(canon);
+        }
+    }
+}
+
+impl Term {
+    fn canon(&self, canon: &mut Canon) {
+        // `began` only says when an object is told to be without news.
+        canon.instant(self.proof);
+        self.versions.all().for_each(|object| canon.shared_as(object, allocation));
+        let flights: Vec<_> = self.flights.values().map(|flight| (&flight.errand, flight.sent)).collect();
+        let known = format!(
+            "{:?} {:?} {:?} {flights:?} {:?} {:?}",
+            self.tables, self.answers, self.asking, self.gone, self.woken
+        );
+        canon.text(&few_attempts(&without_messages(&known)));
+        self.written.values().for_each(|node| canon.shared(node));
+    }
+}
+
+impl Cache {
+    /// For the fingerprint of a state.
+    pub fn canon(&self, canon: &mut Canon) {
+        self.allocations.values().for_each(|object| canon.shared_as(object, allocation));
+        self.nodes.values().for_each(|node| canon.shared(node));
+        canon.shared(&self.pods);
+    }
+}
+
+/// What the operator reads of an object.
+fn allocation(object: &NetIPAllocation, text: &mut String) {
+    let meta = &object.metadata;
+    write!(
+        text,
+        "{{ name: Some({:?}), resource_version: Some({:?}) {:?} {:?} {:?} {:?}",
+        object.name_any(),
+        meta.resource_version.as_deref().unwrap_or("0"),
+        meta.uid,
+        meta.deletion_timestamp.is_some(),
+        (&meta.finalizers, &meta.annotations),
+        object.spec,
+    )
+    .unwrap();
+    if let Some(status) = &object.status {
+        status.addresses.iter().for_each(|entry| address(entry, text));
+        write!(text, "{:?} {:?}", status.owed, status.node_taint).unwrap();
+    }
+    text.push('}');
+}
+
+fn address(entry: &AddressStatus, text: &mut String) {
+    let arrived = entry.last_move.as_ref().map(|last| (last.to_node.is_some(), &last.reason));
+    let operation = entry.operation.as_ref().map(|operation| (&operation.id, &operation.type_, &operation.send_before_time));
+    let where_ = (&entry.node, &entry.machine_id, &entry.planned_node);
+    write!(
+        text,
+        "[{} {} {:?} {where_:?} {:?} {:?} {operation:?} {arrived:?}]",
+        entry.ip, entry.state, entry.reason, entry.deadline_time, entry.restore
+    )
+    .unwrap();
+}
+
+/// `message: "…"` is told and never read.
+fn without_messages(text: &str) -> String {
+    const NAME: &str = "message: \"";
+    let mut parts = text.split(NAME);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut escaped = false;
+        let end = part.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        kept.push_str(&part[end.map_or(part.len(), |end| end + 1)..]);
+    }
+    kept
+}
+
+/// Who failed three times waits about as long as who failed thirty times.
+fn few_attempts(text: &str) -> String {
+    const NAME: &str = "attempts: ";
+    let mut parts = text.split(NAME);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let attempts: u32 = part[..end].parse().unwrap_or_default();
+        write!(kept, "{NAME}{}", attempts.min(3)).unwrap();
+        kept.push_str(&part[end..]);
+    }
+    kept
+}
