@@ -105,29 +105,27 @@ impl Canon {
 
     /// The same for what is shared and does not change: its text is made once for each thread that meets it.
     pub fn shared<T: Debug + Send + Sync + 'static>(&mut self, thing: &Arc<T>) {
-        self.shared_as(thing, |thing, text| write!(text, "{thing:?}").unwrap());
+        self.shared_as(thing, |thing, canon| canon.debug(thing));
     }
 
-    /// The same, with a text of its own for each thing: always the same one for things of that type.
-    pub fn shared_as<T: Send + Sync + 'static>(&mut self, thing: &Arc<T>, write: impl FnOnce(&T, &mut String)) {
-        let piece = MEMO.with_borrow_mut(|memo| {
-            let key = Arc::as_ptr(thing).cast::<()>() as usize;
-            if let Some((_, piece)) = memo.get(&key) {
-                return piece.clone();
-            }
+    /// The same, with a way to write it: always the same one for things of that type.
+    pub fn shared_as<T: Send + Sync + 'static>(&mut self, thing: &Arc<T>, write: impl FnOnce(&T, &mut Canon)) {
+        let key = Arc::as_ptr(thing).cast::<()>() as usize;
+        let known = MEMO.with_borrow(|memo| memo.get(&key).map(|(_, piece)| piece.clone()));
+        if let Some(piece) = known {
+            self.piece.0.extend_from_slice(&piece.0);
+            return;
+        }
+        let begin = self.piece.0.len();
+        write(thing, self);
+        let piece = Rc::new(Piece(self.piece.0[begin..].to_vec()));
+        MEMO.with_borrow_mut(|memo| {
             if memo.len() >= MEMORIES {
                 memo.clear();
             }
-            let mut piece = Piece::default();
-            self.scratch.clear();
-            write(thing, &mut self.scratch);
-            piece.scan(self.scratch.as_bytes());
-            let piece = Rc::new(piece);
             // The thing is kept, so that no other can come to its place in memory.
-            memo.insert(key, (thing.clone(), piece.clone()));
-            piece
+            memo.insert(key, (thing.clone(), piece));
         });
-        self.piece.0.extend_from_slice(&piece.0);
     }
 
     fn finish(self) -> u128 {

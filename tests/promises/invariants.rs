@@ -139,7 +139,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
         Some((place, Slot::Reserved(ip))) => {
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
-            let moved = cosmos.excuses.addresses.contains(ip);
+            let moved = cosmos.excuses.addresses.contains(ip) && cosmos.cloud.kind() != Provider::Azure;
             if moved && (cosmos.excuses.edited || entries.iter().any(|(_, entry)| at(entry, place))) {
                 return Ok(());
             }

@@ -62,12 +62,17 @@ pub struct Event {
     pub action: Action,
     /// What befalls the first write of a status that follows.
     write: Option<WriteFault>,
+    /// Of several allocations that are looked at then, the last by name comes first.
+    last_first: bool,
     cost: Cost,
 }
 
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.action.fmt(f)?;
+        if self.last_first {
+            f.write_str(", the last allocation first")?;
+        }
         self.write.map_or(Ok(()), |fault| write!(f, ", and the write that follows: {fault:?}"))
     }
 }
@@ -79,22 +84,31 @@ pub struct Model {
     pub budget: Budget,
     /// Its own writes come back to a process as late as anybody's.
     pub own_writes_show_late: bool,
+    /// Who does not lead gets news too, each at its time.
+    pub standbys_watch: bool,
 }
 
 /// More than any look takes: who does more goes in circles.
 const MOST: usize = 60;
 
 impl Model {
-    /// The first process leads.
+    pub fn new(cosmos: Cosmos, budget: Budget) -> Self {
+        Self { cosmos, budget, own_writes_show_late: false, standbys_watch: false }
+    }
+
+    /// The first process leads. The watches of the others are left behind at this moment.
     pub fn begin(&mut self) {
+        for id in 0..self.cosmos.processes.len() {
+            self.cosmos.happen(&Action::Sync(u8::try_from(id).unwrap())).unwrap();
+        }
         self.cosmos.happen(&Action::TakeOver(0)).unwrap();
-        self.look(vec![0], None).unwrap();
+        self.look(Some(0), None, false).unwrap();
     }
 
     fn faults(&self) -> Vec<Event> {
         let Self { cosmos, budget, .. } = self;
         let mut all = Vec::new();
-        let mut may = |cost, action| all.push(Event { action, write: None, cost });
+        let mut may = |cost, action| all.push(Event { action, write: None, last_first: false, cost });
         for (group, (edits, left)) in budget.edits.iter().enumerate() {
             if *left > 0 {
                 let edits = edits.iter().filter(|edit| !self.is_vain(edit));
@@ -127,26 +141,37 @@ impl Model {
         all
     }
 
-    /// Processes whose watches have brought all that there is.
-    fn current(&self) -> Vec<u8> {
-        let cluster = &self.cosmos.cluster;
-        let current = self.cosmos.processes.iter().filter(|process| !cluster.is_ahead_of(&process.cache));
-        current.map(|process| process.id).collect()
+    /// The process that an event is about, if its watches have brought all that there is.
+    fn current(&self, event: &Event) -> Option<u8> {
+        let id = match &event.action {
+            Action::Sync(id)
+            | Action::Answers(id)
+            | Action::Step(id, _)
+            | Action::BrokenStep(id, ..)
+            | Action::TimeOut(id, _)
+            | Action::TakeOver(id)
+            | Action::Resume(id) => *id,
+            Action::Land(request) => self.cosmos.cloud.requests().get(request)?.meta.sender.process,
+            Action::Elapse(_) => self.cosmos.leader()?.id,
+            _ => return None,
+        };
+        let cache = &self.cosmos.process(id).cache;
+        (matches!(event.action, Action::Sync(_)) || !self.cosmos.cluster.is_ahead_of(cache)).then_some(id)
     }
 
     /// Who was woken looks at once: what happens between the two can as well happen before the one or after the other. What
     /// a process has written itself shows in its watches at once, if they were `current` (unless `own_writes_show_late`).
-    fn look(&mut self, current: Vec<u8>, mut fault: Option<WriteFault>) -> Result<(), String> {
+    fn look(&mut self, current: Option<u8>, mut fault: Option<WriteFault>, last_first: bool) -> Result<(), String> {
         for _ in 0..MOST {
             let running = self.cosmos.processes.iter().filter(|process| !process.paused);
             let mut leading = running.filter_map(|process| Some((process, process.term.as_ref()?)));
             let ahead = |process: &Process| self.cosmos.cluster.is_ahead_of(&process.cache);
-            let next = leading.find_map(|(process, term)| match term.woken.first() {
+            let next = leading.find_map(|(process, term)| match if last_first { term.woken.last() } else { term.woken.first() } {
                 Some(name) => Some(match fault {
                     Some(fault) => Action::BrokenPass(process.id, name.clone(), fault),
                     None => Action::Pass(process.id, name.clone()),
                 }),
-                None if !self.own_writes_show_late && current.contains(&process.id) && ahead(process) => {
+                None if !self.own_writes_show_late && current == Some(process.id) && ahead(process) => {
                     Some(Action::Sync(process.id))
                 }
                 None => None,
@@ -201,6 +226,8 @@ impl Model {
                 cluster.allocation(name).is_none_or(|object| object.metadata.deletion_timestamp.is_some())
             }
             Outside::RemoveStatus(name) => cluster.allocation(name).is_none_or(|object| object.status.is_none()),
+            Outside::Add(name, ip) => cluster.allocation(name).is_none_or(|object| object.spec.reserved_ips.contains(&ip.to_string())),
+            Outside::Remove(name, ip) => cluster.allocation(name).is_none_or(|object| !object.spec.reserved_ips.contains(&ip.to_string())),
             _ => false,
         }
     }
@@ -222,17 +249,25 @@ impl System for Model {
     type Action = Event;
 
     fn actions(&self) -> Vec<Event> {
-        let free = |action| Event { action, write: None, cost: Cost::Nothing };
+        let free = |action| Event { action, write: None, last_first: false, cost: Cost::Nothing };
         let going_on = self.cosmos.going_on(true).into_iter().filter(|action| !self.is_for_nothing(action));
         let mut all: Vec<Event> = going_on.map(free).collect();
+        if self.standbys_watch {
+            let standbys = self.cosmos.processes.iter().filter(|process| process.term.is_none() && !process.paused);
+            let behind = standbys.filter(|process| self.cosmos.cluster.is_ahead_of(&process.cache));
+            all.extend(behind.map(|process| free(Action::Sync(process.id))));
+        }
         let paused = self.cosmos.processes.iter().filter(|process| process.paused);
         all.extend(paused.map(|process| free(Action::Resume(process.id))));
         all.extend(self.answered_to_nobody().map(|(process, flight)| free(Action::TimeOut(process, flight))));
         if self.cosmos.is_idle() {
             if self.budget.short_waits > 0 {
-                all.push(Event { action: Action::Elapse(SHORT), write: None, cost: Cost::ShortWait });
+                all.push(Event { action: Action::Elapse(SHORT), write: None, last_first: false, cost: Cost::ShortWait });
             }
             all.push(free(Action::Elapse(LONG)));
+        }
+        if self.cosmos.cluster.allocations().len() > 1 {
+            all.extend(all.clone().into_iter().map(|event| Event { last_first: true, ..event }));
         }
         if self.budget.lost_answers > 0 {
             let leads_to_a_look = |event: &&Event| !matches!(event.action, Action::Land(_) | Action::Resume(_));
@@ -248,7 +283,7 @@ impl System for Model {
 
     fn apply(&mut self, event: &Event) -> Result<(), String> {
         self.spend(event.cost);
-        let current = self.current();
+        let current = self.current(event);
         if let Action::Step(process, flight) = event.action {
             while self.next_call(process, flight).is_some_and(|call| !call.is_change()) {
                 self.cosmos.happen(&event.action)?;
@@ -259,7 +294,7 @@ impl System for Model {
         } else {
             self.cosmos.happen(&event.action)?;
         }
-        self.look(current, event.write)
+        self.look(current, event.write, event.last_first)
     }
 
     fn fingerprint(&self) -> u128 {

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -171,7 +171,7 @@ pub struct Cosmos {
     pub rules: Rules,
     pub cloud: Cloud,
     pub cluster: Cluster,
-    pub processes: Vec<Process>,
+    pub processes: Vec<Arc<Process>>,
     pub excuses: Excuses,
     pub now: Timestamp,
     pub instant: Instant,
@@ -243,7 +243,7 @@ impl Cosmos {
     /// `processes` of the operator, of which none leads yet.
     pub fn new(kind: Provider, processes: u8, rules: Rules, instant: Instant) -> Self {
         let process =
-            |id| Process { id, paused: false, cache: Default::default(), term: None, recent: Recent::default() };
+            |id| Arc::new(Process { id, paused: false, cache: Default::default(), term: None, recent: Recent::default() });
         Self {
             rules,
             cloud: Cloud::new(kind),
@@ -309,7 +309,7 @@ impl Cosmos {
     }
 
     fn process_mut(&mut self, id: u8) -> &mut Process {
-        self.processes.iter_mut().find(|process| process.id == id).unwrap()
+        one_of(&mut self.processes, id).unwrap()
     }
 
     fn term_mut(&mut self, id: u8) -> Option<&mut Term> {
@@ -319,7 +319,8 @@ impl Cosmos {
     /// Whom the API server takes for the leader, if it runs.
     pub fn leader(&self) -> Option<&Process> {
         let holder = self.cluster.lease.holder?;
-        self.processes.iter().find(|process| process.id == holder && process.term.is_some() && !process.paused)
+        let mut leading = self.processes.iter().filter(|process| process.term.is_some() && !process.paused);
+        leading.find(|process| process.id == holder).map(AsRef::as_ref)
     }
 
     pub fn place(&self, node: &str) -> Option<&ProviderId> {
@@ -394,7 +395,7 @@ impl Cosmos {
         match action {
             Action::Sync(id) => {
                 let cache = self.cluster.snapshot();
-                let (cluster, process) = (&self.cluster, self.processes.iter_mut().find(|process| process.id == *id));
+                let (cluster, process) = (&self.cluster, one_of(&mut self.processes, *id));
                 if let Some(process) = process {
                     process.cache = cache;
                     if let Some(term) = &mut process.term {
@@ -468,7 +469,7 @@ impl Cosmos {
     fn pass(&mut self, id: u8, name: &str, fault: Option<WriteFault>, moment: &Moment) -> Result<(), String> {
         let leads = self.cluster.lease.holder == Some(id);
         let Self { cluster, cloud, rules, processes, .. } = self;
-        let Some(process) = processes.iter_mut().find(|process| process.id == id) else { return Ok(()) };
+        let Some(process) = one_of(processes, id) else { return Ok(()) };
         let Some(term) = &mut process.term else { return Ok(()) };
         let passed = term.pass(name, &process.cache, cluster, cloud, rules, moment, fault);
         if passed.died {
@@ -493,7 +494,7 @@ impl Cosmos {
     fn answer(&mut self, id: u8, question: &Question) {
         let Self { cloud, processes, cluster, .. } = self;
         if let Some(term) =
-            processes.iter_mut().find(|process| process.id == id).and_then(|process| process.term.as_mut())
+            one_of(processes, id).and_then(|process| process.term.as_mut())
         {
             term.answer(question, cloud);
             term.wake_all(cluster.allocations().keys().cloned().collect::<Vec<_>>());
@@ -641,7 +642,7 @@ impl Cosmos {
     }
 
     fn answered(&mut self, id: u8, flight: u8, answer: Answer, began: Instant, moment: &Moment) {
-        let Some(process) = self.processes.iter_mut().find(|process| process.id == id) else { return };
+        let Some(process) = one_of(&mut self.processes, id) else { return };
         let Process { term: Some(term), recent, .. } = process else { return };
         let Some(under_way) = term.flights.get_mut(&flight) else { return };
         let ended = under_way.errand.answered(Reply { answer, began, now: moment.instant }, recent);
@@ -659,7 +660,7 @@ impl Cosmos {
         self.renewed = self.instant;
         let proof = self.instant + LEASE - SKEW;
         let Self { cluster, rules, processes, .. } = self;
-        if let Some(process) = processes.iter_mut().find(|process| process.id == id) {
+        if let Some(process) = one_of(processes, id) {
             if process.cache.nodes.is_empty() {
                 process.cache = cluster.snapshot();
             }
@@ -703,7 +704,7 @@ impl Cosmos {
         let moment = Moment { now: self.now, instant: now, chance: Uuid::nil() };
         self.time_out(&moment);
         let Self { cluster, processes, .. } = self;
-        for process in processes.iter_mut().filter(|process| !process.paused) {
+        for process in processes.iter_mut().filter(|process| !process.paused).map(Arc::make_mut) {
             if let Some(term) = &mut process.term {
                 term.prune(&process.cache, cluster, &moment);
                 term.wake_all(process.cache.allocations.keys().cloned());
@@ -714,7 +715,8 @@ impl Cosmos {
     /// Who leads, runs, and had proof at `then` has renewed the Lease since.
     fn renew(&mut self, then: Instant) {
         let (now, holder) = (self.instant, self.cluster.lease.holder);
-        for process in self.processes.iter_mut().filter(|process| !process.paused && holder == Some(process.id)) {
+        let holds = |process: &&mut Arc<Process>| !process.paused && holder == Some(process.id);
+        for process in self.processes.iter_mut().filter(holds).map(Arc::make_mut) {
             if let Some(term) = process.term.as_mut().filter(|term| term.proof > then) {
                 term.proof = now + LEASE - SKEW;
                 self.renewed = now;
@@ -893,6 +895,10 @@ impl Cosmos {
             self.names.insert(node.to_owned(), next);
         }
     }
+}
+
+fn one_of(processes: &mut [Arc<Process>], id: u8) -> Option<&mut Process> {
+    processes.iter_mut().find(|process| process.id == id).map(Arc::make_mut)
 }
 
 /// A pod that asks for a node with an address.

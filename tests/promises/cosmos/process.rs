@@ -312,7 +312,6 @@ impl Term {
     ) -> Passed {
         let mut passed = Passed::default();
         self.woken.remove(name);
-        self.forget_rules(rules, moment);
         let cached = cache.allocations.get(name);
         let seen = cached.and_then(|object| Some((object.uid()?, number(&**object))));
         let known = self.versions.newest(seen.as_ref().map(|(uid, version)| (uid.as_str(), *version)));
@@ -348,11 +347,12 @@ impl Term {
                 }
                 Err(_) => {
                     self.versions.forget(name);
-                    self.woken.insert(name.to_owned());
+                    self.wake_after_refusal(name, rules);
                     return passed;
                 }
             }
         }
+        self.forget_rules(&object, rules, moment);
         let nodes = self.nodes(cache);
         let subject = Subject::of(object, retain, false, &nodes, &self.answers);
         let entries = Entries::of(&subject, &nodes, moment);
@@ -423,7 +423,7 @@ impl Term {
                         passed.status = Some((before, stored));
                     }
                     record.abandon(&mut self.tables);
-                    self.woken.insert(name.to_owned());
+                    self.wake_after_refusal(name, rules);
                     return passed;
                 }
             }
@@ -472,10 +472,24 @@ impl Term {
         passed
     }
 
+    /// Decided anew at once, on what was read live. Who acts on the watch cache waits for its news.
+    fn wake_after_refusal(&mut self, name: &str, rules: &Rules) {
+        if rules.own_versions {
+            self.woken.insert(name.to_owned());
+        }
+    }
+
     /// What a mutant does not remember.
-    fn forget_rules(&mut self, rules: &Rules, moment: &Moment) {
+    fn forget_rules(&mut self, object: &NetIPAllocation, rules: &Rules, moment: &Moment) {
         if !rules.dead_intents {
             self.tables.intents = ip_address_controller::lifecycle::flight::Intents::new();
+            for entry in object.status.iter().flat_map(|status| &status.addresses) {
+                if let Stored::Known(entry) = memory::read(entry)
+                    && let Some(operation) = &entry.operation
+                {
+                    self.tables.intents.seen(&entry.ip, operation.id, moment.instant, true);
+                }
+            }
         }
         if !rules.fresh_reads {
             self.tables.reads = ip_address_controller::lifecycle::reads::ReadFilter::new(

@@ -22,17 +22,20 @@ impl Cosmos {
             self.cluster.canon(canon);
             canon.instant(self.renewed);
             canon.debug(&(&self.excuses, &self.struck, &self.names, self.behind));
-            self.processes.iter().for_each(|process| self.process_canon(process, canon));
+            for process in &self.processes {
+                canon.write(&self.cluster.is_ahead_of(&process.cache));
+                canon.shared_as(process, Process::canon);
+            }
         })
     }
+}
 
-    fn process_canon(&self, process: &Process, canon: &mut Canon) {
-        let Process { id, paused, cache, term, recent } = process;
+impl Process {
+    fn canon(&self, canon: &mut Canon) {
+        let Process { id, paused, cache, term, recent } = self;
         canon.write(&(id, paused, term.is_some()));
-        // A process that does not lead takes no decision on what its watches show, and they catch up before it does.
+        cache.canon(canon);
         if let Some(term) = term {
-            canon.write(&self.cluster.is_ahead_of(cache));
-            cache.canon(canon);
             canon.debug(recent);
             term.canon(canon);
         }
@@ -64,7 +67,8 @@ impl Cache {
 }
 
 /// What the operator reads of an object.
-fn allocation(object: &NetIPAllocation, text: &mut String) {
+fn allocation(object: &NetIPAllocation, canon: &mut Canon) {
+    let mut text = String::new();
     let meta = &object.metadata;
     write!(
         text,
@@ -78,10 +82,11 @@ fn allocation(object: &NetIPAllocation, text: &mut String) {
     )
     .unwrap();
     if let Some(status) = &object.status {
-        status.addresses.iter().for_each(|entry| address(entry, text));
+        status.addresses.iter().for_each(|entry| address(entry, &mut text));
         write!(text, "{:?} {:?}", status.owed, status.node_taint).unwrap();
     }
     text.push('}');
+    canon.text(&text);
 }
 
 fn address(entry: &AddressStatus, text: &mut String) {
