@@ -177,9 +177,9 @@ fn an_intent_is_renewed_once_and_then_performed_without_a_transition() {
 }
 
 #[test]
-fn a_machine_that_renews_twice_in_a_pass_is_refused() {
+fn a_machine_that_renews_for_ever_is_refused() {
     let (entry, _, end) = run(Lamp::Lighting, &Facts { renews_for_ever: true, ..Facts::default() });
-    assert!(matches!(end, End::Refused(why) if why.contains("twice in Lighting")));
+    assert!(matches!(end, End::Refused(why) if why.contains("again and again in Lighting")));
     assert_eq!(entry, Entry::new(Lamp::Lighting));
 }
 

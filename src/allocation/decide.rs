@@ -80,6 +80,8 @@ pub enum Note {
     Release { operation: Operation, planned: Option<String> },
     /// Another attempt of the same intent.
     Again { operation: Operation },
+    /// No request of the attach that brought it here can take effect any more.
+    Settled,
     /// Where it goes, or would go, next.
     Plan { node: Option<String> },
 }
@@ -97,6 +99,9 @@ impl lifecycle::Machine for Address {
     }
 
     fn decide(entry: &Entry, facts: &Facts) -> Decision {
+        if outlived(entry, facts) {
+            return Decision::Renew { note: Note::Settled };
+        }
         if let Some(node) = new_plan(entry, facts) {
             return Decision::Renew { note: Note::Plan { node } };
         }
@@ -142,10 +147,11 @@ impl lifecycle::Machine for Address {
                 entry.planned_node = planned;
             }
             Note::Again { operation } => entry.operation = Some(operation),
+            Note::Settled => entry.operation = None,
             Note::Plan { node } => entry.planned_node = node,
         }
         match to {
-            State::Attached => arrive(entry, from, facts.now),
+            State::Attached => arrive(entry, from, facts),
             State::Detached => leave(entry, cause, began, facts.now),
             State::Unassigned => entry.planned_node = None,
             State::Attaching | State::Draining | State::Releasing => {}
@@ -155,6 +161,7 @@ impl lifecycle::Machine for Address {
     fn renew(entry: &mut Entry, note: Note) {
         match note {
             Note::Again { operation } => entry.operation = Some(operation),
+            Note::Settled => entry.operation = None,
             Note::Plan { node } => entry.planned_node = node,
             Note::Plain | Note::Place { .. } | Note::Adopt { .. } | Note::Drain { .. } | Note::Release { .. } => {}
         }
@@ -192,11 +199,21 @@ fn new_plan(entry: &Entry, facts: &Facts) -> Option<Option<String>> {
     (plan != entry.planned_node).then_some(plan)
 }
 
-/// Closes the ledger of a move.
-fn arrive(entry: &mut Entry, from: State, now: Timestamp) {
+/// It arrived although a request of its attach was never answered, and by now that one can take effect no more.
+fn outlived(entry: &Entry, facts: &Facts) -> bool {
+    let held = matches!(entry.state, State::Attached | State::Draining);
+    held && entry.operation.is_some() && facts.intent_dead && !facts.in_flight
+}
+
+/// Closes the ledger of a move. The operation stays while a request of it may still take effect: whoever leads next must
+/// not take the address off, and have that request put it back (F5).
+fn arrive(entry: &mut Entry, from: State, facts: &Facts) {
+    let now = facts.now;
     let trace = entry.operation.as_ref().and_then(trace_id);
     let began = entry.operation.as_ref().map_or(now, |operation| operation.start);
-    entry.operation = None;
+    if facts.intent_dead {
+        entry.operation = None;
+    }
     entry.deadline = None;
     entry.planned_node = None;
     if from == State::Draining {
@@ -626,6 +643,15 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
     }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !cause.is_some_and(|cause| explains_absence(cause, facts)) {
+        if !facts.intent_dead {
+            let message = "somebody else took it off its machine; waits until the last request to the cloud can no longer \
+                           put it back";
+            if labelled(entry, facts) {
+                let effect = Effect::Unlabel { node: node.clone() };
+                return deed(effect, Reason::Drifted, message.to_owned(), facts);
+            }
+            return wait(Reason::Drifted, message, SOON);
+        }
         if !facts.permit {
             return wait(
                 Reason::Drifted,

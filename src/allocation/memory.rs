@@ -46,8 +46,9 @@ fn understand(status: &AddressStatus) -> Option<Entry> {
     let state = match (status.state.as_str(), operation.as_ref().map(|operation| operation.kind)) {
         ("Unassigned", None) => State::Unassigned,
         ("Attaching", Some(OperationKind::Attach)) => State::Attaching,
-        ("Attached", None) => State::Attached,
-        ("Draining", None) => State::Draining,
+        // With an attach in it: a request of that one may still take effect.
+        ("Attached", None | Some(OperationKind::Attach)) => State::Attached,
+        ("Draining", None | Some(OperationKind::Attach)) => State::Draining,
         ("Draining", Some(OperationKind::Detach)) => State::Releasing,
         ("Detached", None) => State::Detached,
         _ => return None,

@@ -38,12 +38,13 @@ pub struct Pass<M: Machine> {
 
 /// Runs `entry` forward until it rests, waits, wants a deed, or is forgotten.
 ///
-/// Every move is checked against [`State::EDGES`]. More moves than the machine has edges is a circle and refused.
+/// Every move is checked against [`State::EDGES`]. More moves, or more renewals, than the machine has edges is a circle and
+/// refused.
 /// On refusal the entry is returned as it came, with no steps.
 pub fn run<M: Machine>(entry: M::Entry, facts: &M::Facts) -> Pass<M> {
     let mut now = entry.clone();
     let mut steps = Vec::new();
-    let mut renewed = false;
+    let mut renewals = 0;
     loop {
         let from = M::state(&now);
         match M::decide(&now, facts) {
@@ -64,10 +65,11 @@ pub fn run<M: Machine>(entry: M::Entry, facts: &M::Facts) -> Pass<M> {
                 return Pass { entry: now, steps, end: End::Forgotten };
             }
             Decision::Renew { note } => {
-                if std::mem::replace(&mut renewed, true) {
-                    let text = format!("renewed its intent twice in {}", from.label());
+                if renewals >= M::State::EDGES.len() {
+                    let text = format!("renewed its intent again and again in {}", from.label());
                     return Pass { entry, steps: Vec::new(), end: End::Refused(text) };
                 }
+                renewals += 1;
                 M::renew(&mut now, note);
             }
             Decision::Move { to, reason, note } => {

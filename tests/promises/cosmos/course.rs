@@ -655,27 +655,6 @@ impl Cosmos {
     }
 
     fn take_over(&mut self, id: u8, moment: &Moment) {
-        // Assumed: of an attach that has been verified, no earlier request that was never answered lands after a change of
-        // leaders. Status does not tell a new leader of it once the operation is out of the entry.
-        let arrived: BTreeSet<String> = self
-            .cluster
-            .allocations()
-            .values()
-            .flat_map(|object| &object.status)
-            .flat_map(|status| &status.addresses)
-            .filter(|entry| entry.operation.is_none() && entry.machine_id.is_some())
-            .map(|entry| entry.ip.clone())
-            .collect();
-        let forgotten: Vec<RequestId> = self
-            .cloud
-            .requests()
-            .iter()
-            .filter(|(_, request)| request.meta.address.is_some_and(|ip| arrived.contains(&ip.to_string())))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in forgotten {
-            self.cloud.lose(id);
-        }
         self.cluster.steal_lease(Some(id));
         self.renewed = self.instant;
         let proof = self.instant + LEASE - SKEW;
