@@ -204,7 +204,7 @@ fn a_deed_holds_its_seat_and_its_keys_until_its_answer_counts() {
     let ticket = flights.begin(["lamp 1", "socket"]).unwrap();
     assert_eq!(fencing::may_send(at(0), Duration::from_secs(5), at(4), Some(at(60))), Err(Refusal::LeadershipEnds));
     assert_eq!(fencing::may_send(at(0), Duration::from_secs(5), at(10), Some(at(60))), Ok(()));
-    intents.sending(&"lamp 1");
+    intents.sending(&"lamp 1", at(180));
 
     assert!(flights.begin(["lamp 2", "socket"]).is_none(), "nobody else touches the socket");
     assert!(!intents.dead(&"lamp 1", at(3)));

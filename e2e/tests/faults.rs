@@ -9,10 +9,14 @@
 mod acts;
 #[path = "faults/claims.rs"]
 mod claims;
+#[path = "faults/clocks.rs"]
+mod clocks;
 #[path = "faults/cloud.rs"]
 mod cloud;
 #[path = "faults/control_plane.rs"]
 mod control_plane;
+#[path = "faults/kills.rs"]
+mod kills;
 #[path = "faults/nodes.rs"]
 mod nodes;
 #[path = "faults/status.rs"]

@@ -58,7 +58,7 @@ fn p2_a_leader_killed_between_attach_and_status_is_succeeded_by_one_that_finishe
 }
 
 #[test]
-fn p2_a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_the_move() -> Result<()> {
+fn p2_p10_a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_finishes_the_move() -> Result<()> {
     THEATRE.alone(async |stage| {
         cast(stage).await?;
         let (name, ip) = ("killed-in-drain", "203.0.113.2");

@@ -22,6 +22,7 @@ use super::{
         nodes::{Nodes, SlimNode},
         pods::Pods,
     },
+    tables::left_to_send,
     taints::NodeTaints,
 };
 use crate::{
@@ -118,7 +119,7 @@ impl Actor {
 
     /// The gate for the requests of one intent.
     pub fn gate_until(&self, send_before: Timestamp) -> Arc<dyn Gate> {
-        let left = Duration::try_from(send_before.duration_since(Timestamp::now())).unwrap_or_default();
+        let left = left_to_send(send_before, Timestamp::now());
         Arc::new(LeaderGate { proof: self.proof.clone(), send_before: Some(Instant::now() + left) })
     }
 }

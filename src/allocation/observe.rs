@@ -38,7 +38,7 @@ use super::{
     memory,
     moment::Moment,
     selection::Selection,
-    tables::{Key, SEND_WINDOW, Tables, refuses_node},
+    tables::{Key, SEND_WINDOW, Tables, left_to_send, refuses_node},
 };
 use crate::{
     api::{self, NetIPAllocation},
@@ -772,8 +772,7 @@ pub fn dead_at(operation: &Operation, provider: Provider, moment: &Moment) -> In
     if operation.kind == OperationKind::Detach && provider.late_detach_hits_nothing() {
         return moment.instant;
     }
-    let left = Duration::try_from(operation.send_before.duration_since(moment.now)).unwrap_or_default();
-    moment.instant + left + provider.settle_time()
+    moment.instant + left_to_send(operation.send_before, moment.now) + provider.settle_time()
 }
 
 /// The journey's W3C trace context: that of the one under way, or a new one that begins with this operation.

@@ -302,11 +302,11 @@ pub fn begun(turn: &Turn, tables: &mut Tables, moment: &Moment) {
         && let Some(operation) = &turn.after.operation
         && is_of_cloud(&deed.effect)
     {
+        let dead_at = dead_at(operation, deed.scope.provider, moment);
         if turn.new_intent {
-            let dead_at = dead_at(operation, deed.scope.provider, moment);
             tables.intents.seen(&turn.after.ip, operation.id, dead_at, true);
         }
-        tables.intents.sending(&turn.after.ip);
+        tables.intents.sending(&turn.after.ip, dead_at);
     }
 }
 

@@ -38,6 +38,13 @@ pub enum Key {
 
 /// An intent may be sent for so long after it was written (F5).
 pub const SEND_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+
+/// For how long an intent may still be sent. One that was written by a clock ahead of ours looks as if that were longer than
+/// any may be: then it is as good as just written, or nobody could change his mind until our clock has caught up.
+pub fn left_to_send(send_before: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(send_before.duration_since(now).min(SEND_WINDOW)).unwrap_or_default()
+}
+
 /// A node that refused an address comes last for it for so long (S4).
 const REFUSAL: SignedDuration = SignedDuration::from_mins(10);
 
@@ -478,6 +485,13 @@ mod tests {
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn an_intent_of_a_clock_that_is_ahead_is_not_waited_for_until_ours_has_caught_up() {
+        assert_eq!(left_to_send(at(30), at(0)), Duration::from_secs(30));
+        assert_eq!(left_to_send(at(0), at(30)), Duration::ZERO, "its time is over");
+        assert_eq!(left_to_send(at(3600), at(0)), Duration::from_secs(60), "nobody writes one for an hour");
     }
 
     #[test]

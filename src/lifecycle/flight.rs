@@ -90,10 +90,11 @@ impl<S: Ord + Clone, I: Eq> Intents<S, I> {
         }
     }
 
-    /// A request of the intent is about to be under way: no longer all answered.
-    pub fn sending(&mut self, subject: &S) {
+    /// A request of the intent is about to be under way: no longer all answered, and not dead before `dead_at`.
+    pub fn sending(&mut self, subject: &S, dead_at: Instant) {
         if let Some(intent) = self.last.get_mut(subject) {
             intent.answered = false;
+            intent.dead_at = intent.dead_at.max(dead_at);
         }
     }
 
@@ -143,7 +144,7 @@ mod tests {
 
         intents.seen(&"a", 1, later, true);
         assert!(intents.dead(&"a", now), "written, nothing sent");
-        intents.sending(&"a");
+        intents.sending(&"a", later);
         assert!(!intents.dead(&"a", now));
         intents.ended(&"a", false);
         assert!(!intents.dead(&"a", now), "an unanswered request may still land");
@@ -153,6 +154,8 @@ mod tests {
         assert!(!intents.dead(&"a", now), "another process may have sent it");
         intents.ended(&"a", true);
         assert!(!intents.dead(&"a", now), "our answer says nothing of the other's requests");
+        intents.sending(&"a", later + Duration::from_secs(60));
+        assert!(!intents.dead(&"a", later), "one of ours left after theirs");
     }
 
     #[test]
@@ -161,10 +164,10 @@ mod tests {
         let at = |s| now + Duration::from_secs(s);
         let mut intents: Intents<&str, u32> = Intents::new();
         intents.seen(&"a", 1, at(180), true);
-        intents.sending(&"a");
+        intents.sending(&"a", at(180));
         intents.ended(&"a", false);
         intents.seen(&"a", 2, at(240), true);
-        intents.sending(&"a");
+        intents.sending(&"a", at(240));
         intents.ended(&"a", true);
         assert!(!intents.dead(&"a", at(179)), "a request of the first may still land");
         assert!(intents.dead(&"a", at(180)));

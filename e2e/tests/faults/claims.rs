@@ -86,7 +86,7 @@ async fn until_shared_out(stage: &Stage, all: &[(&str, [&str; 2])], count: usize
 }
 
 #[test]
-fn p9_an_allocation_deleted_while_its_address_attaches_leaves_everything_as_it_was() -> Result<()> {
+fn p9_p10_an_allocation_deleted_while_its_address_attaches_leaves_everything_as_it_was() -> Result<()> {
     SHARED.together(async |stage| {
         let (name, ip) = ("unborn", "203.0.113.5");
         let address = ip.parse()?;

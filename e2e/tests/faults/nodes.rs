@@ -63,7 +63,7 @@ fn p1_a_machine_that_came_under_the_name_of_a_nodes_machine_is_not_touched_and_t
 }
 
 #[test]
-fn p6_a_node_deleted_while_its_address_drains_keeps_it_for_the_grace_and_then_gives_it_up() -> Result<()> {
+fn p6_p10_a_node_deleted_while_its_address_drains_keeps_it_for_the_grace_and_then_gives_it_up() -> Result<()> {
     SHARED.together(async |stage| {
         let (name, ip) = ("undone", "203.0.113.11");
         let address: IpAddr = ip.parse()?;

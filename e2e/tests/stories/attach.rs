@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use crate::story::{node_of, tell, used_by};
 
 #[tokio::test]
-async fn addresses_attach_and_their_nodes_say_so() -> Result<()> {
+async fn p4_p5_addresses_attach_and_their_nodes_say_so() -> Result<()> {
     tell("attach", async |story| {
         let (one, two) = (story.ip(), story.ip());
         let nodes = story.nodes("abc").await?;
@@ -48,7 +48,7 @@ async fn addresses_attach_and_their_nodes_say_so() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pods_are_scheduled_only_where_an_address_is() -> Result<()> {
+async fn p4_pods_are_scheduled_only_where_an_address_is() -> Result<()> {
     tell("schedule", async |story| {
         let ip = story.ip();
         story.nodes("abc").await?;

@@ -9,7 +9,7 @@ use crate::story::{Story, parse, tell, used_by};
 const SLOW: u8 = 5;
 
 #[tokio::test]
-async fn p6_a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
+async fn p6_p10_a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_not_before() -> Result<()> {
     tell("drain", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;

@@ -70,7 +70,7 @@ async fn forgotten(story: &Story, ip: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn p9_a_deletion_waits_for_users_then_detaches_and_lets_the_object_go() -> Result<()> {
+async fn p9_p10_a_deletion_waits_for_users_then_detaches_and_lets_the_object_go() -> Result<()> {
     tell("delete", async |story| {
         let ip = story.ip();
         story.nodes("ab").await?;

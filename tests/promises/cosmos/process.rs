@@ -22,7 +22,7 @@ use ip_address_controller::{
             nodes::SlimNode,
         },
         round::{self, DebtState, Entries, PodsByNode, Record, Scene, Turn},
-        tables::{Key, Tables},
+        tables::{Key, Tables, left_to_send},
     },
     api::{self, NetIPAllocation},
     cloud::{CloudError, ErrorKind, Scope},
@@ -769,5 +769,5 @@ fn seen(question: &Question, cloud: &Cloud, began: Instant) -> Reply {
 
 /// The instant of a time that status names, on this process's monotonic clock. Mirrors `Actor::gate_until`.
 pub fn instant(then: jiff::Timestamp, moment: &Moment) -> Instant {
-    moment.instant + Duration::try_from(then.duration_since(moment.now)).unwrap_or_default()
+    moment.instant + left_to_send(then, moment.now)
 }
