@@ -494,6 +494,20 @@ pub struct Verified {
     /// Taken before the closing read was sent.
     pub began: Instant,
     pub holder: Holder,
+    /// Nothing was changed, or not by this order, and what is read lags behind changes: it is not the answer to one (R1).
+    pub may_lag: bool,
+}
+
+impl Verified {
+    /// What the change itself has answered, or a read that shows every change at once.
+    pub fn sure(began: Instant, holder: Holder) -> Self {
+        Self { began, holder, may_lag: false }
+    }
+
+    /// What was read, where somebody may have changed it a moment ago without it being shown.
+    pub fn read(began: Instant, holder: Holder) -> Self {
+        Self { began, holder, may_lag: true }
+    }
 }
 
 /// How a debt to a machine ended.

@@ -328,6 +328,14 @@ pub fn ended(deed: &Deed, done: &Done, tables: &mut Tables, answers: &mut Answer
                 tables.asked(&user.uid, blocked, moment.now, moment.jitter());
             }
         }
+        (Done::Verified(verified), Some((node, machine, operation, _)))
+            if verified.may_lag && tables.may_not_show(deed.ip, verified.began) =>
+        {
+            let why = "what the leader before this one changed a moment ago may not be shown yet";
+            let error = CloudError::new(ErrorKind::Unavailable, "find", why);
+            tables.failed(deed.ip, node, &machine.place, operation, &error, moment);
+            answers.changed(&machine.place);
+        }
         (Done::Verified(verified), Some((_, machine, operation, attach))) => {
             tables.succeeded(deed.ip, &machine.place, operation, verified.began, attach);
             answers.verified(&deed.scope, deed.ip, &machine.place, verified);

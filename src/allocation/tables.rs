@@ -65,6 +65,8 @@ pub struct Tables {
     readiness: BTreeMap<String, Readiness>,
     /// The life of each held Node that was seen last, by its uid.
     lives: BTreeMap<String, String>,
+    /// Until when what the last leader changed may not be shown.
+    inherited: BTreeMap<IpAddr, Instant>,
     /// By machine: a Node of the same name may be another machine's.
     absent: BTreeMap<ProviderId, Timestamp>,
 }
@@ -116,6 +118,7 @@ impl Tables {
             debts: BTreeMap::new(),
             readiness: BTreeMap::new(),
             lives: BTreeMap::new(),
+            inherited: BTreeMap::new(),
             absent: BTreeMap::new(),
         }
     }
@@ -177,7 +180,13 @@ impl Tables {
         if !left.is_zero() {
             self.reads.raise(&Key::Address(entry.ip), moment.instant + left);
             self.reads.raise(&Key::Machine(machine.place.clone()), moment.instant + left);
+            self.inherited.insert(entry.ip, moment.instant + left);
         }
+    }
+
+    /// Whether a read of the address that began then may not show yet what the last leader changed.
+    pub fn may_not_show(&self, ip: IpAddr, began: Instant) -> bool {
+        self.inherited.get(&ip).is_some_and(|until| began < *until)
     }
 
     /// Something about the machine may have changed until `at`.
@@ -349,6 +358,7 @@ impl Tables {
         self.failures.remove(&ip);
         self.refusals.remove(&ip);
         self.spent.remove(&ip);
+        self.inherited.remove(&ip);
         self.intents.forget(&ip);
         self.reads.forget(&Key::Address(ip));
     }

@@ -93,16 +93,27 @@ const MOST: usize = 60;
 
 impl Model {
     pub fn new(cosmos: Cosmos, budget: Budget) -> Self {
-        Self { cosmos, budget, own_writes_show_late: false, standbys_watch: false }
+        let mut model = Self { cosmos, budget, own_writes_show_late: false, standbys_watch: false };
+        model.begin();
+        model
     }
 
     /// The first process leads. The watches of the others are left behind at this moment.
-    pub fn begin(&mut self) {
+    fn begin(&mut self) {
         for id in 0..self.cosmos.processes.len() {
             self.cosmos.happen(&Action::Sync(u8::try_from(id).unwrap())).unwrap();
         }
         self.cosmos.happen(&Action::TakeOver(0)).unwrap();
         self.look(Some(0), None, false).unwrap();
+    }
+
+    /// Everything has been attached before anything happens.
+    pub fn settled(mut self) -> Self {
+        while !self.cosmos.is_idle() {
+            let next = self.actions().swap_remove(0);
+            self.apply(&next).unwrap();
+        }
+        self
     }
 
     fn faults(&self) -> Vec<Event> {

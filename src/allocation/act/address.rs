@@ -70,9 +70,9 @@ impl Actor {
     async fn look(&self, deed: &Deed, cloud: &dyn Cloud) -> Done {
         let began = Instant::now();
         match cloud.find(&deed.scope, deed.ip).await {
-            Ok(Whereabouts::Here(reservation)) => Done::Verified(Verified { began, holder: reservation.holder }),
+            Ok(Whereabouts::Here(reservation)) => Done::Verified(Verified::read(began, reservation.holder)),
             Ok(Whereabouts::OtherRegion(_) | Whereabouts::NotFound) => {
-                Done::Verified(Verified { began, holder: Holder::Free })
+                Done::Verified(Verified::read(began, Holder::Free))
             }
             Err(error) => Done::Failed(error),
         }

@@ -44,7 +44,7 @@ impl Aws {
             recent.association(&shown.allocation, shown.association.clone(), now)
         });
         match plan(order, &live, &shown, association.as_ref())? {
-            Plan::There => Ok(Verified { began, holder: on(order) }),
+            Plan::There => Ok(Verified::read(began, on(order))),
             Plan::Associate => self.associate(order, &live, &shown).await,
         }
     }
@@ -77,7 +77,7 @@ impl Aws {
             };
             self.recent(|recent| recent.made(&shown.allocation, order.address, association, now));
         }
-        Ok(Verified { began: now, holder: on(order) })
+        Ok(Verified::sure(now, on(order)))
     }
 
     /// The address is associated, says the cloud: by us, if an earlier answer was lost, or by somebody else.
@@ -89,7 +89,7 @@ impl Aws {
             let association =
                 self.recent(|recent| recent.association(&shown.allocation, shown.association.clone(), began));
             match association {
-                Some(association) if association.is_on(live) => return Ok(Verified { began, holder: on(order) }),
+                Some(association) if association.is_on(live) => return Ok(Verified::read(began, on(order))),
                 Some(_) => return Err(refused),
                 None => {}
             }
@@ -105,15 +105,15 @@ impl Aws {
         let Some(shown) = shown else { return Ok(released(order, began)) };
         let association =
             self.recent(|recent| recent.association_to_end(&shown.allocation, shown.association.clone(), began));
-        let Some(association) = association else { return Ok(Verified { began, holder: Holder::Free }) };
+        let Some(association) = association else { return Ok(Verified::read(began, Holder::Free)) };
         if association.instance != order.machine.instance {
-            return Ok(Verified { began, holder: shown.reservation.holder });
+            return Ok(Verified::read(began, shown.reservation.holder));
         }
         match self.live(&order.machine.place).await {
             Ok(live) if association.is_on(&live) => self.disassociate(order, &association).await,
             Ok(_) => {
                 let elsewhere = format!("another interface of {}", order.machine.place);
-                Ok(Verified { began, holder: Holder::Foreign(elsewhere) })
+                Ok(Verified::read(began, Holder::Foreign(elsewhere)))
             }
             // With the machine its associations end, sooner or later.
             Err(error) if error.kind == ErrorKind::NotFound => self.until_free(order).await,
@@ -129,7 +129,7 @@ impl Aws {
             Ok(_) => {
                 let now = Instant::now();
                 self.recent(|recent| recent.ended(order.address, association, now));
-                Ok(Verified { began: now, holder: Holder::Free })
+                Ok(Verified::sure(now, Holder::Free))
             }
             // Somebody was quicker: this association has ended, and only a read can say what followed.
             Err(error) if error.settled && error.kind == ErrorKind::NotFound => {
@@ -157,10 +157,10 @@ impl Aws {
             let gone =
                 self.recent(|recent| recent.association(&shown.allocation, shown.association.clone(), began).is_none());
             match shown.association {
-                None => return Ok(Verified { began, holder: Holder::Free }),
-                Some(_) if gone => return Ok(Verified { began, holder: Holder::Free }),
+                None => return Ok(Verified::sure(began, Holder::Free)),
+                Some(_) if gone => return Ok(Verified::sure(began, Holder::Free)),
                 Some(other) if other.instance != order.machine.instance => {
-                    return Ok(Verified { began, holder: shown.reservation.holder });
+                    return Ok(Verified::sure(began, shown.reservation.holder));
                 }
                 Some(_) => {}
             }
@@ -241,7 +241,7 @@ fn on(order: &Attach) -> Holder {
 }
 
 fn released(order: &Detach, began: Instant) -> Verified {
-    Verified { began, holder: Holder::Foreign(format!("no longer reserved in {}", order.scope.region)) }
+    Verified::sure(began, Holder::Foreign(format!("no longer reserved in {}", order.scope.region)))
 }
 
 fn another_life(order: &Attach) -> CloudError {

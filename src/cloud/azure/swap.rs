@@ -77,7 +77,7 @@ impl Azure {
         let ours = Holder::Machine(order.machine.place.clone());
         let Some(address) = self.locate(&id.subscription, order.address).await? else {
             let holder = Holder::Foreign("no longer reserved in the subscription".to_owned());
-            return Ok(Verified { began: Instant::now(), holder });
+            return Ok(Verified::sure(Instant::now(), holder));
         };
         let (seen, verified) = self.look(&address.id, |shown, _| !same_life || shown.holder != ours).await?;
         if seen { Ok(verified) } else { Err(not_shown(order.address)) }
@@ -158,13 +158,13 @@ impl Azure {
                 Ok(address) => address,
                 Err(error) if error.kind == ErrorKind::NotFound => {
                     let holder = Holder::Foreign("no longer reserved in the subscription".to_owned());
-                    return Ok((true, Verified { began, holder }));
+                    return Ok((true, Verified::sure(began, holder)));
                 }
                 Err(error) => return Err(error),
             };
             let (reservation, at_rest) = self.shown(&address, None).await?;
             let seen = at_rest && expected(&reservation, &address.user);
-            let verified = Verified { began, holder: reservation.holder };
+            let verified = Verified::sure(began, reservation.holder);
             if seen {
                 return Ok((true, verified));
             }

@@ -93,10 +93,10 @@ impl Gcp {
         }
         // Still there, but the interface that is ours to change has let go: either the cloud lags, or it is on another one.
         match self.live(&order.machine.place).await {
-            Ok(live) if live.machine == order.machine && !live.holds(order.address) => Ok(Verified {
-                began: verified.began,
-                holder: Holder::Foreign(format!("another interface of {}", order.machine.place)),
-            }),
+            Ok(live) if live.machine == order.machine && !live.holds(order.address) => {
+                let elsewhere = format!("another interface of {}", order.machine.place);
+                Ok(Verified::sure(verified.began, Holder::Foreign(elsewhere)))
+            }
             _ => Err(not_shown(order.address)),
         }
     }
@@ -209,7 +209,7 @@ impl Gcp {
                 None => Holder::Foreign(format!("no longer reserved in {}", scope.region)),
             };
             let seen = expected(&holder);
-            let verified = Verified { began, holder };
+            let verified = Verified::sure(began, holder);
             if seen {
                 return Ok((true, verified));
             }

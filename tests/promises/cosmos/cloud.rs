@@ -519,7 +519,7 @@ impl Cloud {
                     self.off(&place);
                 }
                 let slot = self.reserved_slot(call, Some(*ip))?;
-                if seat.slot != Slot::Empty {
+                if seat.slot != Slot::Empty && removed.is_none() {
                     *removed = Some((machine.clone(), seat.slot));
                 }
                 let association = self.mark();

@@ -301,7 +301,12 @@ fn changed(call: &'static str, answer: Answer) -> Result<Option<Mark>, CloudErro
 }
 
 fn verified(began: Instant, holder: Holder) -> On {
-    On::End(Ended::Verified(Verified { began, holder }))
+    On::End(Ended::Verified(Verified::sure(began, holder)))
+}
+
+/// Where it was only looked at.
+fn read(began: Instant, holder: Holder) -> On {
+    On::End(Ended::Verified(Verified::read(began, holder)))
 }
 
 fn late(call: &'static str) -> CloudError {
@@ -446,9 +451,9 @@ impl Errand {
             Step::Ask { left, asked, held } => self.pod_asked(left, asked, held, reply.answer),
             Step::Look => match reply.answer {
                 Answer::Found(Found { whereabouts: Whereabouts::Here(shown), .. }) => {
-                    On::End(Ended::Verified(Verified { began: reply.began, holder: shown.holder }))
+                    read(reply.began, shown.holder)
                 }
-                Answer::Found(_) => On::End(Ended::Verified(Verified { began: reply.began, holder: Holder::Free })),
+                Answer::Found(_) => read(reply.began, Holder::Free),
                 Answer::Failed(error) => failed(error),
                 _ => failed(late("find")),
             },

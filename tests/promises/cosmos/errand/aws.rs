@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ip_address_controller::cloud::{CloudError, ErrorKind, Holder, Interface, Power, Restored, Whereabouts};
 
-use super::{Ended, Errand, On, Recent, Reply, Step, Work, changed, fail, failed, found, live, verified};
+use super::{Ended, Errand, On, Recent, Reply, Step, Work, changed, fail, failed, found, live, read, verified};
 use crate::cosmos::cloud::{Found, Live, Mark, Mount, Order};
 
 const ASSOCIATE: &str = "AssociateAddress";
@@ -45,7 +45,7 @@ impl Errand {
                 live.seat.interface = recent.interface(&machine.place, live.seat.interface.clone(), now);
                 let association = recent.association(ip, mount, now);
                 match association.as_ref().is_some_and(|association| Self::is_on(association, &live)) {
-                    true => verified(began, self.ours()),
+                    true => read(began, self.ours()),
                     false => {
                         if self.rules.live_read_before_change {
                             self.may_associate(&live, &shown.holder, association.as_ref(), may_displace_own)?;
@@ -73,7 +73,7 @@ impl Errand {
                 };
                 match recent.association(ip, mount, began) {
                     Some(on) if on.place == machine.place && on.instance == machine.instance => {
-                        verified(began, self.ours())
+                        read(began, self.ours())
                     }
                     Some(_) => failed(refused),
                     None if left > 1 => On::Go(Step::Whose { refused: Some(refused), left: left - 1 }),
@@ -139,8 +139,8 @@ impl Errand {
                 let Found { whereabouts, mount } = found(answer)?;
                 let Whereabouts::Here(shown) = &whereabouts else { return Ok(released(began)) };
                 match recent.association_to_end(ip, mount, began) {
-                    None => verified(began, Holder::Free),
-                    Some(on) if on.instance != machine.instance && !blind => verified(began, shown.holder.clone()),
+                    None => read(began, Holder::Free),
+                    Some(on) if on.instance != machine.instance && !blind => read(began, shown.holder.clone()),
                     mount => On::Go(Step::Second { live: None, found: Some(Found { whereabouts, mount }), began }),
                 }
             }
@@ -149,7 +149,7 @@ impl Errand {
                     self.was_sure = recent.doubt(&association);
                     On::Go(Step::Change(Order::Disassociate { association: association.mark }))
                 }
-                Some(_) => verified(began, Holder::Foreign(format!("another interface of {}", machine.place))),
+                Some(_) => read(began, Holder::Foreign(format!("another interface of {}", machine.place))),
                 // With the machine its associations end, sooner or later.
                 None => until_free,
             },

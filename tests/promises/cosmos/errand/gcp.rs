@@ -76,7 +76,7 @@ impl Errand {
                     match work {
                         _ if seen => verified(began, holder),
                         _ if left > 1 => On::Go(Step::Closing { expect, left: left - 1 }),
-                        Work::Detach { .. } => On::Go(Step::StillThere { verified: Verified { began, holder } }),
+                        Work::Detach { .. } => On::Go(Step::StillThere { verified: Verified::sure(began, holder) }),
                         _ => self.not_shown(),
                     }
                 }
