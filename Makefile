@@ -48,7 +48,7 @@ fuzz: ## Fuzz every door at which foreign text comes in, FUZZ_SECONDS (30) each;
 	  grep -a 'number_of_executed_units' "$$log"; \
 	done
 
-check: ## Format, lints, dependencies, generated files, chart; and that the checkout is clean
+check: ## Format, lints, dependencies, generated files, chart, alerts; and that the checkout is clean
 	$(call needs,check)
 	@echo "==> format"
 	@cargo fmt --all --check
@@ -66,11 +66,13 @@ check: ## Format, lints, dependencies, generated files, chart; and that the chec
 	@cmp crds/netipallocations.yaml charts/ip-address-controller/files/crds/netipallocations.yaml
 	@echo "==> chart"
 	@bin=$$(e2e/tools/build) && "$$bin/helm" lint --strict --quiet charts/ip-address-controller
+	@echo "==> alerts"
+	@alerts/check
 	@echo "==> the checkout is clean"
 	@changed=$$(git status --porcelain) && if [ -n "$$changed" ]; then echo "$$changed"; echo "commit or remove these"; exit 1; fi
 	@echo "check: all good"
 
-generate: ## Write the CRD from src/api.rs to crds/ and to the chart
+generate: ## Write the CRD from src/api.rs to crds/ and to the chart, and the alerts from the chart to alerts/
 	$(call needs)
 	@echo "==> building"
 	@cargo build --locked --workspace --all-targets
@@ -79,6 +81,9 @@ generate: ## Write the CRD from src/api.rs to crds/ and to the chart
 	@mv crds/netipallocations.yaml.new crds/netipallocations.yaml
 	@cp crds/netipallocations.yaml charts/ip-address-controller/files/crds/
 	@echo "wrote crds/netipallocations.yaml and the chart's copy"
+	@alerts/render > alerts/netipallocation.rules.yaml.new
+	@mv alerts/netipallocation.rules.yaml.new alerts/netipallocation.rules.yaml
+	@echo "wrote alerts/netipallocation.rules.yaml"
 
 build: ## The operator, the demo and all tests
 	$(call prepared)

@@ -117,6 +117,7 @@ fn every_alert_has_a_line_and_leads_to_its_runbook() {
     for (alert, url) in alerts() {
         let base = "https://github.com/darkbrains/ip-address-controller/blob/main/docs/";
         let link = url.strip_prefix(base).unwrap_or_else(|| panic!("{alert}: runbook_url is {url}"));
+        assert!(link.ends_with(&format!("#{}", alert.to_lowercase())), "{alert}: {link} is not its own heading");
         let row = rows("## The operator itself").into_iter().find(|row| word(&row[0]) == alert).unwrap();
         assert!(row[0].ends_with(&format!("]({link})")), "{alert}: its runbook is {link}, its line says {}", row[0]);
     }

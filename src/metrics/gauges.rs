@@ -148,6 +148,8 @@ pub struct AllocationGauges {
     pub conflicting: usize,
     pub eligible_nodes: usize,
     pub spare_nodes: usize,
+    /// Condition WorkloadFound is not False.
+    pub workload_found: bool,
     pub failover_frozen: bool,
     pub reconcile_interval: Duration,
     /// Unix seconds; `None` before the first.
@@ -188,6 +190,7 @@ impl AllocationGauges {
             conflicting,
             eligible_nodes,
             spare_nodes,
+            workload_found,
             failover_frozen,
             reconcile_interval,
             last_success,
@@ -209,6 +212,7 @@ impl AllocationGauges {
             one(CONFLICTING_IPS, [crd()], float(*conflicting)),
             one(ELIGIBLE_NODES, [crd()], float(*eligible_nodes)),
             one(SPARE_NODES, [crd()], float(*spare_nodes)),
+            one(WORKLOAD_FOUND, [crd()], flag(*workload_found)),
             one(FAILOVER_FROZEN, [crd()], flag(*failover_frozen)),
             one(RECONCILE_INTERVAL, [crd()], reconcile_interval.as_secs_f64()),
             one(DELETION, [crd()], seconds(deletion.unwrap_or(0))),

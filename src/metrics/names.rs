@@ -73,6 +73,7 @@ catalogue! {
     DELETION = "netipallocation_deletion_timestamp_seconds", Gauge, ["crd_name"], "Unix time at which deletion was asked for; 0 while it was not";
     REQUIRED_IPS = "netipallocation_required_ips", Gauge, ["crd_name"], "Addresses that must be attached for the allocation to be Ready";
     SPARE_NODES = "netipallocation_spare_nodes", Gauge, ["crd_name"], "Eligible nodes without an address";
+    WORKLOAD_FOUND = "netipallocation_workload_found", Gauge, ["crd_name"], "0 while the workload that the allocation names does not exist";
     FAILOVER_FROZEN = "netipallocation_failover_frozen", Gauge, ["crd_name"], "1 while too many nodes are NotReady for any failover to begin";
     ADDRESS_STATE = "netipallocation_address_state", Gauge, ["crd_name" "ip" "state" "reason"], "1 for the state that the address is in";
     NODES = "netipallocation_nodes", Gauge, ["crd_name" "verdict"], "Selected nodes by what speaks for or against them";

@@ -49,6 +49,7 @@ const PROMISED: &str = "
     gauge     netipallocation_spare_nodes                       crd_name
     counter   netipallocation_status_write_errors_total         crd_name reason
     gauge     netipallocation_unattached_ips_total              crd_name
+    gauge     netipallocation_workload_found                    crd_name
 ";
 
 fn promised() -> BTreeMap<&'static str, (&'static str, BTreeSet<&'static str>)> {
@@ -80,6 +81,7 @@ fn allocation() -> AllocationGauges {
         conflicting: 0,
         eligible_nodes: 3,
         spare_nodes: 2,
+        workload_found: false,
         failover_frozen: false,
         reconcile_interval: Duration::from_secs(30),
         last_success: Some(1_700_000_000),
@@ -296,6 +298,7 @@ fn an_allocation_is_told_as_it_is() {
         "required_ips{crd_name=\"sip\"} 1",
         "eligible_nodes{crd_name=\"sip\"} 3",
         "spare_nodes{crd_name=\"sip\"} 2",
+        "workload_found{crd_name=\"sip\"} 0",
         "failover_frozen{crd_name=\"sip\"} 0",
         "reconcile_interval_seconds{crd_name=\"sip\"} 30",
         "last_success_timestamp_seconds{crd_name=\"sip\"} 1700000000",

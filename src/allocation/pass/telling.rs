@@ -78,7 +78,9 @@ impl Controller {
         let Record { kept: entries, facts, plan, .. } = record;
         let moment = &around.moment;
         let status = stored.status.clone().unwrap_or_default();
-        let ready = status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let says = |kind: &str, said: &str| {
+            status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == said)
+        };
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
         let addresses = entries.iter().map(|entry| metrics::AddressGauges {
             ip: entry.ip.to_string(),
@@ -96,7 +98,7 @@ impl Controller {
         self.gauges.allocation(
             &subject.name,
             &metrics::AllocationGauges {
-                ready,
+                ready: says("Ready", "True"),
                 reserved: size(status.reserved_count),
                 attached: size(status.attached_count),
                 unattached: size(status.unattached_count),
@@ -104,6 +106,7 @@ impl Controller {
                 conflicting: entries.iter().filter(|entry| entry.reason == Reason::DuplicateClaim).count(),
                 eligible_nodes: plan.counts.get(&Verdict::Eligible).copied().unwrap_or_default(),
                 spare_nodes: plan.spare,
+                workload_found: !says("WorkloadFound", "False"),
                 failover_frozen: facts.iter().any(|facts| facts.frozen),
                 reconcile_interval: subject.interval,
                 last_success: around.survey.as_ref().map(|survey| {
