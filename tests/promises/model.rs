@@ -116,6 +116,15 @@ impl Model {
         self
     }
 
+    /// What happens before the search, step by step.
+    pub fn after(mut self, actions: &[Action]) -> Self {
+        for action in actions {
+            let event = Event { action: action.clone(), write: None, last_first: false, cost: Cost::Nothing };
+            self.apply(&event).unwrap();
+        }
+        self
+    }
+
     fn faults(&self) -> Vec<Event> {
         let Self { cosmos, budget, .. } = self;
         let mut all = Vec::new();

@@ -35,7 +35,8 @@ pub fn world(kind: Provider, rules: Rules, nodes: &[&str], allocations: &[(&str,
     }
     for (name, ips) in allocations {
         let ips: Vec<IpAddr> = ips.iter().map(|last| ip(*last)).collect();
-        cosmos.allocate(name, &ips, json!({}));
+        // Surveyed within every short wait.
+        cosmos.allocate(name, &ips, json!({"reconcileInterval": 15}));
     }
     cosmos.cloud.catch_up();
     cosmos
