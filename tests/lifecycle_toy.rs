@@ -259,6 +259,7 @@ fn an_observer_is_told_of_moves_and_passes() {
         object: "house",
         uid: "1",
         generation: 1,
+        trigger: "dusk",
         outcome: Outcome::Moved,
         error: None,
         began: Timestamp::UNIX_EPOCH,

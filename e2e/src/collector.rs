@@ -28,7 +28,12 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
 };
 use prost::Message as _;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Where gRPC calls for traces go.
 const GRPC: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -70,6 +75,7 @@ struct Heard {
 /// See the module. It ends with the runtime that it was started on.
 #[derive(Clone, Debug)]
 pub struct Collector {
+    scheme: &'static str,
     address: SocketAddr,
     heard: Arc<Mutex<Heard>>,
 }
@@ -80,16 +86,35 @@ impl Collector {
     /// # Errors
     /// When no port is to be had.
     pub async fn start() -> io::Result<Self> {
+        Self::listen(None).await
+    }
+
+    /// The same over TLS alone.
+    ///
+    /// # Errors
+    /// When no port is to be had.
+    pub async fn start_tls(mut tls: ServerConfig) -> io::Result<Self> {
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::listen(Some(TlsAcceptor::from(Arc::new(tls)))).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let collector = Self { address: listener.local_addr()?, heard: Arc::default() };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let collector = Self { scheme, address: listener.local_addr()?, heard: Arc::default() };
         let heard = collector.heard.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let heard = heard.clone();
+                let (heard, tls) = (heard.clone(), tls.clone());
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| answer(request, heard.clone()));
-                    // A sender that hangs up is no fault.
-                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+                    match tls {
+                        None => serve(socket, heard).await,
+                        Some(tls) => {
+                            if let Ok(socket) = tls.accept(socket).await {
+                                serve(socket, heard).await;
+                            }
+                        }
+                    }
                 });
             }
         });
@@ -98,7 +123,7 @@ impl Collector {
 
     /// For `OTEL_EXPORTER_OTLP_ENDPOINT`, with either protocol.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Every span that has come.
@@ -114,6 +139,12 @@ impl Collector {
     fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, heard: Arc<Mutex<Heard>>) {
+    let service = service_fn(move |request| answer(request, heard.clone()));
+    // A sender that hangs up is no fault.
+    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
 }
 
 type Body = BoxBody<Bytes, Infallible>;

@@ -26,6 +26,10 @@ use ip_address_controller::{
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 
 static THEATRE: Theatre = Theatre::new();
 
@@ -205,8 +209,37 @@ fn the_charts_values_lead_to_the_spans_of_a_move_and_the_last_ones_are_sent_at_s
         }
         ensure!(resource["service.instance.id"].ends_with(".controller"), "{resource:?}");
 
+        trusts_the_certificate_that_is_named(stage).await?;
         survives_without_a_collector(stage).await
     })
+}
+
+/// Over TLS, with the certificate that the API server has made for loopback.
+async fn trusts_the_certificate_that_is_named(stage: &Stage) -> Result<()> {
+    let pki = stage.cluster.dir().join("pki");
+    let (certificate, key) = (pki.join("apiserver.crt"), pki.join("apiserver.key"));
+    for protocol in ["http/protobuf", "grpc"] {
+        let chain = CertificateDer::pem_file_iter(&certificate)?.collect::<Result<Vec<_>, _>>()?;
+        let tls = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key)?)?;
+        let collector = Collector::start_tls(tls).await?;
+        for named in [false, true] {
+            let mut variables = vec![
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned()),
+            ];
+            if named {
+                variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", certificate.to_string_lossy().into_owned()));
+            }
+            let traces = traces(&variables);
+            traces.tracer().draw(&sketch("whole", Place::Root(Trace::of(protocol))));
+            traces.end(Duration::from_secs(5)).await;
+            let came = collector.spans().len();
+            ensure!(came == usize::from(named), "{protocol}, certificate named: {named}, spans: {came}");
+        }
+    }
+    Ok(())
 }
 
 fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {

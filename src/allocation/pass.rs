@@ -55,10 +55,12 @@ impl Controller {
     ) -> Result<Action, PassError> {
         let name = object.name_any();
         let began = Instant::now();
-        let mut course = Course::begin();
-        if let Some(waited) = self.wake.waited(&name) {
+        let waited = self.wake.waited(&name);
+        if let Some(waited) = waited {
             metrics::queued(waited);
         }
+        // A change somewhere, or only the time to look again.
+        let mut course = Course::begin(if waited.is_some() { "change" } else { "recheck" });
         let result = match &object.0 {
             Err(invalid) => {
                 if self.is_news(&name, &invalid.error) {

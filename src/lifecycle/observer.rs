@@ -42,6 +42,8 @@ pub struct Passed<'a> {
     pub object: &'a str,
     pub uid: &'a str,
     pub generation: i64,
+    /// What began it.
+    pub trigger: &'static str,
     pub outcome: Outcome,
     /// Why it failed, if it did.
     pub error: Option<&'a str>,

@@ -8,6 +8,7 @@ use crate::lifecycle::{Outcome, Passed, Stage, Trace};
 
 /// The course of one pass: its stages, and the journeys that it moved on.
 pub(super) struct Course {
+    trigger: &'static str,
     began: Timestamp,
     /// Name and beginning of the stage under way.
     now: Option<(&'static str, Timestamp)>,
@@ -18,8 +19,9 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub fn begin() -> Self {
+    pub fn begin(trigger: &'static str) -> Self {
         Self {
+            trigger,
             began: Timestamp::now(),
             now: None,
             stages: Vec::new(),
@@ -65,6 +67,7 @@ impl Course {
             object,
             uid: &self.uid,
             generation: self.generation,
+            trigger: self.trigger,
             outcome,
             error,
             began: self.began,

@@ -95,6 +95,7 @@ pub fn of_pass(passed: &Passed<'_>, trace: Trace) -> Vec<Sketch> {
             ("netipallocation.name", passed.object.to_owned()),
             ("netipallocation.uid", passed.uid.to_owned()),
             ("netipallocation.generation", passed.generation.to_string()),
+            ("netipallocation.trigger", passed.trigger.to_owned()),
             ("netipallocation.outcome", passed.outcome.label().to_owned()),
         ],
         links: passed.journeys.to_vec(),
@@ -184,6 +185,7 @@ mod tests {
             object: "sip",
             uid: "u",
             generation: 3,
+            trigger: "change",
             outcome: Outcome::Rested,
             error: None,
             began: second(1),
@@ -204,5 +206,6 @@ mod tests {
         assert_eq!(whole.links, journeys);
         assert_eq!(whole.error.as_deref(), Some("no answer"));
         assert_eq!(said(whole, "netipallocation.outcome"), Some("failed"));
+        assert_eq!(said(whole, "netipallocation.trigger"), Some("change"));
     }
 }
