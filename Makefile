@@ -12,7 +12,7 @@ needs = $(if $(missing),$(error $(missing)))
 missing = $(shell .ci/prerequisites $(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check generate build tools
+.PHONY: help demo test model fuzz check generate build tools
 .NOTPARALLEL:
 
 help: ## This help
@@ -30,6 +30,11 @@ test: ## Every test, end to end ones included
 	$(call prepared)
 	@echo "==> running the tests"
 	@cargo test --locked --workspace
+
+STATES ?= 200000
+model: ## Search the small worlds of tests/promises further than the tests do: STATES (200000) of each
+	$(call prepared)
+	@STATES=$(STATES) cargo test --locked --workspace --test promises -- --nocapture --test-threads 1 model::worlds
 
 FUZZ_SECONDS ?= 30
 fuzz: ## Fuzz every door at which foreign text comes in, FUZZ_SECONDS (30) each; FUZZ="object azure" for some of them

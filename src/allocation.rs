@@ -41,7 +41,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     act::Actor,
     ledger::Ledger,
-    memory::Stored,
     moment::Moment,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::tell::Teller,
@@ -184,12 +183,7 @@ impl Controller {
         let mut tables = self.tables();
         let moment = Moment::here();
         for object in &all {
-            round::seat(&mut tables, object);
-            for entry in object.status.iter().flat_map(|status| &status.addresses) {
-                if let Stored::Known(entry) = memory::read(entry) {
-                    tables.inherited(&entry, &moment);
-                }
-            }
+            round::inherit(&mut tables, object, &moment);
         }
         Ok(())
     }

@@ -249,8 +249,7 @@ fn decided(entry: &Entry, object: &NetIPAllocation) {
         }
         let moment = Moment { now, instant: Instant::now(), chance: uuid::Uuid::nil() };
         let mut tables = Tables::new(moment.instant);
-        round::seat(&mut tables, object);
-        tables.inherited(entry, &moment);
+        round::inherit(&mut tables, object, &moment);
         if let Some(operation) = &entry.operation {
             for provider in [Provider::Gcp, Provider::Aws, Provider::Azure] {
                 let _ = observe::dead_at(operation, provider, &moment);

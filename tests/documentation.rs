@@ -34,6 +34,42 @@ fn the_first_allocation_is_the_one_that_the_demo_applies() {
     assert!(read("README.md").contains(&format!("```yaml\n{manifest}```\n")));
 }
 
+#[test]
+fn the_tests_that_prove_the_promises_are_there() {
+    let page = read("docs/promises.md");
+    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(|name| is_a_test(name)).collect();
+    let sources = sources();
+    let missing: Vec<&&str> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "docs/promises.md names tests that are not there: {missing:?}");
+    for promise in 1..=12 {
+        let of_it = |name: &&&str| name.split('_').any(|part| part == format!("p{promise}"));
+        assert!(named.iter().any(|name| of_it(&name)), "docs/promises.md names no test of P{promise}");
+    }
+}
+
+/// `a_name_of_several_words`.
+fn is_a_test(name: &str) -> bool {
+    name.matches('_').count() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// Every source file, one after another.
+fn sources() -> String {
+    fn of(folder: &Path, text: &mut String) {
+        for file in fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+            if file.is_dir() {
+                of(&file, text);
+            } else if file.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(&file).unwrap());
+            }
+        }
+    }
+    let mut text = String::new();
+    for folder in ["src", "tests", "e2e/src", "e2e/tests"] {
+        of(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut text);
+    }
+    text
+}
+
 /// The names in backquotes that begin the rows of a section's table.
 fn assert_same<'a>(section: &str, wanted: impl Iterator<Item = &'a str>) {
     let cells = first_cells(section);

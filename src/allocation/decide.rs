@@ -179,7 +179,8 @@ fn new_plan(entry: &Entry, facts: &Facts) -> Option<Option<String>> {
     let target = || facts.target.node().map(str::to_owned);
     let plan = match (entry.state, facts.mode) {
         (State::Attaching | State::Releasing | State::Detached, _) => return None,
-        (State::Draining, Mode::Enforce | Mode::Hold) => return None,
+        // Where it goes once it may; what it had planned stands while that is not known.
+        (State::Draining, Mode::Enforce | Mode::Hold) => target().or_else(|| entry.planned_node.clone()),
         (State::Attached, Mode::Enforce | Mode::Hold) => None,
         // What was planned is done, once it may be, unless something else fits better by then.
         (State::Unassigned, Mode::Enforce | Mode::Hold) => {

@@ -164,17 +164,23 @@ impl Surroundings {
     }
 }
 
+/// The cloud that a spec names.
+pub fn provider(spec: &api::NetIPAllocationSpec) -> Option<Provider> {
+    spec.cloud.provider.map(|name| match name {
+        api::ProviderName::Gcp => Provider::Gcp,
+        api::ProviderName::Aws => Provider::Aws,
+        api::ProviderName::Azure => Provider::Azure,
+    })
+}
+
 /// Where the addresses of a spec are: given, or that of the nodes it selects, or else of the machines that hold them: a
 /// pool that is gone must not keep its addresses from being let go.
 ///
 /// # Errors
 /// The sentence for status.
 pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[ProviderId]) -> Result<Scope, String> {
-    let provider = match spec.cloud.provider {
-        Some(api::ProviderName::Gcp) => Provider::Gcp,
-        Some(api::ProviderName::Aws) => Provider::Aws,
-        Some(api::ProviderName::Azure) => Provider::Azure,
-        None => return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned()),
+    let Some(provider) = provider(spec) else {
+        return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned());
     };
     let selected = || nodes.iter().filter(|node| node.matches(&spec.node_selector));
     let held_at = |machine: &ProviderId| {

@@ -22,7 +22,7 @@ use std::{
 
 pub use self::{
     debts::{Debt, DebtState},
-    entries::{Entries, seat},
+    entries::{Entries, inherit},
     turn::{Turn, is_of_cloud},
 };
 use super::{

@@ -179,9 +179,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
         Some((_, Slot::Empty)) | None => {}
     }
     if let Some((place, Slot::Reserved(ip))) = &landed.put {
-        let waited = entries.iter().any(|(_, entry)| {
-            entry.ip == *ip && at(entry, place) && (entry.state.is_open_intent() || entry.state == State::Attached)
-        });
+        let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && at(entry, place) && !entry.state.at_rest());
         if !waited && !cosmos.excuses.edited {
             return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
         }

@@ -116,6 +116,15 @@ impl Model {
         self
     }
 
+    /// What happens before the search, step by step.
+    pub fn after(mut self, actions: &[Action]) -> Self {
+        for action in actions {
+            let event = Event { action: action.clone(), write: None, last_first: false, cost: Cost::Nothing };
+            self.apply(&event).unwrap();
+        }
+        self
+    }
+
     fn faults(&self) -> Vec<Event> {
         let Self { cosmos, budget, .. } = self;
         let mut all = Vec::new();
@@ -177,15 +186,17 @@ impl Model {
             let running = self.cosmos.processes.iter().filter(|process| !process.paused);
             let mut leading = running.filter_map(|process| Some((process, process.term.as_ref()?)));
             let ahead = |process: &Process| self.cosmos.cluster.is_ahead_of(&process.cache);
-            let next = leading.find_map(|(process, term)| match if last_first { term.woken.last() } else { term.woken.first() } {
-                Some(name) => Some(match fault {
-                    Some(fault) => Action::BrokenPass(process.id, name.clone(), fault),
-                    None => Action::Pass(process.id, name.clone()),
-                }),
-                None if !self.own_writes_show_late && current == Some(process.id) && ahead(process) => {
-                    Some(Action::Sync(process.id))
+            let next = leading.find_map(|(process, term)| {
+                match if last_first { term.woken.last() } else { term.woken.first() } {
+                    Some(name) => Some(match fault {
+                        Some(fault) => Action::BrokenPass(process.id, name.clone(), fault),
+                        None => Action::Pass(process.id, name.clone()),
+                    }),
+                    None if !self.own_writes_show_late && current == Some(process.id) && ahead(process) => {
+                        Some(Action::Sync(process.id))
+                    }
+                    None => None,
                 }
-                None => None,
             });
             let Some(action) = next else { return Ok(()) };
             if matches!(action, Action::BrokenPass(..)) {
@@ -207,7 +218,10 @@ impl Model {
         let running = self.cosmos.processes.iter().filter(|process| !process.paused);
         let terms = running.filter_map(|process| Some((process.id, process.term.as_ref()?)));
         terms.flat_map(move |(id, term)| {
-            let waits = term.flights.iter().filter(|(_, flight)| flight.sent.is_some_and(|(sent, _)| !requests.contains_key(&sent)));
+            let waits = term
+                .flights
+                .iter()
+                .filter(|(_, flight)| flight.sent.is_some_and(|(sent, _)| !requests.contains_key(&sent)));
             waits.map(move |(flight, _)| (id, *flight))
         })
     }
@@ -237,8 +251,12 @@ impl Model {
                 cluster.allocation(name).is_none_or(|object| object.metadata.deletion_timestamp.is_some())
             }
             Outside::RemoveStatus(name) => cluster.allocation(name).is_none_or(|object| object.status.is_none()),
-            Outside::Add(name, ip) => cluster.allocation(name).is_none_or(|object| object.spec.reserved_ips.contains(&ip.to_string())),
-            Outside::Remove(name, ip) => cluster.allocation(name).is_none_or(|object| !object.spec.reserved_ips.contains(&ip.to_string())),
+            Outside::Add(name, ip) => {
+                cluster.allocation(name).is_none_or(|object| object.spec.reserved_ips.contains(&ip.to_string()))
+            }
+            Outside::Remove(name, ip) => {
+                cluster.allocation(name).is_none_or(|object| !object.spec.reserved_ips.contains(&ip.to_string()))
+            }
             _ => false,
         }
     }
@@ -273,18 +291,33 @@ impl System for Model {
         all.extend(self.answered_to_nobody().map(|(process, flight)| free(Action::TimeOut(process, flight))));
         if self.cosmos.is_idle() {
             if self.budget.short_waits > 0 {
-                all.push(Event { action: Action::Elapse(SHORT), write: None, last_first: false, cost: Cost::ShortWait });
+                all.push(Event {
+                    action: Action::Elapse(SHORT),
+                    write: None,
+                    last_first: false,
+                    cost: Cost::ShortWait,
+                });
             }
             all.push(free(Action::Elapse(LONG)));
         }
         if self.cosmos.cluster.allocations().len() > 1 {
-            all.extend(all.clone().into_iter().map(|event| Event { last_first: true, ..event }));
+            let wakes_all = |event: &&Event| {
+                matches!(
+                    event.action,
+                    Action::Sync(_) | Action::Answers(_) | Action::TakeOver(_) | Action::Resume(_) | Action::Elapse(_)
+                )
+            };
+            let turned = |event: &Event| Event { last_first: true, ..event.clone() };
+            all.extend(all.iter().filter(wakes_all).map(turned).collect::<Vec<_>>());
         }
         if self.budget.lost_answers > 0 {
             let leads_to_a_look = |event: &&Event| !matches!(event.action, Action::Land(_) | Action::Resume(_));
             let lost = |event: &Event| {
-                [WriteFault::Lost, WriteFault::Unanswered]
-                    .map(|fault| Event { write: Some(fault), cost: Cost::LostAnswer, ..event.clone() })
+                [WriteFault::Lost, WriteFault::Unanswered].map(|fault| Event {
+                    write: Some(fault),
+                    cost: Cost::LostAnswer,
+                    ..event.clone()
+                })
             };
             all.extend(all.iter().filter(leads_to_a_look).flat_map(lost).collect::<Vec<_>>());
         }

@@ -260,7 +260,7 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn p1_to_p12_lives_at_random_keep_every_promise() {
-    let lives = number("LIVES").unwrap_or(20_000);
+    let lives = number("LIVES").unwrap_or(100_000);
     let seeds = number("SEED").map_or(0..lives, |seed| seed..seed + 1);
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);

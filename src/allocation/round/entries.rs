@@ -10,12 +10,12 @@ use super::super::{
     decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
     moment::Moment,
-    observe::{Subject, nodes::SlimNode},
+    observe::{self, Subject, nodes::SlimNode},
     tables::Tables,
 };
 use crate::{
     api::{AddressStatus, NetIPAllocation},
-    cloud::{MachineId, ProviderId},
+    cloud::{MachineId, Provider, ProviderId},
 };
 
 /// What is known when a pass begins to decide.
@@ -85,8 +85,9 @@ fn read(subject: &Subject, moment: &Moment) -> Entries {
     Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
 }
 
-/// Takes the seats of everything that status says is held or owed.
-pub fn seat(tables: &mut Tables, object: &NetIPAllocation) {
+/// What a leader learns of an object that another one led (F6): the seats of all that is held or owed are taken, and what
+/// was changed a moment ago may not be shown yet.
+pub fn inherit(tables: &mut Tables, object: &NetIPAllocation, moment: &Moment) {
     let status = object.status.clone().unwrap_or_default();
     let (mut known, mut foreign) = (Vec::new(), Vec::new());
     for stored in &status.addresses {
@@ -94,6 +95,10 @@ pub fn seat(tables: &mut Tables, object: &NetIPAllocation) {
             Stored::Known(entry) => known.push(*entry),
             Stored::Foreign(status) => foreign.push(*status),
         }
+    }
+    let lag = observe::provider(&object.spec).map(Provider::read_lag).unwrap_or_default();
+    for entry in &known {
+        tables.inherit(entry, lag, moment);
     }
     let owed: Vec<Owed> = status.owed.iter().filter_map(memory::read_owed).collect();
     tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known, &owed, &foreign));

@@ -242,8 +242,9 @@ pub const POOL: &str = "pool";
 impl Cosmos {
     /// `processes` of the operator, of which none leads yet.
     pub fn new(kind: Provider, processes: u8, rules: Rules, instant: Instant) -> Self {
-        let process =
-            |id| Arc::new(Process { id, paused: false, cache: Default::default(), term: None, recent: Recent::default() });
+        let process = |id| {
+            Arc::new(Process { id, paused: false, cache: Default::default(), term: None, recent: Recent::default() })
+        };
         Self {
             rules,
             cloud: Cloud::new(kind),
@@ -493,9 +494,7 @@ impl Cosmos {
 
     fn answer(&mut self, id: u8, question: &Question) {
         let Self { cloud, processes, cluster, .. } = self;
-        if let Some(term) =
-            one_of(processes, id).and_then(|process| process.term.as_mut())
-        {
+        if let Some(term) = one_of(processes, id).and_then(|process| process.term.as_mut()) {
             term.answer(question, cloud);
             term.wake_all(cluster.allocations().keys().cloned().collect::<Vec<_>>());
         }

@@ -450,9 +450,7 @@ impl Errand {
             Step::ListPods => self.pods_listed(reply.answer),
             Step::Ask { left, asked, held } => self.pod_asked(left, asked, held, reply.answer),
             Step::Look => match reply.answer {
-                Answer::Found(Found { whereabouts: Whereabouts::Here(shown), .. }) => {
-                    read(reply.began, shown.holder)
-                }
+                Answer::Found(Found { whereabouts: Whereabouts::Here(shown), .. }) => read(reply.began, shown.holder),
                 Answer::Found(_) => read(reply.began, Holder::Free),
                 Answer::Failed(error) => failed(error),
                 _ => failed(late("find")),

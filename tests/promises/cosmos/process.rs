@@ -47,6 +47,8 @@ pub struct Rules {
     pub compare_and_swap: bool,
     /// F5: an intent whose requests may still take effect is not given up.
     pub dead_intents: bool,
+    /// F5: the operation of an attach stays in status until no request of it can take effect.
+    pub unanswered_attaches: bool,
     /// F6: a new leader reads everything anew.
     pub take_over: bool,
     /// R1: a read counts only if it began after the last change.
@@ -74,6 +76,7 @@ impl Default for Rules {
             own_versions: true,
             compare_and_swap: true,
             dead_intents: true,
+            unanswered_attaches: true,
             take_over: true,
             fresh_reads: true,
             seats: true,
@@ -197,7 +200,7 @@ impl Term {
     pub fn begin(cluster: &Cluster, proof: Instant, moment: &Moment) -> Self {
         let mut term = Self::blank(Versions::of(cluster.allocations().values().cloned()), proof, moment);
         for object in cluster.allocations().values() {
-            term.seat(object, moment);
+            round::inherit(&mut term.tables, object, moment);
         }
         term.woken = cluster.allocations().keys().cloned().collect();
         term
@@ -222,15 +225,6 @@ impl Term {
             written: BTreeMap::new(),
             gone: BTreeSet::new(),
             woken: BTreeSet::new(),
-        }
-    }
-
-    fn seat(&mut self, object: &NetIPAllocation, moment: &Moment) {
-        round::seat(&mut self.tables, object);
-        for entry in object.status.iter().flat_map(|status| &status.addresses) {
-            if let Stored::Known(entry) = memory::read(entry) {
-                self.tables.inherited(&entry, moment);
-            }
         }
     }
 
@@ -396,6 +390,10 @@ impl Term {
         }
         if !rules.point_of_no_return {
             forget_the_phase(&mut record);
+        }
+        if !rules.unanswered_attaches {
+            let arrived = record.status.addresses.iter_mut().filter(|entry| entry.state == "Attached");
+            arrived.for_each(|entry| entry.operation = None);
         }
         if !rules.tells {
             record.status.conditions.clear();

@@ -91,7 +91,8 @@ fn allocation(object: &NetIPAllocation, canon: &mut Canon) {
 
 fn address(entry: &AddressStatus, text: &mut String) {
     let arrived = entry.last_move.as_ref().map(|last| (last.to_node.is_some(), &last.reason));
-    let operation = entry.operation.as_ref().map(|operation| (&operation.id, &operation.type_, &operation.send_before_time));
+    let operation =
+        entry.operation.as_ref().map(|operation| (&operation.id, &operation.type_, &operation.send_before_time));
     let where_ = (&entry.node, &entry.machine_id, &entry.planned_node);
     write!(
         text,
@@ -113,7 +114,7 @@ fn without_messages(text: &str) -> String {
             escaped = c == '\\' && !escaped;
             ends
         });
-        kept.push_str(&part[end.map_or(part.len(), |end| end + 1)..]);
+        kept.push_str(part.split_at(end.map_or(part.len(), |end| end + 1)).1);
     }
     kept
 }
@@ -125,9 +126,9 @@ fn few_attempts(text: &str) -> String {
     let mut kept = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-        let attempts: u32 = part[..end].parse().unwrap_or_default();
-        write!(kept, "{NAME}{}", attempts.min(3)).unwrap();
-        kept.push_str(&part[end..]);
+        let (attempts, rest) = part.split_at(end);
+        write!(kept, "{NAME}{}", attempts.parse::<u32>().unwrap_or_default().min(3)).unwrap();
+        kept.push_str(rest);
     }
     kept
 }
