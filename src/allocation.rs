@@ -9,6 +9,7 @@
 pub mod act;
 pub mod claims;
 pub mod decide;
+pub mod journey;
 pub mod ledger;
 pub mod memory;
 pub mod moment;
@@ -56,6 +57,9 @@ use crate::{
     metrics::Gauges,
 };
 
+/// Those who are told.
+pub type Observers = Vec<Box<dyn Observer<decide::state::State>>>;
+
 /// What the process is told about how to control.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -83,7 +87,7 @@ pub struct Controller {
     pub(crate) limits: Limits,
     pub(crate) teller: Teller,
     pub(crate) gauges: Gauges,
-    pub(crate) observers: Vec<Box<dyn Observer<decide::state::State>>>,
+    pub(crate) observers: Observers,
     pub(crate) wake: Wake,
     pub(crate) allocations: Store<Guarded>,
     tables: Mutex<Tables>,
@@ -120,7 +124,7 @@ pub struct Parts {
     pub limits: Limits,
     pub teller: Teller,
     pub gauges: Gauges,
-    pub observers: Vec<Box<dyn Observer<decide::state::State>>>,
+    pub observers: Observers,
     pub wake: Wake,
     pub allocations: Store<Guarded>,
     pub stop: CancellationToken,

@@ -16,6 +16,7 @@ mod endpoint;
 pub mod gcp;
 pub mod limits;
 pub mod metered;
+mod request;
 
 use std::{
     cmp::Ordering,

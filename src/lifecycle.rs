@@ -35,6 +35,7 @@ pub mod backoff;
 pub mod fencing;
 pub mod finalizer;
 pub mod flight;
+pub mod journey;
 pub mod machine;
 pub mod observer;
 pub mod outcome;
@@ -43,6 +44,7 @@ pub mod reads;
 pub mod seats;
 
 pub use finalizer::Release;
+pub use journey::{Journey, Trace};
 pub use machine::{Decision, Machine, State};
-pub use observer::{Observer, Transition};
+pub use observer::{Observer, Passed, Stage, Transition};
 pub use outcome::Outcome;

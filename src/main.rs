@@ -1,12 +1,15 @@
 //! Wiring only: settings → telemetry → clients → Lease → controller → shutdown.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use ip_address_controller::{
     api, check, release, run,
     settings::{Command, SettingsError},
     telemetry,
 };
+
+/// For the spans that are not sent yet at the end; beside the wait for effects it fits into the pod's grace period.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,8 +37,13 @@ async fn main() -> ExitCode {
             }
             Err(error) => Err(error.to_string()),
         },
-        Command::Run(settings) => match telemetry::init(&settings) {
-            Ok(()) => run::run(settings).await.map_err(|error| error.to_string()),
+        Command::Run(settings) => match telemetry::init(&settings, |name| std::env::var_os(name)) {
+            Ok(telemetry) => {
+                let result = run::run(settings, telemetry.tracer()).await.map_err(|error| error.to_string());
+                // Whoever lost the Lease has to be gone soon.
+                telemetry.end(if result.is_ok() { LAST_SPANS } else { LAST_SPANS / 6 }).await;
+                result
+            }
             Err(error) => Err(error.to_string()),
         },
         Command::Check(settings) => check::check(&settings).await,

@@ -14,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     allocation::{
-        Config, Controller, Parts,
+        Config, Controller, Observers, Parts,
         act::Actor,
         observe::{
             cloud_view::{Arrived, CloudView},
             nodes::Nodes,
             pods::Pods,
         },
-        record::tell::{Counted, Teller},
+        record::{
+            spans::Traced,
+            tell::{Counted, Teller},
+        },
         watch::{self, Synced, Wake},
     },
     cloud::{
@@ -33,7 +36,7 @@ use crate::{
     lifecycle::backoff::Backoff,
     metrics::{self, ControllerGauges, Gauges},
     settings::{ControllerMode, Settings},
-    telemetry,
+    telemetry::{self, traces::Tracer},
 };
 
 /// Why the operator ended.
@@ -70,11 +73,11 @@ pub async fn client() -> Result<(Client, kube::Config), String> {
     Ok((client, config))
 }
 
-/// Runs until SIGTERM, SIGINT, or leadership is lost.
+/// Runs until SIGTERM, SIGINT, or leadership is lost. Journeys and passes are drawn by `tracer`, if there is one.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(settings: Settings) -> Result<(), RunError> {
+pub async fn run(settings: Settings, tracer: Option<Tracer>) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let asked_to_stop = async {
@@ -96,17 +99,22 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     tokio::spawn(gauges.clone().tick());
 
     let (client, config) = client().await.map_err(RunError::Cluster)?;
-    let result = lead(&settings, client, config.default_namespace, rate, &health, &gauges, asked_to_stop).await;
+    let mut observers: Observers = vec![Box::new(Counted)];
+    observers.extend(tracer.map(|tracer| Box::new(Traced(tracer)) as _));
+    let namespace = config.default_namespace;
+    let result = lead(&settings, client, namespace, rate, observers, &health, &gauges, asked_to_stop).await;
     health.stopping();
     stop.cancel();
     result
 }
 
+#[allow(clippy::too_many_arguments)]
 async fn lead(
     settings: &Settings,
     client: Client,
     default_namespace: String,
     rate: Rate,
+    observers: Observers,
     health: &Health,
     gauges: &Gauges,
     asked_to_stop: impl Future<Output = ()>,
@@ -164,8 +172,19 @@ async fn lead(
         let wake = wake.clone();
         Arc::new(move || wake.all())
     };
-    let controller =
-        build(settings, &client, &term, Nodes::new(nodes), allocations.clone(), rate, gauges, &wake, &arrived, &stop);
+    let controller = build(
+        settings,
+        &client,
+        &term,
+        Nodes::new(nodes),
+        allocations.clone(),
+        rate,
+        observers,
+        gauges,
+        &wake,
+        &arrived,
+        &stop,
+    );
     let ready = async {
         while !(allocations_synced.is() && nodes_synced.is()) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -241,6 +260,7 @@ fn build(
     nodes: Nodes,
     allocations: Store<watch::Guarded>,
     rate: Rate,
+    observers: Observers,
     gauges: &Gauges,
     wake: &Wake,
     arrived: &Arrived,
@@ -267,7 +287,7 @@ fn build(
         limits,
         teller: Teller::new(client.clone(), settings.instance()),
         gauges: gauges.clone(),
-        observers: vec![Box::new(Counted)],
+        observers,
         wake: wake.clone(),
         allocations,
         stop: stop.clone(),

@@ -137,6 +137,11 @@ const RULES: &[Rule] = &[
         because: "the model checker runs it: clients, clocks and chance stay outside",
     },
     Rule {
+        part: "allocation::journey",
+        not: PURE,
+        because: "the model checker runs it, and every leader has to come to the same answer",
+    },
+    Rule {
         part: "allocation::observe::answers",
         not: PURE,
         because: "the model checker runs it: clients, clocks and chance stay outside",

@@ -10,7 +10,7 @@ use std::{
 
 use http::{Method, Request, Response, StatusCode};
 use ip_address_controller::lifecycle::{
-    Decision, Machine, Observer, Outcome, Release, State, Transition,
+    Decision, Machine, Observer, Outcome, Passed, Release, State, Transition,
     fencing::{self, Refusal},
     finalizer,
     flight::{Flights, Intents},
@@ -18,6 +18,7 @@ use ip_address_controller::lifecycle::{
     reads::ReadFilter,
     seats::Seats,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, client::Body};
 use serde_json::{Value, json};
@@ -231,8 +232,8 @@ fn an_observer_is_told_of_moves_and_passes() {
             let to = t.to.map_or("forgotten", State::label);
             self.0.lock().unwrap().push(format!("{} {} -> {to} {}", t.subject, t.from.label(), t.reason));
         }
-        fn passed(&self, object: &str, outcome: Outcome, _: Duration) {
-            self.0.lock().unwrap().push(format!("{object} {}", outcome.label()));
+        fn passed(&self, passed: &Passed<'_>) {
+            self.0.lock().unwrap().push(format!("{} {}", passed.object, passed.outcome.label()));
         }
     }
     let diary = Diary::default();
@@ -248,9 +249,24 @@ fn an_observer_is_told_of_moves_and_passes() {
             gap: None,
             reason: step.reason,
             spent: Duration::ZERO,
+            node: None,
+            entered: Timestamp::UNIX_EPOCH,
+            at: Timestamp::UNIX_EPOCH,
+            journey: None,
         });
     }
-    all.passed("house", Outcome::Moved, Duration::ZERO);
+    all.passed(&Passed {
+        object: "house",
+        uid: "1",
+        generation: 1,
+        trigger: "dusk",
+        outcome: Outcome::Moved,
+        error: None,
+        began: Timestamp::UNIX_EPOCH,
+        spent: Duration::ZERO,
+        stages: &[],
+        journeys: &[],
+    });
     assert_eq!(*diary.0.lock().unwrap(), ["lamp 1 On -> Off dawn", "lamp 1 Off -> forgotten sold", "house moved"]);
 }
 

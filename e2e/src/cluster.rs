@@ -11,6 +11,7 @@
 //! | `command` | kubectl and helm, kept on loopback |
 //! | `audit` | who asked the API server what |
 //! | [`checkpoint`] | where requests to the API server can be held on their way |
+//! | `jaeger` | a real Jaeger, for traces |
 //! | `wait` | waiting for a condition, with the last thing seen in the message |
 //!
 //! Nothing here knows about addresses or clouds.
@@ -35,6 +36,7 @@ mod command;
 mod control_plane;
 mod credentials;
 mod folder;
+mod jaeger;
 pub mod node;
 mod process;
 mod tools;
@@ -44,6 +46,7 @@ pub use agent::{Agent, AgentOptions};
 pub use audit::AuditEvent;
 pub use checkpoint::Checkpoint;
 pub use command::Output;
+pub use jaeger::Jaeger;
 pub use node::NodeSpec;
 pub use process::{Launch, Process};
 pub use wait::{Seen, wait_for};

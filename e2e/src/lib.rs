@@ -2,6 +2,7 @@
 //! control plane on loopback, the contract each cloud must keep, the stories, and the demo.
 
 pub mod cluster;
+pub mod collector;
 pub mod contract;
 pub mod simulator;
 pub mod stage;

@@ -16,7 +16,6 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use uuid::Uuid;
 
 use self::{
     answers::{Answer, Answers, Question, Questions, holder, is_gone},
@@ -35,7 +34,7 @@ use super::{
         state::{Reason, State},
         users::{self, Pod, Workload},
     },
-    memory,
+    journey, memory,
     moment::Moment,
     selection::Selection,
     tables::{Key, SEND_WINDOW, Tables, left_to_send, refuses_node},
@@ -285,7 +284,7 @@ impl Eyes<'_> {
             fresh: Fresh {
                 id,
                 send_before: memory::whole_seconds(now.checked_add(SEND_WINDOW).unwrap_or(now)),
-                traceparent: Some(traceparent(entry, id)),
+                traceparent: Some(journey::traceparent(entry, &self.subject.uid, id)),
             },
         }
     }
@@ -779,15 +778,4 @@ pub fn dead_at(operation: &Operation, provider: Provider, moment: &Moment) -> In
         return moment.instant;
     }
     moment.instant + left_to_send(operation.send_before, moment.now) + provider.settle_time()
-}
-
-/// The journey's W3C trace context: that of the one under way, or a new one that begins with this operation.
-fn traceparent(entry: &Entry, operation: Uuid) -> String {
-    if let Some(known) = entry.operation.as_ref().and_then(|operation| operation.traceparent.clone()) {
-        return known;
-    }
-    let open =
-        entry.last_move.as_ref().filter(|journey| journey.to.is_none()).and_then(|journey| journey.trace_id.clone());
-    let (_, span) = operation.as_u64_pair();
-    format!("00-{}-{span:016x}-01", open.unwrap_or_else(|| operation.simple().to_string()))
 }

@@ -1,5 +1,6 @@
 //! One pass over one allocation: observe, decide, record, act.
 
+mod course;
 mod deeds;
 mod telling;
 
@@ -13,6 +14,7 @@ use kube::{ResourceExt, core::DeserializeGuard};
 use kube_runtime::controller::Action;
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::course::Course;
 use super::{
     Controller,
     claims::Claims,
@@ -53,9 +55,12 @@ impl Controller {
     ) -> Result<Action, PassError> {
         let name = object.name_any();
         let began = Instant::now();
-        if let Some(waited) = self.wake.waited(&name) {
+        let waited = self.wake.waited(&name);
+        if let Some(waited) = waited {
             metrics::queued(waited);
         }
+        // A change somewhere, or only the time to look again.
+        let mut course = Course::begin(if waited.is_some() { "change" } else { "recheck" });
         let result = match &object.0 {
             Err(invalid) => {
                 if self.is_news(&name, &invalid.error) {
@@ -68,12 +73,14 @@ impl Controller {
                 }
                 Ok((Duration::from_secs(300), Outcome::Waiting))
             }
-            Ok(cached) => self.pass(cached).await,
+            Ok(cached) => self.pass(cached, &mut course).await,
         };
         let spent = began.elapsed();
         let outcome = result.as_ref().map_or(Outcome::Failed, |(_, outcome)| *outcome);
+        let error = result.as_ref().err().map(ToString::to_string);
+        let passed = course.passed(&name, outcome, spent, error.as_deref());
         for observer in &self.observers {
-            observer.passed(&name, outcome, spent);
+            observer.passed(&passed);
         }
         match result {
             Ok((recheck, _)) => {
@@ -91,7 +98,12 @@ impl Controller {
         Action::requeue(Backoff::TRANSIENT.delay(attempts, rand_unit()))
     }
 
-    async fn pass(self: &Arc<Self>, cached: &NetIPAllocation) -> Result<(Duration, Outcome), PassError> {
+    async fn pass(
+        self: &Arc<Self>,
+        cached: &NetIPAllocation,
+        course: &mut Course,
+    ) -> Result<(Duration, Outcome), PassError> {
+        course.enter("netipallocation.observe");
         let name = cached.name_any();
         let seen = cached.uid().map(|uid| (uid, number(cached)));
         let seen = seen.as_ref().map(|(uid, version)| (uid.as_str(), *version));
@@ -108,6 +120,8 @@ impl Controller {
         let nodes = self.nodes.all();
         let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
+        course.concerns(&subject.uid, subject.object.metadata.generation);
+
         // Observe.
         let moment = Moment::here();
         let entries = Entries::of(&subject, &nodes, &moment);
@@ -123,6 +137,7 @@ impl Controller {
         }
 
         // Decide.
+        course.enter("netipallocation.plan");
         let round = {
             let permits = self.permitted(&subject.name);
             let mut tables = self.tables();
@@ -132,7 +147,7 @@ impl Controller {
         self.ask(&subject, &round);
 
         // Record, and only then act.
-        self.finish(&subject, &scene, &entries, round, slots).await
+        self.finish(&subject, &scene, &entries, round, slots, course).await
     }
 
     /// What one pass sees of the cluster and of the clouds' state.
@@ -223,11 +238,13 @@ impl Controller {
         entries: &Entries,
         round: Round,
         mut slots: HashMap<String, OwnedSemaphorePermit>,
+        course: &mut Course,
     ) -> Result<(Duration, Outcome), PassError> {
         let record = round.record(subject, scene, entries, &mut self.tables(), self.began);
         let stored = if subject.object.status.as_ref() == Some(&record.status) {
             subject.object.clone()
         } else {
+            course.enter("netipallocation.status.patch");
             match self.write(subject, &record).await {
                 Written::Yes(stored) => stored,
                 Written::No(why) => {
@@ -237,7 +254,8 @@ impl Controller {
             }
         };
         record.written(&mut self.tables());
-        self.tell(subject, &stored, &record, scene);
+        course.leave();
+        self.tell(subject, &stored, &record, scene, course);
         self.gauge(subject, &stored, &record, &scene.around);
         let (outcome, recheck) = (record.outcome(), record.recheck(subject));
         let Record { turns, debts, kept, may_go, .. } = record;

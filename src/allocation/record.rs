@@ -3,6 +3,7 @@
 pub mod conditions;
 pub mod events;
 pub mod reasons;
+pub mod spans;
 pub mod tell;
 
 use std::{sync::Arc, time::Duration};

@@ -1,6 +1,6 @@
 //! A cloud that is measured and traced from outside: no provider has a metric line in its logic.
 //!
-//! Each call is one count, one duration, and one client span. A call that is dropped before its end is counted as
+//! Each call is one count, one duration, and one span, which its requests are in. A call that is dropped before its end is counted as
 //! `abandoned`, without a duration: an effect that was cancelled, because leadership was lost for example.
 
 use std::{future::Future, net::IpAddr, time::Instant};
@@ -54,7 +54,6 @@ impl<C: Cloud> Metered<C> {
         info_span!(
             "cloud",
             otel.name = format!("{} {operation}", self.provider),
-            otel.kind = "client",
             otel.status_code = field::Empty,
             error.type = field::Empty,
             cloud.provider = self.provider.as_str(),

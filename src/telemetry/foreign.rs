@@ -32,7 +32,7 @@ pub fn log_line(data: &[u8]) {
     let said: &str = &said;
     for format in [LogFormat::Json, LogFormat::Logfmt] {
         let page = Page::default();
-        with_default(subscriber("info", format, page.clone()), || {
+        with_default(subscriber("info", format, page.clone(), None), || {
             tracing::warn!(crd = said, leader = said, level = said, odd = ?said, error = said, "{said}");
         });
         let bytes = page.0.lock().unwrap().clone();

@@ -16,6 +16,17 @@ use crate::settings::LogFormat;
 /// Fields that come first, in this order; others follow in the order they were said.
 const FIRST: [&str; 7] = ["crd", "node", "ip", "zone", "provider", "leader", "error"];
 
+/// The trace that it happened in, where it happened in one: at the top level, where Loki and Tempo look for it.
+const TRACE: [&str; 2] = ["trace_id", "span_id"];
+
+/// What spans call otherwise, because traces have names of their own for it.
+const ALIASES: [(&str, &str); 4] = [
+    ("netipallocation.name", "crd"),
+    ("netipallocation.ip", "ip"),
+    ("k8s.node.name", "node"),
+    ("cloud.provider", "provider"),
+];
+
 /// Keys of ours that a field may not take; such a field gets an underscore.
 const OURS: [&str; 5] = ["ts", "level", "msg", "target", "leader"];
 
@@ -30,7 +41,16 @@ impl Fields {
         }
     }
 
+    pub(super) fn says(&mut self, key: &str, value: &str) {
+        self.set(key, value.into());
+    }
+
     fn set(&mut self, key: &str, value: Value) {
+        let key = ALIASES.iter().find(|(alias, _)| *alias == key).map_or(key, |(_, key)| *key);
+        // Instructions for who draws the span.
+        if key.starts_with("otel.") {
+            return;
+        }
         match self.0.iter_mut().find(|(known, _)| known == key) {
             Some((_, old)) => *old = value,
             None => self.0.push((key.to_owned(), value)),
@@ -106,7 +126,10 @@ pub(super) fn write(
         ("msg".to_owned(), message),
     ];
     match format {
-        LogFormat::Json => all.push(("target".to_owned(), target)),
+        LogFormat::Json => {
+            all.push(("target".to_owned(), target));
+            all.extend(TRACE.into_iter().filter_map(|key| Some((key.to_owned(), fields.take(key)?))));
+        }
         // Version 1 had no target; its readers match on the order of what follows msg.
         LogFormat::Logfmt => fields.0.push(("target".to_owned(), target)),
     }

@@ -20,7 +20,7 @@ impl Write for Page {
 
 fn logged(level: &str, format: LogFormat, work: impl FnOnce()) -> Vec<String> {
     let page = Page::default();
-    with_default(subscriber(level, format, page.clone()), work);
+    with_default(subscriber(level, format, page.clone(), None), work);
     let bytes = page.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
 }

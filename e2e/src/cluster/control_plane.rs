@@ -272,7 +272,7 @@ pub(super) async fn client_config(kubeconfig: &Path) -> anyhow::Result<Config> {
 }
 
 /// Ports that nobody listens on now. All are held until all are found, so that they differ.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+pub(super) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let held = (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>()?;
     let ports = held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<Vec<_>>>()?;
     match ports.try_into() {

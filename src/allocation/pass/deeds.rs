@@ -5,11 +5,13 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures::FutureExt;
 use kube::ResourceExt;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument as _, Span, field};
 
 use super::super::{
     Controller,
     act::{Deed, Done, pods::Asked},
     decide::{Effect, facts::User},
+    journey,
     moment::Moment,
     observe::Subject,
     record::events::Event,
@@ -21,6 +23,7 @@ use crate::{
     cloud::{CloudError, ErrorKind, Restore},
     lifecycle::flight,
     metrics::{self, Ended, Eviction},
+    telemetry::traces,
 };
 
 impl Controller {
@@ -35,8 +38,12 @@ impl Controller {
         round::begun(&turn, &mut self.tables(), moment);
         let Some((deed, ticket)) = turn.deed else { return };
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
-        self.run_effect(deed.scope.provider, async move {
-            tracing::info!(crd = name, ip = %deed.ip, effect = ?deed.effect, "effect begins");
+        let (span, provider) = (span(&deed), deed.scope.provider);
+        if let Some(trace) = journey::trace_of_deed(&turn.after, &subject.uid, moment.now) {
+            traces::follow(&span, trace);
+        }
+        let effect = async move {
+            tracing::info!(effect = ?deed.effect, "effect begins");
             let done = match me.view.cloud(deed.scope.provider) {
                 // A provider that panics must not hold address and machine for ever: what it sent is not known.
                 Some(cloud) => {
@@ -46,10 +53,16 @@ impl Controller {
                 }
                 None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
             };
+            if let Done::Failed(CloudError { message: why, .. }) | Done::NodeFailed(why) = &done {
+                let span = tracing::Span::current();
+                span.record("otel.status_code", "ERROR");
+                span.record("otel.status_description", why);
+            }
             me.ended(&stored, &deed, done, ticket);
             drop(slot);
             me.wake.one(&name);
-        });
+        };
+        self.run_effect(provider, effect.instrument(span));
     }
 
     /// What an ended effect leaves behind.
@@ -142,6 +155,27 @@ impl Controller {
             me.wake.one(&name);
         });
     }
+}
+
+/// The span of an effect, which the calls that it makes are in.
+fn span(deed: &Deed) -> Span {
+    let (name, node) = match &deed.effect {
+        Effect::Attach { node, .. } => ("netipallocation.attach", node),
+        Effect::Detach { node, .. } => ("netipallocation.detach", node),
+        Effect::Label { node } => ("netipallocation.node.label", node),
+        Effect::Unlabel { node } => ("netipallocation.node.unlabel", node),
+        Effect::Evict { node, .. } => ("netipallocation.pod.evict", node),
+    };
+    tracing::info_span!(
+        "effect",
+        otel.name = name,
+        otel.status_code = field::Empty,
+        otel.status_description = field::Empty,
+        netipallocation.name = deed.allocation,
+        netipallocation.ip = %deed.ip,
+        k8s.node.name = node,
+        cloud.provider = deed.scope.provider.as_str(),
+    )
 }
 
 fn count(deed: &Deed, name: &str, ended: Ended) {

@@ -11,10 +11,12 @@ use super::super::{
         placement::Verdict,
         state::{Reason, State},
     },
+    journey,
     observe::{self, Subject, Surroundings},
     record::{events::Event, tell::Told},
     round::{DebtState, Record, Scene},
 };
+use super::course::Course;
 use crate::{
     api::{self, NetIPAllocation},
     lifecycle::Transition,
@@ -22,7 +24,14 @@ use crate::{
 };
 
 impl Controller {
-    pub(super) fn tell(&self, subject: &Subject, stored: &NetIPAllocation, record: &Record, scene: &Scene) {
+    pub(super) fn tell(
+        &self,
+        subject: &Subject,
+        stored: &NetIPAllocation,
+        record: &Record,
+        scene: &Scene,
+        course: &mut Course,
+    ) {
         let now = scene.around.moment.now;
         let known = subject.object.status.iter().flat_map(|status| &status.addresses);
         let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
@@ -35,13 +44,20 @@ impl Controller {
             if let Some(why) = &turn.refused {
                 tracing::error!(crd = subject.name, ip = %turn.before.ip, error = why, "the machine asked for what it may not");
             }
+            let mut entered = journey::entered(&turn.before);
             for step in &turn.steps {
-                let told = Told { object: stored, before: &turn.before, after: &turn.after, step: *step };
+                let journey = journey::of_step(&turn.before, &turn.after, *step, &subject.uid, now);
+                let trace = journey.as_ref().map(|journey| journey.trace);
+                if let Some(trace) = trace {
+                    course.moved(trace);
+                }
+                let told = Told { object: stored, before: &turn.before, after: &turn.after, step: *step, trace };
                 self.teller.moved(&told);
                 let transition = Transition {
                     object: subject.name.clone(),
                     subject: turn.before.ip.to_string(),
                     kind: provider.map_or("none", |provider| provider.as_str()),
+                    node: turn.after.node.clone().or_else(|| turn.before.node.clone()),
                     from: step.from,
                     to: step.to,
                     reason: step.reason.as_str(),
@@ -52,10 +68,14 @@ impl Controller {
                         .as_ref()
                         .filter(|_| (step.from, step.to) == (State::Attaching, Some(State::Attached)))
                         .and_then(|journey| Duration::try_from(journey.gap?).ok()),
+                    entered,
+                    at: now,
+                    journey,
                 };
                 for observer in &self.observers {
                     observer.moved(&transition);
                 }
+                entered = now;
             }
             let (old, new) = (turn.before.reason, turn.after.reason);
             if old != new

@@ -1,7 +1,5 @@
 //! Tells what is durable: one event, one counter, one span per transition. Never before the status write.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, core::error_boundary::InvalidObject};
 use kube_runtime::events::{Event as Published, EventType, Recorder, Reporter};
@@ -17,7 +15,7 @@ use crate::{
     },
     api::NetIPAllocation,
     cloud::Provider,
-    lifecycle::{Observer, Outcome, State as _, Transition, pass::Step},
+    lifecycle::{Observer, Outcome, Passed, State as _, Trace, Transition, pass::Step},
     metrics,
 };
 
@@ -36,6 +34,8 @@ pub struct Told<'a> {
     pub before: &'a Entry,
     pub after: &'a Entry,
     pub step: Step<State, Reason>,
+    /// Of the journey that it is a part of.
+    pub trace: Option<Trace>,
 }
 
 impl Teller {
@@ -47,12 +47,12 @@ impl Teller {
 
     /// One transition.
     pub fn moved(&self, told: &Told<'_>) {
-        let Told { object, before, after, step } = told;
+        let Told { object, before, after, step, trace } = told;
         let crd_name = object.metadata.name.clone().unwrap_or_default();
         let to = step.to.map_or("Forgotten", |to| to.label());
         let node = after.node.as_deref().or(before.node.as_deref()).unwrap_or("none");
-        let span = tracing::info_span!("netipallocation.transition", crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str());
-        span.in_scope(|| tracing::info!(crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on"));
+        let trace_id = trace.map(tracing::field::display);
+        tracing::info!(trace_id, crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on");
         if let Some((event, note)) = sentence(before, after, step) {
             self.say_of(object, event, &after.ip.to_string(), note, Some(node));
         }
@@ -118,7 +118,7 @@ pub struct Counted;
 
 impl Observer<State> for Counted {
     fn moved(&self, transition: &Transition<State>) {
-        let Transition { object, subject: _, kind, from, to, reason, spent, gap } = transition;
+        let Transition { object, kind, from, to, reason, spent, gap, .. } = transition;
         let Some(provider) = Provider::parse(kind) else { return };
         let to = to.map_or("Forgotten", |to| to.label());
         metrics::moved(metrics::Transition {
@@ -134,9 +134,10 @@ impl Observer<State> for Counted {
         }
     }
 
-    fn passed(&self, object: &str, outcome: Outcome, spent: Duration) {
-        let ended = if outcome == Outcome::Failed { metrics::Ended::Error } else { metrics::Ended::Success };
-        metrics::reconciled(object, ended, spent);
+    fn passed(&self, passed: &Passed<'_>) {
+        let failed = passed.outcome == Outcome::Failed;
+        let ended = if failed { metrics::Ended::Error } else { metrics::Ended::Success };
+        metrics::reconciled(passed.object, ended, passed.spent);
     }
 }
 

@@ -19,7 +19,10 @@ use super::{
     instance::{self, Live},
     translate::{self, Shown},
 };
-use crate::cloud::{CloudError, ProviderId, Scope, Seat, Survey, Whereabouts};
+use crate::cloud::{CloudError, Provider, ProviderId, Scope, Seat, Survey, Whereabouts, request::request};
+
+/// Begins the names of requests in traces.
+pub(super) const SERVICE: &str = "EC2";
 
 pub(super) const ADDRESSES: &str = "DescribeAddresses";
 pub(super) const INSTANCES: &str = "DescribeInstances";
@@ -97,10 +100,13 @@ impl Aws {
         call: &'static str,
         answer: impl Future<Output = Result<T, SdkError<E>>>,
     ) -> Result<T, CloudError> {
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
-            Err(_) => Err(errors::late(call)),
-        }
+        request(Provider::Aws, SERVICE, call, async {
+            match tokio::time::timeout(self.timeout, answer).await {
+                Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
+                Err(_) => Err(errors::late(call)),
+            }
+        })
+        .await
     }
 }
 

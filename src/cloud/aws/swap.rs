@@ -10,10 +10,13 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use super::{
     Aws, errors,
     instance::Live,
-    read::{ADDRESSES, LOOKS},
+    read::{ADDRESSES, LOOKS, SERVICE},
     translate::{self, Association, Shown},
 };
-use crate::cloud::{Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, Place, Power, Scope, Verified};
+use crate::cloud::{
+    Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, Place, Power, Provider, Scope, Verified,
+    request::request,
+};
 
 pub(super) const ASSOCIATE: &str = "AssociateAddress";
 pub(super) const DISASSOCIATE: &str = "DisassociateAddress";
@@ -181,10 +184,13 @@ impl Aws {
     ) -> Result<T, CloudError> {
         // Futures do nothing before they are awaited: nothing has left up to here.
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
-        match tokio::time::timeout(self.timeout, send).await {
-            Ok(answer) => answer.map_err(|error| errors::of_change(call, &error)),
-            Err(_) => Err(errors::late(call).unsettled()),
-        }
+        request(Provider::Aws, SERVICE, call, async {
+            match tokio::time::timeout(self.timeout, send).await {
+                Ok(answer) => answer.map_err(|error| errors::of_change(call, &error)),
+                Err(_) => Err(errors::late(call).unsettled()),
+            }
+        })
+        .await
     }
 }
 

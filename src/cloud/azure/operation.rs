@@ -10,8 +10,14 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{Azure, errors, ids::Id, interface::Document, read::NETWORK_VERSION, transport::retry_after};
-use crate::cloud::{CloudError, ErrorKind, Gate};
+use super::{
+    Azure, errors,
+    ids::Id,
+    interface::Document,
+    read::{NETWORK_VERSION, SERVICE},
+    transport::retry_after,
+};
+use crate::cloud::{CloudError, ErrorKind, Gate, Provider, request};
 
 pub(super) const WRITE: &str = "networkInterfaces.createOrUpdate";
 const POLL: &str = "locations.operations.get";
@@ -58,12 +64,15 @@ impl Azure {
         request.insert_header(IF_MATCH, document.etag.clone());
         request.set_json(&body).map_err(|error| errors::of_read(WRITE, &error))?;
         // So that nothing but the change itself happens behind the gate.
-        self.read(WRITE, self.transport.token()).await?;
+        self.in_time(WRITE, self.transport.token()).await?;
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(WRITE, &closed))?;
-        let accepted = match tokio::time::timeout(self.timeout, self.send(request)).await {
-            Ok(answer) => answer.map_err(|error| errors::of_change(WRITE, &error))?,
-            Err(_) => return Err(errors::late(WRITE).unsettled()),
-        };
+        let accepted = request::request(Provider::Azure, SERVICE, WRITE, async {
+            match tokio::time::timeout(self.timeout, self.send(request)).await {
+                Ok(answer) => answer.map_err(|error| errors::of_change(WRITE, &error)),
+                Err(_) => Err(errors::late(WRITE).unsettled()),
+            }
+        });
+        let accepted = accepted.await?;
         let asked = match accepted.headers().get_optional_str(&AZURE_ASYNCOPERATION) {
             None => Asked::Interface(url),
             Some(link) => Asked::Operation(self.operation(link)?),

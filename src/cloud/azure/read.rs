@@ -19,8 +19,12 @@ use super::{
     translate::{self, Interface, Machine, PublicAddress, User},
 };
 use crate::cloud::{
-    self, CloudError, ErrorKind, Holder, MachineId, Provider, ProviderId, Reservation, Scope, Seat, Survey, Whereabouts,
+    self, CloudError, ErrorKind, Holder, MachineId, Provider, ProviderId, Reservation, Scope, Seat, Survey,
+    Whereabouts, request::request,
 };
+
+/// Begins the names of requests in traces.
+pub(super) const SERVICE: &str = "ARM";
 
 pub(super) const ADDRESSES: &str = "publicIPAddresses.list";
 pub(super) const INTERFACES: &str = "networkInterfaces.list";
@@ -236,6 +240,15 @@ impl Azure {
 
     /// One read, sent once, within its deadline.
     pub(super) async fn read<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, CloudError> {
+        request(Provider::Azure, SERVICE, call, self.in_time(call, answer)).await
+    }
+
+    /// What has to be there before a call, within the call's deadline.
+    pub(super) async fn in_time<T>(
         &self,
         call: &'static str,
         answer: impl Future<Output = azure_core::Result<T>>,

@@ -6,8 +6,8 @@ use google_cloud_compute_v1::model::{Operation, operation::Status};
 use google_cloud_gax::error::Error;
 use tokio::time::Instant;
 
-use super::{Gcp, errors};
-use crate::cloud::{CloudError, ErrorKind, Gate, Place};
+use super::{Gcp, errors, read::SERVICE};
+use crate::cloud::{CloudError, ErrorKind, Gate, Place, Provider, request::request};
 
 const POLL: &str = "zoneOperations.get";
 
@@ -26,14 +26,17 @@ impl Gcp {
         call: &'static str,
         place: &Place,
         gate: &dyn Gate,
-        request: impl Future<Output = Result<Operation, Error>>,
+        send: impl Future<Output = Result<Operation, Error>>,
     ) -> Result<(), CloudError> {
         // Futures do nothing before they are awaited: nothing has left up to here, and giving up drops what has not.
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
-        let accepted = match tokio::time::timeout(self.timeout, request).await {
-            Ok(answer) => answer.map_err(|error| errors::of_change(call, &error))?,
-            Err(_) => return Err(errors::late(call).unsettled()),
-        };
+        let accepted = request(Provider::Gcp, SERVICE, call, async {
+            match tokio::time::timeout(self.timeout, send).await {
+                Ok(answer) => answer.map_err(|error| errors::of_change(call, &error)),
+                Err(_) => Err(errors::late(call).unsettled()),
+            }
+        });
+        let accepted = accepted.await?;
         self.end(call, place, accepted).await
     }
 

@@ -13,7 +13,13 @@ use super::{
     Gcp, errors,
     translate::{self, Live},
 };
-use crate::cloud::{CloudError, ErrorKind, Interface, ProviderId, Reservation, Scope, Seat, Survey, Whereabouts};
+use crate::cloud::{
+    CloudError, ErrorKind, Interface, Provider, ProviderId, Reservation, Scope, Seat, Survey, Whereabouts,
+    request::request,
+};
+
+/// Begins the names of requests in traces.
+pub(super) const SERVICE: &str = "compute";
 
 const LIST: &str = "addresses.list";
 const AGGREGATED: &str = "addresses.aggregatedList";
@@ -128,10 +134,13 @@ impl Gcp {
         call: &'static str,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, CloudError> {
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
-            Err(_) => Err(errors::late(call)),
-        }
+        request(Provider::Gcp, SERVICE, call, async {
+            match tokio::time::timeout(self.timeout, answer).await {
+                Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
+                Err(_) => Err(errors::late(call)),
+            }
+        })
+        .await
     }
 }
 
