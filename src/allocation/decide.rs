@@ -203,7 +203,9 @@ fn new_plan(entry: &Entry, facts: &Facts) -> Option<Option<String>> {
 /// It arrived although a request of its attach was never answered, and by now that one can take effect no more.
 fn outlived(entry: &Entry, facts: &Facts) -> bool {
     let held = matches!(entry.state, State::Attached | State::Draining);
-    held && entry.operation.is_some() && facts.intent_dead && !facts.in_flight
+    // Where its cloud is not known, neither is when a request of it is dead.
+    let known = !matches!(facts.read.place, Whereabouts::Unasked(_));
+    held && known && entry.operation.is_some() && facts.intent_dead && !facts.in_flight
 }
 
 /// Closes the ledger of a move. The operation stays while a request of it may still take effect: whoever leads next must
@@ -705,8 +707,8 @@ fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
     leaving::needs_target(cause, facts) && matches!(facts.target, Target::None(_))
 }
 
-/// The labels (and the taint, which is their mirror), where they are not as they should be and the node may have them: it is Ready or its grace runs, and a read that counts
-/// says that the address is there (P4).
+/// The labels (and the taint, which is their mirror), where they are not as they should be and the node may have them: it is
+/// Ready or its grace runs, and a read that counts says that the address is there (P4).
 fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts: &Facts) -> Option<Decision> {
     let holder = facts.holder_of(entry)?;
     let NodeObject::Present(view) = &holder.object else { return None };
@@ -762,6 +764,10 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         );
     }
     let cause = leaving::cause(entry, facts);
+    if facts.read.is_off(machine) && !facts.in_flight && !facts.intent_dead && labelled(entry, facts) {
+        let message = "is off its machine; waits until the last request to the cloud can no longer put it back";
+        return deed(Effect::Unlabel { node: node.clone() }, entry.reason, message.to_owned(), facts);
+    }
     if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
         let said = cause.filter(|cause| leaving::permitted(*cause, entry, facts));
         return release(entry, facts, said.map_or(Reason::Drifted, Cause::reason));

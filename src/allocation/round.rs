@@ -310,6 +310,17 @@ pub fn begun(turn: &Turn, tables: &mut Tables, moment: &Moment) {
     }
 }
 
+/// How a deed ended, as far as it is believed: what it read without changing anything proves nothing while it may not show
+/// what the last leader changed (R1).
+pub fn believed(deed: &Deed, done: Done, tables: &Tables) -> Done {
+    match done {
+        Done::Verified(verified) if verified.may_lag && tables.may_not_show(deed.ip, verified.began) => {
+            Done::HeldBack("what the leader before this one changed a moment ago may not be shown yet".to_owned())
+        }
+        done => done,
+    }
+}
+
 /// What a deed that has ended leaves behind. Its ticket has been given back.
 pub fn ended(deed: &Deed, done: &Done, tables: &mut Tables, answers: &mut Answers, moment: &Moment) {
     let cloudy = match &deed.effect {
@@ -327,14 +338,6 @@ pub fn ended(deed: &Deed, done: &Done, tables: &mut Tables, answers: &mut Answer
                 };
                 tables.asked(&user.uid, blocked, moment.now, moment.jitter());
             }
-        }
-        (Done::Verified(verified), Some((node, machine, operation, _)))
-            if verified.may_lag && tables.may_not_show(deed.ip, verified.began) =>
-        {
-            let why = "what the leader before this one changed a moment ago may not be shown yet";
-            let error = CloudError::new(ErrorKind::Unavailable, "find", why);
-            tables.failed(deed.ip, node, &machine.place, operation, &error, moment);
-            answers.changed(&machine.place);
         }
         (Done::Verified(verified), Some((_, machine, operation, attach))) => {
             tables.succeeded(deed.ip, &machine.place, operation, verified.began, attach);

@@ -175,14 +175,17 @@ impl Tables {
     /// An entry as the last leader left it: what it changed a moment ago may not be shown yet, where reads lag (R1). `lag`:
     /// that of the cloud that the spec names, for an entry without a machine.
     pub fn inherit(&mut self, entry: &Entry, lag: Duration, moment: &Moment) {
-        let age = Duration::try_from(moment.now.duration_since(entry.since)).unwrap_or_default();
+        // A request of an open intent may have left until the last permitted instant.
+        let moved = entry.operation.as_ref().map_or(entry.since, |operation| entry.since.max(operation.send_before));
+        let age = Duration::try_from(moment.now.duration_since(moved)).unwrap_or_default();
         let lag = entry.machine.as_ref().map_or(lag, |machine| lag.max(read_lag(&machine.place)));
         let left = lag.saturating_sub(age);
         if left.is_zero() {
             return;
         }
         self.reads.raise(&Key::Address(entry.ip), moment.instant + left);
-        self.inherited.insert(entry.ip, moment.instant + left);
+        let until = self.inherited.entry(entry.ip).or_insert(moment.instant);
+        *until = (*until).max(moment.instant + left);
         if let Some(machine) = &entry.machine {
             self.reads.raise(&Key::Machine(machine.place.clone()), moment.instant + left);
         }

@@ -288,6 +288,9 @@ impl System for Model {
         }
         let paused = self.cosmos.processes.iter().filter(|process| process.paused);
         all.extend(paused.map(|process| free(Action::Resume(process.id))));
+        // Who uses an address lets it go some day.
+        let pods = self.cosmos.cluster.pods().values().flatten();
+        all.extend(pods.map(|pod| free(Action::Outside(Outside::EndPod(pod.uid.clone())))));
         all.extend(self.answered_to_nobody().map(|(process, flight)| free(Action::TimeOut(process, flight))));
         if self.cosmos.is_idle() {
             if self.budget.short_waits > 0 {

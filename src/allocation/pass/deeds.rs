@@ -67,11 +67,13 @@ impl Controller {
 
     /// What an ended effect leaves behind.
     fn ended(&self, object: &NetIPAllocation, deed: &Deed, done: Done, ticket: flight::Ticket<Key>) {
-        {
+        let done = {
             let mut tables = self.tables();
             tables.flights.end(ticket);
+            let done = round::believed(deed, done, &tables);
             round::ended(deed, &done, &mut tables, &mut self.view.answers(), &Moment::here());
-        }
+            done
+        };
         let name = object.name_any();
         match done {
             Done::Node(Some(node)) => self.nodes.wrote(*node),

@@ -164,7 +164,9 @@ fn in_motion(entry: &Entry, facts: &Facts) -> bool {
             NodeObject::Present(view) => view.labels == Labels::Off,
             NodeObject::Absent { .. } => true,
         }),
-        State::Unassigned | State::Attached => false,
+        // Its labels are off while it waits to be let go of.
+        State::Attached => entry.reason == Reason::Drifted,
+        State::Unassigned => false,
     }
 }
 

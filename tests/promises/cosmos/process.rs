@@ -43,8 +43,6 @@ pub struct Rules {
     pub proof: bool,
     /// F3: a pass acts on what this process has written or read live, not on what its watch shows.
     pub own_versions: bool,
-    /// F4: a status is written over the version that was decided on, and no other.
-    pub compare_and_swap: bool,
     /// F5: an intent whose requests may still take effect is not given up.
     pub dead_intents: bool,
     /// F5: the operation of an attach stays in status until no request of it can take effect.
@@ -61,8 +59,6 @@ pub struct Rules {
     pub debts: bool,
     /// The two phases of Draining: what is being cut is not kept after all.
     pub point_of_no_return: bool,
-    /// P2: the intent is written before anything is sent.
-    pub intent_first: bool,
     /// Messages and conditions are written too. They are read by people alone, and each change of one is a write.
     pub tells: bool,
     /// The rules between two calls of one effect.
@@ -74,7 +70,6 @@ impl Default for Rules {
         Self {
             proof: true,
             own_versions: true,
-            compare_and_swap: true,
             dead_intents: true,
             unanswered_attaches: true,
             take_over: true,
@@ -83,7 +78,6 @@ impl Default for Rules {
             claims: true,
             debts: true,
             point_of_no_return: true,
-            intent_first: true,
             tells: true,
             calls: Calls::default(),
         }
@@ -512,11 +506,7 @@ impl Term {
         if self.may_send(rules, moment.instant, None).is_err() {
             return Written::Closed;
         }
-        let version = match rules.compare_and_swap {
-            true => before.resource_version(),
-            false => cluster.allocation(&name).and_then(|object| object.resource_version()),
-        };
-        let version = version.unwrap_or_default();
+        let version = before.resource_version().unwrap_or_default();
         let done = match fault {
             Some(WriteFault::Refused | WriteFault::Lost) => None,
             Some(WriteFault::Unanswered | WriteFault::Crash) | None => {
@@ -650,6 +640,7 @@ impl Term {
                     Ended::NodeFailed(why) => Done::NodeFailed(why),
                     Ended::Restored(_) => return,
                 };
+                let done = round::believed(deed, done, &self.tables);
                 round::ended(deed, &done, &mut self.tables, &mut self.answers, moment);
             }
             (Matter::Debt(owed), Ended::Restored(restored)) => {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use ip_address_controller::api::{AddressStatus, NetIPAllocation};
+use ip_address_controller::api::{AddressStatus, NetIPAllocation, ProviderName};
 use kube::ResourceExt;
 
 use super::{
@@ -44,8 +44,9 @@ impl Process {
 
 impl Term {
     fn canon(&self, canon: &mut Canon) {
-        // `began` only says when an object is told to be without news.
-        canon.instant(self.proof);
+        // `began` only says when an object is told to be without news. Not by its distance to now, which goes on while a paused
+        // process stays what it is.
+        canon.debug(&self.proof);
         self.versions.all().for_each(|object| canon.shared_as(object, allocation));
         let flights: Vec<_> = self.flights.values().map(|flight| (&flight.errand, flight.sent)).collect();
         let known = format!(
@@ -82,7 +83,14 @@ fn allocation(object: &NetIPAllocation, canon: &mut Canon) {
     )
     .unwrap();
     if let Some(status) = &object.status {
-        status.addresses.iter().for_each(|entry| address(entry, &mut text));
+        // A new leader asks when an entry was moved, where reads lag (R1).
+        let lags = object.spec.cloud.provider == Some(ProviderName::Aws);
+        for entry in &status.addresses {
+            address(entry, &mut text);
+            if lags {
+                write!(text, "{:?}", entry.last_transition_time).unwrap();
+            }
+        }
         write!(text, "{:?} {:?}", status.owed, status.node_taint).unwrap();
     }
     text.push('}');
@@ -119,7 +127,7 @@ fn without_messages(text: &str) -> String {
     kept
 }
 
-/// Who failed three times waits about as long as who failed thirty times.
+/// A failure's next attempt is a time of its own; the number of failures only says how much later the one after it is.
 fn few_attempts(text: &str) -> String {
     const NAME: &str = "attempts: ";
     let mut parts = text.split(NAME);
