@@ -146,10 +146,12 @@ async fn http(address: std::net::SocketAddr, path: &str) -> Result<(u16, String)
     Ok((answer.status().as_u16(), answer.text().await?))
 }
 
-/// Lines of the log that complain about the watch of allocations.
+/// Lines of the log that complain about the watch of allocations while the CRD is missing. One that was applied a moment ago
+/// may refuse a watch once more, for another reason.
 fn complaints(stage: &Stage, pod: &str) -> Result<Vec<String>> {
     let log = stage.agent.log(NAMESPACE, pod)?;
-    let about = |line: &&str| line.contains("NetIPAllocations") && line.contains("the watch failed");
+    let missing = |line: &&str| line.contains("the watch failed") && line.contains("404 page not found");
+    let about = |line: &&str| line.contains("NetIPAllocations") && missing(line);
     Ok(log.lines().filter(about).map(str::to_owned).collect())
 }
 

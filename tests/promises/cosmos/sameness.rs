@@ -23,10 +23,22 @@ impl Cosmos {
             canon.instant(self.renewed);
             canon.debug(&(&self.excuses, &self.struck, &self.names, self.behind));
             for process in &self.processes {
-                canon.write(&self.cluster.is_ahead_of(&process.cache));
-                canon.shared_as(process, Process::canon);
+                match self.left_without_proof(process) {
+                    Some(term) => term.canon_without_proof(process, canon),
+                    None => {
+                        canon.write(&self.cluster.is_ahead_of(&process.cache));
+                        canon.shared_as(process, Process::canon);
+                    }
+                }
             }
         })
+    }
+}
+
+impl Cosmos {
+    /// What it knows leads to nothing any more: every change that it might make is refused (F1).
+    fn left_without_proof<'a>(&self, process: &'a Process) -> Option<&'a Term> {
+        process.term.as_ref().filter(|term| self.rules.proof && term.proof <= self.instant)
     }
 }
 
@@ -43,6 +55,14 @@ impl Process {
 }
 
 impl Term {
+    /// Only what it may still try to send.
+    fn canon_without_proof(&self, process: &Process, canon: &mut Canon) {
+        canon.write(&(process.id, process.paused, "without proof"));
+        for flight in self.flights.values() {
+            canon.debug(&(&flight.errand, flight.sent));
+        }
+    }
+
     fn canon(&self, canon: &mut Canon) {
         // `began` only says when an object is told to be without news. Not by its distance to now, which goes on while a paused
         // process stays what it is.
