@@ -144,7 +144,7 @@ impl Controller {
             round::decide(&subject, &scene, &entries, &self.view.answers(), &permits, &mut tables)
         };
         let slots = self.use_permits(&subject.name, &round.used);
-        self.ask(&subject, &round);
+        self.ask(&subject, &scene, &round);
 
         // Record, and only then act.
         self.finish(&subject, &scene, &entries, round, slots, course).await
@@ -178,7 +178,7 @@ impl Controller {
             let mut tables = self.tables();
             round::leaving_nodes(subject, scene, entries, &self.view.answers(), &mut tables)
         };
-        self.view.ask(questions);
+        self.view.ask(questions, scene.around.moment.instant);
         self.pods.want(&subject.uid, leaving.clone());
         let mut pods = PodsByNode::new();
         for node in leaving {
@@ -190,8 +190,8 @@ impl Controller {
     }
 
     /// What the round wants to know, and the permits that it waits for.
-    fn ask(self: &Arc<Self>, subject: &Subject, round: &Round) {
-        self.view.ask(round.questions.clone());
+    fn ask(self: &Arc<Self>, subject: &Subject, scene: &Scene, round: &Round) {
+        self.view.ask(round.questions.clone(), scene.around.moment.instant);
         for wish in &round.wishes {
             self.ask_permit(&subject.name, &wish.subject, &wish.scope, wish.urgency);
         }

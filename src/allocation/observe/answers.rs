@@ -84,6 +84,15 @@ impl Answers {
         self.surveys.get(scope).is_some_and(|known| moment.since(known.began) < age)
     }
 
+    /// When the read that answered the question last began.
+    pub fn began(&self, question: &Question) -> Option<Instant> {
+        match question {
+            Question::Survey(scope) => self.surveys.get(scope).map(|answer| answer.began),
+            Question::Find(scope, ip) => self.found(scope, *ip).map(|answer| answer.began),
+            Question::Inspect(machine) => self.inspected(machine).map(|answer| answer.began),
+        }
+    }
+
     /// The last survey that succeeded, and the failure since, if there is one.
     pub fn survey(&self, scope: &Scope) -> (Option<Arc<Survey>>, Option<CloudError>) {
         let failure = self.surveys.get(scope).and_then(|answer| answer.result.as_ref().err().cloned());

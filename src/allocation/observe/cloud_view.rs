@@ -60,10 +60,13 @@ impl CloudView {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks each question that is not being asked already.
-    pub fn ask(&self, questions: Questions) {
+    /// Asks each question that is not being asked already, and was not answered after whoever asks had looked, at `looked`.
+    pub fn ask(&self, questions: Questions, looked: Instant) {
         for (question, scope) in questions {
             let Some(cloud) = self.clouds.get(scope.provider) else { continue };
+            if self.answers().began(&question).is_some_and(|began| began >= looked) {
+                continue;
+            }
             if self.asked().insert(question.clone()) {
                 tokio::spawn(self.clone().ask_one(question, scope, cloud));
             }
