@@ -13,8 +13,9 @@ use tracing::subscriber::with_default;
 use super::subscriber;
 use crate::settings::LogFormat;
 
+/// What was logged.
 #[derive(Clone, Default)]
-struct Page(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Page(pub(super) Arc<Mutex<Vec<u8>>>);
 
 impl Write for Page {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,22 +1,7 @@
-use std::sync::Arc;
-
 use serde_json::Value;
 use tracing::{debug, error, info, info_span, subscriber::with_default, warn};
 
-use super::*;
-
-#[derive(Clone, Default)]
-struct Page(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Page {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use super::{foreign::Page, *};
 
 fn logged(level: &str, format: LogFormat, work: impl FnOnce()) -> Vec<String> {
     let page = Page::default();

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::PATIENCE,
+    stage::{PATIENCE, Stage},
     world::Actor,
 };
-
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
@@ -21,21 +20,28 @@ use crate::{
     acts::{allocation, deployment, pool, reserve, running, surveys, until_labelled, until_moved, until_unlabelled},
 };
 
+/// The cordoned node of an address that waits for its one user. `not_ready_seconds`: of its failover.
+async fn draining_with_a_user(stage: &Stage, name: &str, ip: &str, not_ready_seconds: u32) -> Result<String> {
+    reserve(stage, &[ip])?;
+    pool(stage, name, 2).await?;
+    let failover = format!("failover: {{notReadySeconds: {not_ready_seconds}}}");
+    let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  {failover}");
+    stage.cluster.apply(&allocation(name, &[ip], &more)).await?;
+    let node = stage.until_attached(name, ip).await?;
+    stage.cluster.apply(&deployment(name, 1, 1)).await?;
+    running(stage, name, 1).await?;
+    stage.cluster.kubectl(&["cordon", &node]).await?;
+    stage.until("it waits for its user", name, ip, |entry| entry.state == "Draining").await?;
+    Ok(node)
+}
+
 #[test]
 fn p1_a_machine_that_came_under_the_name_of_a_nodes_machine_is_not_touched_and_the_address_goes_on() -> Result<()> {
     SHARED.together(async |stage| {
         let (name, ip) = ("replaced", "203.0.113.10");
         let address: IpAddr = ip.parse()?;
-        reserve(stage, &[ip])?;
-        pool(stage, name, 2).await?;
-        let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  failover: {{notReadySeconds: 3600}}");
-        stage.cluster.apply(&allocation(name, &[ip], &more)).await?;
-        let from = stage.until_attached(name, ip).await?;
-        stage.cluster.apply(&deployment(name, 1, 1)).await?;
-        running(stage, name, 1).await?;
         // Nothing but the fault can make it leave, and it cannot come back here.
-        stage.cluster.kubectl(&["cordon", &from]).await?;
-        stage.until("it waits for its user", name, ip, |entry| entry.state == "Draining").await?;
+        let from = draining_with_a_user(stage, name, ip, 3600).await?;
 
         let nodes: Api<Node> = Api::all(stage.client()?);
         let number = stage.world.replace_machine(&from).context("no machine to replace")?;
@@ -67,16 +73,7 @@ fn p6_p10_a_node_deleted_while_its_address_drains_keeps_it_for_the_grace_and_the
     SHARED.together(async |stage| {
         let (name, ip) = ("undone", "203.0.113.11");
         let address: IpAddr = ip.parse()?;
-        reserve(stage, &[ip])?;
-        pool(stage, name, 2).await?;
-        let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  failover: {{notReadySeconds: 10}}");
-        stage.cluster.apply(&allocation(name, &[ip], &more)).await?;
-        let from = stage.until_attached(name, ip).await?;
-        stage.cluster.apply(&deployment(name, 1, 1)).await?;
-        running(stage, name, 1).await?;
-
-        stage.cluster.kubectl(&["cordon", &from]).await?;
-        stage.until("it waits for its user", name, ip, |entry| entry.state == "Draining").await?;
+        let from = draining_with_a_user(stage, name, ip, 10).await?;
         surveys(stage, 1).await?;
         ensure!(stage.world.machine_of(address).as_ref() == Some(&from), "it has left under a pod");
         stage.cluster.kubectl(&["delete", "node", &from]).await?;
