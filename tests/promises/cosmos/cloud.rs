@@ -192,7 +192,8 @@ pub struct Cloud {
     /// What is shown stays as it is until [`Cloud::catch_up`] (AWS alone).
     pub lagging: bool,
     pub returns: OwnReturns,
-    requests: BTreeMap<RequestId, Request>,
+    /// Shared by the states that a search keeps.
+    requests: BTreeMap<RequestId, Arc<Request>>,
     made: u64,
 }
 
@@ -452,30 +453,30 @@ impl Cloud {
 
     pub fn send(&mut self, order: Order, meta: Meta) -> RequestId {
         let free = (0..).map(RequestId).find(|id| !self.requests.contains_key(id)).unwrap();
-        self.requests.insert(free, Request { order, meta });
+        self.requests.insert(free, Arc::new(Request { order, meta }));
         free
     }
 
     /// What is under way.
-    pub fn requests(&self) -> &BTreeMap<RequestId, Request> {
+    pub fn requests(&self) -> &BTreeMap<RequestId, Arc<Request>> {
         &self.requests
     }
 
     /// The cloud never acts on it.
     pub fn lose(&mut self, id: RequestId) -> Option<Request> {
-        self.requests.remove(&id)
+        self.requests.remove(&id).map(Arc::unwrap_or_clone)
     }
 
     /// What has not landed in its time never will.
     pub fn expire(&mut self, now: Instant) -> Vec<Request> {
         let late: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| request.meta.latest < now).map(|(id, _)| *id).collect();
-        late.iter().filter_map(|id| self.requests.remove(id)).collect()
+        late.iter().filter_map(|id| self.lose(*id)).collect()
     }
 
     /// The cloud looks at it, and acts or refuses.
     pub fn land(&mut self, id: RequestId) -> Landed {
-        let request = self.requests.remove(&id).expect("a request lands once");
+        let request = self.lose(id).expect("a request lands once");
         let (mut removed, mut put) = (None, None);
         let result = self.act(&request.order, &mut removed, &mut put);
         if result.is_ok() {

@@ -434,7 +434,7 @@ impl Cosmos {
             }
             Action::TimeOut(id, flight) => {
                 if let Some(term) = self.term_mut(*id)
-                    && let Some((_, began)) = term.flights.get_mut(flight).and_then(|flight| flight.sent.take())
+                    && let Some((_, began)) = term.flight_mut(*flight).and_then(|flight| flight.sent.take())
                 {
                     self.answered(*id, *flight, Answer::Silence, began, &moment);
                 }
@@ -590,13 +590,13 @@ impl Cosmos {
         invariants::sends(self, id, &under_way.allocation, &order, &meta)?;
         self.sent += 1;
         let request = self.cloud.send(order, meta);
-        if let Some(under_way) = self.term_mut(id).and_then(|term| term.flights.get_mut(&flight)) {
+        if let Some(under_way) = self.term_mut(id).and_then(|term| term.flight_mut(flight)) {
             under_way.sent = Some((request, moment.instant));
         }
         match fault {
             Some(CallFault::Unanswered) => {
                 self.land(request, false, moment)?;
-                if let Some(under_way) = self.term_mut(id).and_then(|term| term.flights.get_mut(&flight)) {
+                if let Some(under_way) = self.term_mut(id).and_then(|term| term.flight_mut(flight)) {
                     under_way.sent = None;
                 }
                 self.answered(id, flight, Answer::Silence, moment.instant, moment);
@@ -629,7 +629,7 @@ impl Cosmos {
         if process.paused {
             return Ok(());
         }
-        let waits = process.term.as_mut().and_then(|term| term.flights.get_mut(&effect));
+        let waits = process.term.as_mut().and_then(|term| term.flight_mut(effect));
         if let Some(flight) = waits
             && let Some((waited, began)) = flight.sent
             && waited == request
@@ -643,7 +643,7 @@ impl Cosmos {
     fn answered(&mut self, id: u8, flight: u8, answer: Answer, began: Instant, moment: &Moment) {
         let Some(process) = one_of(&mut self.processes, id) else { return };
         let Process { term: Some(term), recent, .. } = process else { return };
-        let Some(under_way) = term.flights.get_mut(&flight) else { return };
+        let Some(under_way) = term.flight_mut(flight) else { return };
         let ended = under_way.errand.answered(Reply { answer, began, now: moment.instant }, recent);
         let written = under_way.errand.take_written();
         if let Some(node) = written {
@@ -734,7 +734,7 @@ impl Cosmos {
             .filter(|(_, _, began)| moment.since(*began) >= PATIENCE)
             .collect();
         for (id, flight, began) in over {
-            if let Some(flight) = self.term_mut(id).and_then(|term| term.flights.get_mut(&flight)) {
+            if let Some(flight) = self.term_mut(id).and_then(|term| term.flight_mut(flight)) {
                 flight.sent = None;
             }
             self.answered(id, flight, Answer::Silence, began, moment);

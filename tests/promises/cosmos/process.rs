@@ -127,9 +127,9 @@ pub struct Term {
     pub versions: Versions,
     pub tables: Tables,
     pub answers: Answers,
-    pub asking: BTreeMap<Question, Asking>,
-    /// By the smallest number that is free.
-    pub flights: BTreeMap<u8, Flight>,
+    pub asking: BTreeMap<Question, Arc<Asking>>,
+    /// By the smallest number that is free. Shared by the states that a search keeps, until one of them changes it.
+    pub flights: BTreeMap<u8, Arc<Flight>>,
     /// Nodes as its own writes returned them: they count at once.
     pub(super) written: BTreeMap<String, Arc<SlimNode>>,
     /// Uids of Nodes that the API server did not find.
@@ -536,7 +536,7 @@ impl Term {
         for (question, scope) in questions {
             self.asking.entry(question.clone()).or_insert_with(|| {
                 any = true;
-                Asking { scope, began: moment.instant, seen: seen(&question, cloud, moment.instant) }
+                Arc::new(Asking { scope, began: moment.instant, seen: seen(&question, cloud, moment.instant) })
             });
         }
         any
@@ -544,7 +544,9 @@ impl Term {
 
     /// An answer arrives.
     pub fn answer(&mut self, question: &Question, cloud: &Cloud) {
-        let Some(Asking { began, mut seen, .. }) = self.asking.remove(question) else { return };
+        let Some(Asking { began, mut seen, .. }) = self.asking.remove(question).map(Arc::unwrap_or_clone) else {
+            return;
+        };
         // A survey is many pages: what is on the last one was read last.
         if let (Question::Survey(scope), Reply::Survey(Ok(first))) = (question, &mut seen) {
             let last = cloud.survey(scope, began);
@@ -560,7 +562,7 @@ impl Term {
 
     /// The question has no good answer.
     pub fn unanswered(&mut self, question: &Question) {
-        let Some(Asking { began, .. }) = self.asking.remove(question) else { return };
+        let Some(Asking { began, .. }) = self.asking.remove(question).map(Arc::unwrap_or_clone) else { return };
         let error = || CloudError::new(ErrorKind::Unavailable, "read", "no answer now");
         let reply = match question {
             Question::Survey(_) => Reply::Survey(Err(error())),
@@ -614,12 +616,16 @@ impl Term {
     fn fly(&mut self, name: &str, matter: Matter, ticket: Ticket<Key>, errand: Errand) {
         let free = (0..=u8::MAX).find(|id| !self.flights.contains_key(id)).unwrap_or_default();
         let flight = Flight { allocation: name.to_owned(), matter, ticket, errand, sent: None };
-        self.flights.insert(free, flight);
+        self.flights.insert(free, Arc::new(flight));
+    }
+
+    pub fn flight_mut(&mut self, id: u8) -> Option<&mut Flight> {
+        self.flights.get_mut(&id).map(Arc::make_mut)
     }
 
     /// An effect has ended. Mirrors `Controller::ended` and the end of `pay`.
     pub fn landed(&mut self, id: u8, ended: Ended, moment: &Moment) {
-        let Some(flight) = self.flights.remove(&id) else { return };
+        let Some(flight) = self.flights.remove(&id).map(Arc::unwrap_or_clone) else { return };
         self.tables.flights.end(flight.ticket);
         match (&flight.matter, ended) {
             (Matter::Deed(deed), ended) => {
