@@ -3,7 +3,8 @@
 //! Knows no decision, and makes none: who records has already written status. No label ever comes from a `Debug` text.
 //!
 //! Counters and histograms are recorded where something happens ([`counters`]); gauges are told as snapshots of what is
-//! true now ([`gauges`]) and vanish 60 s after they stopped being true.
+//! true now ([`gauges`]) and vanish 60 s after they stopped being true. The process itself is told under the names that
+//! every Prometheus client uses (`process_cpu_seconds_total`, `process_resident_memory_bytes` and so on).
 
 pub mod counters;
 pub mod gauges;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
 use metrics_util::MetricKindMask;
 use tokio::time::interval;
 
@@ -27,7 +29,7 @@ pub use self::{
 /// A gauge that nobody has set again for so long is no longer told. Four ticks: one or two may be late.
 pub const GAUGE_IDLE: Duration = Duration::from_secs(60);
 
-/// How often histograms are drained and descriptions taken over.
+/// How often histograms are drained, descriptions taken over and the process is measured.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Metrics could not be set up.
@@ -80,9 +82,12 @@ fn describe() {
 }
 
 async fn upkeep(handle: PrometheusHandle) {
+    let process = Collector::default();
+    process.describe();
     let mut tick = interval(UPKEEP);
     loop {
         tick.tick().await;
+        process.collect();
         handle.run_upkeep();
     }
 }

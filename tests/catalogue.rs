@@ -37,20 +37,8 @@ fn every_alert_asks_for_metrics_that_exist() {
 }
 
 #[test]
-fn every_panel_asks_for_metrics_that_exist_and_says_what_it_shows() {
+fn every_panel_asks_for_metrics_that_exist() {
     let text = read("dashboards/ip-address-controller.json");
     let unknown: Vec<String> = used(&text).difference(&known()).cloned().collect();
     assert!(unknown.is_empty(), "panels ask for series that the operator does not have: {unknown:?}");
-    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(dashboard["uid"], "ip-address-controller");
-    for panel in dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row") {
-        let title = &panel["title"];
-        assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{title} has no description");
-        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title} has no unit");
-        assert!(!panel["targets"].as_array().unwrap().is_empty(), "{title} asks for nothing");
-        for target in panel["targets"].as_array().unwrap() {
-            let expression = target["expr"].as_str().unwrap();
-            assert!(!expression.contains("rate(") || expression.contains("$__rate_interval"), "{title}: {expression}");
-        }
-    }
 }

@@ -11,7 +11,7 @@
 //! | `command` | kubectl and helm, kept on loopback |
 //! | `audit` | who asked the API server what |
 //! | [`checkpoint`] | where requests to the API server can be held on their way |
-//! | `jaeger` | a real Jaeger, for traces |
+//! | `jaeger`, `prometheus` | the real ones, for traces and metrics |
 //! | `wait` | waiting for a condition, with the last thing seen in the message |
 //!
 //! Nothing here knows about addresses or clouds.
@@ -39,6 +39,7 @@ mod folder;
 mod jaeger;
 pub mod node;
 mod process;
+mod prometheus;
 mod tools;
 mod wait;
 
@@ -47,8 +48,9 @@ pub use audit::AuditEvent;
 pub use checkpoint::Checkpoint;
 pub use command::Output;
 pub use jaeger::Jaeger;
-pub use node::NodeSpec;
+pub use node::{NodeSpec, condition};
 pub use process::{Launch, Process};
+pub use prometheus::Prometheus;
 pub use wait::{Seen, wait_for};
 
 use control_plane::{ControlPlane, Plan, PortTaken};

@@ -63,7 +63,15 @@ impl Simulator {
     /// # Errors
     /// When no port can be had.
     pub async fn start(world: World) -> io::Result<Self> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(world, (std::net::Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Serves the world there.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub async fn start_at(world: World, address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (recorder, stop, tasks) = (Recorder::default(), CancellationToken::new(), TaskTracker::new());
         let desk = arm::Desk::default();

@@ -11,17 +11,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ip_address_controller::api::{AddressStatus, NetIPAllocation, READY_LABEL};
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Node, Pod},
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
+use tokio::process::Command;
 
 pub use self::venue::Venue;
 use crate::{
-    cluster::{Agent, AgentOptions, Cluster, Options, Seen, background, wait_for},
+    cluster::{Agent, AgentOptions, Cluster, Options, Prometheus, Seen, background, wait_for},
     simulator::Simulator,
     world::World,
 };
@@ -123,6 +124,19 @@ impl Stage {
             args.extend([if is_text(value) { "--set-string" } else { "--set" }, value]);
         }
         self.cluster.helm(&args).await.map(|_| ())
+    }
+
+    /// A real Prometheus that scrapes the release's pods and evaluates the chart's alerts.
+    ///
+    /// # Errors
+    /// When it does not come up, or the alerts cannot be rendered.
+    pub async fn prometheus(&self) -> Result<Prometheus> {
+        let rules = self.cluster.dir().join("alerts.yaml");
+        let script = chart().join("../../alerts/render");
+        let output = Command::new(&script).args(["--namespace", NAMESPACE]).output().await?;
+        ensure!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+        std::fs::write(&rules, output.stdout)?;
+        Prometheus::start(self.cluster.dir(), self.cluster.kubeconfig(), NAMESPACE, &rules).await
     }
 
     /// A machine as the cloud starts one, and its Node.

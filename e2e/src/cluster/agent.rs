@@ -12,6 +12,7 @@
 //! | `container` | one container: run, restart, stop |
 //! | `launch` | what to run: image, args, environment, kubeconfig |
 //! | `environment` | values from fields, secrets and config maps |
+//! | `names` | names of Services in those values |
 //! | `probe` | startup, liveness and readiness |
 //! | `board` | how the containers are, and the status made of it |
 
@@ -41,6 +42,7 @@ mod board;
 mod container;
 mod environment;
 mod launch;
+mod names;
 mod pod;
 mod probe;
 mod registration;

@@ -77,6 +77,11 @@ impl Jaeger {
         format!("http://127.0.0.1:{}", self.http)
     }
 
+    /// Its query API and, where it was built with one, its page.
+    pub fn query(&self) -> String {
+        format!("http://127.0.0.1:{}", self.query)
+    }
+
     /// What its query API answers to `GET /api/…`: the field `data`.
     ///
     /// # Errors
@@ -85,7 +90,7 @@ impl Jaeger {
         // Whoever was first has installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let url = format!("http://127.0.0.1:{}/api/{what}", self.query);
+        let url = format!("{}/api/{what}", self.query());
         let mut answer: Value = client.get(url).send().await?.error_for_status()?.json().await?;
         answer.get_mut("data").map(Value::take).context("an answer without data")
     }

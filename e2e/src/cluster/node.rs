@@ -14,7 +14,7 @@ pub const KWOK_LABEL: &str = "kwok";
 /// Its value.
 pub const KWOK_VALUE: &str = "yes";
 
-/// A node to be played by kwok.
+/// A node that somebody plays the kubelet of.
 #[derive(Clone, Debug, Default)]
 pub struct NodeSpec {
     /// The node's name; also its `kubernetes.io/hostname`.
@@ -68,11 +68,12 @@ impl NodeSpec {
         self
     }
 
-    fn into_node(self) -> Node {
+    /// The object to create.
+    #[must_use]
+    pub fn into_node(self) -> Node {
         let mut labels = self.labels;
         labels.insert("kubernetes.io/hostname".to_owned(), self.name.clone());
         labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
-        labels.insert(KWOK_LABEL.to_owned(), KWOK_VALUE.to_owned());
         Node {
             metadata: ObjectMeta {
                 name: Some(self.name),
@@ -91,7 +92,8 @@ impl NodeSpec {
 }
 
 pub(super) async fn create(client: Client, spec: NodeSpec) -> kube::Result<Node> {
-    Api::<Node>::all(client).create(&PostParams::default(), &spec.into_node()).await
+    let node = spec.label(KWOK_LABEL, KWOK_VALUE).into_node();
+    Api::<Node>::all(client).create(&PostParams::default(), &node).await
 }
 
 /// With the label off kwok renews neither Lease nor status: to the cluster the kubelet has stopped answering.

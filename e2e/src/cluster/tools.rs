@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 static BIN: OnceCell<PathBuf> = OnceCell::const_new();
 static WITH_HELM3: OnceCell<PathBuf> = OnceCell::const_new();
 static WITH_JAEGER: OnceCell<PathBuf> = OnceCell::const_new();
+static WITH_PROMETHEUS: OnceCell<PathBuf> = OnceCell::const_new();
 
 /// The folder with etcd, the Kubernetes binaries, kwok and helm. The first call builds what is missing, with a line of
 /// progress on stderr for each tool.
@@ -34,6 +35,14 @@ pub async fn bin_with_helm3() -> anyhow::Result<&'static Path> {
 /// When a tool cannot be built.
 pub async fn bin_with_jaeger() -> anyhow::Result<&'static Path> {
     WITH_JAEGER.get_or_try_init(|| build(&["jaeger"])).await.map(PathBuf::as_path)
+}
+
+/// The same, with Prometheus as `prometheus` beside them.
+///
+/// # Errors
+/// When a tool cannot be built.
+pub async fn bin_with_prometheus() -> anyhow::Result<&'static Path> {
+    WITH_PROMETHEUS.get_or_try_init(|| build(&["prometheus"])).await.map(PathBuf::as_path)
 }
 
 async fn build(extra: &[&str]) -> anyhow::Result<PathBuf> {

@@ -93,19 +93,19 @@ impl Venue {
     }
 
     /// Every region with its zones.
-    pub(super) fn places(&self) -> [(&'static str, &[&'static str]); 2] {
+    pub fn places(&self) -> [(&'static str, &[&'static str]); 2] {
         [(self.region, &self.zones), (self.other_region, std::slice::from_ref(&self.other_zone))]
     }
 
     /// A machine as it starts in that zone.
-    pub(super) fn machine(&self, zone: &str, name: &str) -> NewMachine {
+    pub fn machine(&self, zone: &str, name: &str) -> NewMachine {
         let region = if zone == self.other_zone { self.other_region } else { self.region };
         let machine = NewMachine::new(self.account, region, zone, name);
         if self.own_addresses { machine } else { machine.private() }
     }
 
     /// The Node of a machine, as its kubelet and cloud controller would write it.
-    pub(super) fn node(&self, machine: &Machine) -> NodeSpec {
+    pub fn node(&self, machine: &Machine) -> NodeSpec {
         let node = NodeSpec::new(&machine.key.name)
             .label("topology.kubernetes.io/zone", &machine.key.zone)
             .label("topology.kubernetes.io/region", &machine.region)

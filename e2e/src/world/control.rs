@@ -209,6 +209,11 @@ impl World {
         self.change(|state| state.denied.remove(permission));
     }
 
+    /// Accepts this token, too: a key that somebody was given for good.
+    pub fn accept_token(&self, token: &str) {
+        self.change(|state| state.tokens.insert(token.to_owned()));
+    }
+
     /// Makes every token invalid and issues no more.
     pub fn revoke_credentials(&self) {
         self.change(|state| {

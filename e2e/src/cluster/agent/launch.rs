@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
 
 use super::environment::{self, Source};
+use super::names;
 use super::{Shared, lock};
 use crate::cluster::process::Launch;
 use crate::cluster::service_account_token;
@@ -43,6 +44,7 @@ pub(super) async fn prepare(
 
     let source = Source { client: &shared.client, pod, address };
     let mut env = environment::resolve(&source, container).await.map_err(refused)?;
+    names::look_up(&shared.client, &mut env).await.map_err(refused)?;
     let mut args = Vec::new();
     if let Some((entrypoint, further)) = container.command.as_deref().and_then(<[String]>::split_first) {
         same_program(entrypoint, program).map_err(refused)?;

@@ -3,6 +3,8 @@
 //! Everything that it says has been seen: each step is a wait with a deadline, and the first that does not come true ends
 //! the demo with its reason and a status other than 0. What is shown are the real commands and their real output.
 
+mod journey;
+
 use std::{
     fmt::Display,
     future::Future,
@@ -14,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
-    cluster::{Seen, wait_for},
+    cluster::{Jaeger, Prometheus, Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, Stage, Venue},
     world::{Address, Holder, Latency},
 };
@@ -29,7 +31,7 @@ use tokio::{
     time::timeout,
 };
 
-const APP: &str = include_str!("../../examples/my-app.yaml");
+const APP: &str = include_str!("../../../examples/my-app.yaml");
 const NAME: &str = "example-allocation";
 /// The pool: one node more than addresses, so that a drain has somewhere to go.
 const POOL: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -45,7 +47,7 @@ struct Example {
 fn example(provider: Provider) -> Example {
     macro_rules! example {
         ($file:literal, $addresses:expr) => {
-            Example { file: $file, manifest: include_str!(concat!("../../", $file)), addresses: $addresses }
+            Example { file: $file, manifest: include_str!(concat!("../../../", $file)), addresses: $addresses }
         };
     }
     match provider {
@@ -131,6 +133,20 @@ fn interruption() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// What looks on with KEEP=1.
+struct Onlookers {
+    jaeger: Jaeger,
+    prometheus: Prometheus,
+}
+
+/// The move in which the leader was killed.
+struct Moved {
+    ip: IpAddr,
+    trace: String,
+    /// Replicas that had a part in it.
+    pods: [String; 2],
+}
+
 /// Who tells the story.
 struct Teller {
     venue: &'static Venue,
@@ -142,7 +158,9 @@ struct Teller {
 /// How it is told.
 impl Teller {
     fn new(provider: Provider) -> Self {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        // The conventions of no-color.org and bixense.com/clicolors.
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let colours = !set("NO_COLOR") && (std::io::stdout().is_terminal() || set("CLICOLOR_FORCE"));
         Self { venue: Venue::of(provider), example: example(provider), colours, began: Instant::now() }
     }
 
@@ -200,7 +218,8 @@ impl Teller {
             stage.simulator.endpoint()
         ));
 
-        let told = self.acts(&stage).await;
+        let onlookers = if keep { Some(self.onlookers(&stage).await?) } else { None };
+        let told = self.acts(&stage, onlookers.as_ref()).await;
         if let Err(error) = told {
             self.post_mortem(&stage).await;
             return Err(error);
@@ -221,22 +240,33 @@ impl Teller {
         Ok(())
     }
 
-    async fn acts(&self, stage: &Stage) -> Result<()> {
-        self.install(stage).await?;
+    /// Prometheus and Jaeger. Both are built when they are first wanted.
+    async fn onlookers(&self, stage: &Stage) -> Result<Onlookers> {
+        self.say("Prometheus and Jaeger start (the first time they are built: about 6 minutes on two cores) …");
+        let (jaeger, prometheus) = (Jaeger::start(stage.cluster.dir()).await?, stage.prometheus().await?);
+        self.seen(format!("Jaeger keeps what it is sent, Prometheus scrapes every second ({})", self.clock()));
+        Ok(Onlookers { jaeger, prometheus })
+    }
+
+    async fn acts(&self, stage: &Stage, onlookers: Option<&Onlookers>) -> Result<()> {
+        self.install(stage, onlookers).await?;
         self.scene(stage).await?;
         self.attach(stage).await?;
         self.drain(stage).await?;
-        self.lose_the_leader(stage).await?;
+        let moved = self.lose_the_leader(stage).await?;
         self.delete(stage).await?;
         let violations = stage.world.violations();
         ensure!(violations.is_empty(), "the cloud saw an address in two places: {violations:?}");
-        Ok(())
+        self.journey(stage, &moved, onlookers).await
     }
 
-    async fn install(&self, stage: &Stage) -> Result<()> {
+    async fn install(&self, stage: &Stage, onlookers: Option<&Onlookers>) -> Result<()> {
         self.chapter(2, "The operator, installed with Helm");
-        self.say("helm upgrade --install ip-address-controller charts/ip-address-controller --wait …");
-        stage.install(&[]).await?;
+        let traces = onlookers.map(|onlookers| format!("tracing.endpoint={}", onlookers.jaeger.grpc()));
+        let set: Vec<&str> = traces.iter().flat_map(|endpoint| ["tracing.enabled=true", endpoint.as_str()]).collect();
+        let shown: String = set.iter().map(|value| format!(" --set {value}")).collect();
+        self.say(format!("helm upgrade --install ip-address-controller charts/ip-address-controller --wait{shown} …"));
+        stage.install(&set).await?;
         let leader = stage.until_led(None).await?;
         self.kubectl(stage, &["get", "pods", "-n", NAMESPACE]).await?;
         self.seen(format!("{leader} leads, the other stands by"));
@@ -315,7 +345,7 @@ impl Teller {
         Ok(())
     }
 
-    async fn lose_the_leader(&self, stage: &Stage) -> Result<()> {
+    async fn lose_the_leader(&self, stage: &Stage) -> Result<Moved> {
         self.chapter(6, "The leader is killed in the middle of a drain, and the other takes over");
         for node in POOL {
             stage.cluster.kubectl(&["uncordon", node]).await?;
@@ -339,7 +369,8 @@ impl Teller {
             self.seen(format!("{ip} is on {to}: the new leader finished what the old one had begun"));
             Ok((gap, next))
         })?;
-        stage.until_attached(NAME, &ip.to_string()).await?;
+        let entry = stage.until("moved", NAME, &ip.to_string(), |a| a.state == "Attached").await?;
+        let trace = entry.last_move.and_then(|moved| moved.trace_id).context("status names no trace")?;
         ensure!(stage.world.attaches(ip) == attaches + 1, "{ip} was attached more than once");
         self.say(format!("It was attached once, and on no node for {:.1} s.", gap.as_secs_f64()));
         self.say(
@@ -347,7 +378,44 @@ impl Teller {
         );
         self.until_running(stage, 2).await?;
         self.kubectl(stage, &["get", "nia"]).await?;
-        self.leadership(stage, &next).await
+        self.leadership(stage, &next).await?;
+        Ok(Moved { ip, trace, pods: [leader, next] })
+    }
+
+    async fn journey(&self, stage: &Stage, moved: &Moved, onlookers: Option<&Onlookers>) -> Result<()> {
+        let Moved { ip, trace, pods } = moved;
+        self.chapter(8, &format!("The journey of {ip} in which the leader was killed"));
+        let steps = journey::steps(stage, pods, trace).await?;
+        self.lines(&journey::Table(&steps).to_string());
+        let states: Vec<&str> = steps.iter().map(|step| step.state.as_str()).collect();
+        ensure!(
+            states == ["Draining", "Releasing", "Detached", "Attaching", "Attached"],
+            "the journey went {states:?}"
+        );
+        self.seen(format!("one trace, {trace}, although two replicas had a part in it"));
+        self.say(
+            "Each line is a log line with that trace_id, an event at the allocation, and a step of these metrics:",
+        );
+        let text = metrics(&metrics_url(stage, &pods[1])?).await?;
+        for metric in ["netipallocation_ip_transitions_total", "netipallocation_ip_gap_seconds_sum"] {
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(metric)).collect();
+            ensure!(!lines.is_empty(), "{metric} is not told");
+            self.output(&format!("curl -s {} | grep ^{metric}", metrics_url(stage, &pods[1])?), &lines.join("\n"));
+        }
+        let Some(Onlookers { jaeger, prometheus }) = onlookers else {
+            self.say("make demo KEEP=1 serves Prometheus and Jaeger, with this journey in both.");
+            return Ok(());
+        };
+        wait_for("Jaeger shows the journey", PATIENCE, || async {
+            let shown = jaeger.ask(&format!("traces/{trace}")).await.map(|found| found.to_string()).unwrap_or_default();
+            Ok(Seen::when(shown.contains("netipallocation.journey"), shown.len()))
+        })
+        .await?;
+        self.seen("Jaeger has the whole trace; Prometheus has every step:");
+        self.say(format!("  curl -s {}/api/traces/{trace}", jaeger.query()));
+        let query = "sum by (from, to, reason) (netipallocation_ip_transitions_total)";
+        self.say(format!("  curl -s {}/api/v1/query --data-urlencode 'query={query}'", prometheus.url()));
+        Ok(())
     }
 
     async fn delete(&self, stage: &Stage) -> Result<()> {
@@ -427,11 +495,10 @@ impl Teller {
             Ok(if replicas.len() == 2 { Seen::Yes(replicas) } else { Seen::NotYet(format!("{replicas:?}")) })
         })
         .await?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
         let mut leaders = Vec::new();
         for pod in replicas {
             let url = metrics_url(stage, &pod)?;
-            let text = http.get(&url).send().await?.error_for_status()?.text().await?;
+            let text = metrics(&url).await?;
             let line = text.lines().find(|line| line.starts_with("netipallocation_controller_is_leader"));
             let line = line.with_context(|| format!("{url} does not say who leads"))?;
             self.output(&format!("curl -s {url} | grep ^netipallocation_controller_is_leader"), line);
@@ -507,6 +574,11 @@ impl Teller {
             eprintln!("\nall logs are kept with E2E_KEEP=1");
         }
     }
+}
+
+async fn metrics(url: &str) -> Result<String> {
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    Ok(http.get(url).send().await?.error_for_status()?.text().await?)
 }
 
 fn metrics_url(stage: &Stage, pod: &str) -> Result<String> {
