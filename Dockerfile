@@ -1,8 +1,9 @@
 # syntax=docker/dockerfile:1
-# NOT BUILT YET: no container engine ran where this was written, and no release has been made from it. Read it as the plan
-# for the image; the first to build it should expect to mend something.
+# Two images from nothing but a static binary: the operator (the last stage), and the simulator that the chart runs with
+# `simulator.enabled`. `make image` builds both stages with buildah, from binaries that cargo built for musl on the same
+# machine; in their place, where a base image can be pulled (not run by us yet):
 #
-#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg REVISION=$(git rev-parse HEAD) .
+#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg REVISION=$(git rev-parse HEAD) --tag NAME --push .
 
 # Keep the version in step with rust-version in Cargo.toml, or above it.
 FROM rust:1.95-alpine AS build
@@ -11,10 +12,25 @@ WORKDIR /src
 COPY . .
 # Alpine's own target is musl: a static binary without cross compilation; buildx runs this stage for each platform.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=target-$TARGETARCH \
-    cargo build --locked --release --package ip-address-controller \
-    && strip --strip-all -o /ip-address-controller target/release/ip-address-controller
+    cargo build --locked --release --workspace --bin ip-address-controller --bin simulator \
+    && cp target/release/ip-address-controller target/release/simulator /
 
-FROM scratch
+FROM scratch AS simulator
+ARG VERSION=2.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="ip-address-controller-simulator" \
+      org.opencontainers.image.description="Plays a cloud and a few nodes of it, to try ip-address-controller with" \
+      org.opencontainers.image.source="https://github.com/darkbrains/ip-address-controller" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=build /simulator /simulator
+COPY LICENSE /LICENSE
+USER 65532:65532
+EXPOSE 8090
+ENTRYPOINT ["/simulator"]
+
+FROM scratch AS operator
 ARG VERSION=2.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ip-address-controller" \

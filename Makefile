@@ -12,7 +12,7 @@ needs = $(if $(missing),$(error $(missing)))
 missing = $(shell .ci/prerequisites $(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model fuzz check generate build tools
+.PHONY: help demo test model fuzz check generate pictures image build tools
 .NOTPARALLEL:
 
 help: ## This help
@@ -89,6 +89,15 @@ generate: ## Write the CRD from src/api.rs to crds/ and to the chart, and the al
 	@alerts/render > alerts/netipallocation.rules.yaml.new
 	@mv alerts/netipallocation.rules.yaml.new alerts/netipallocation.rules.yaml
 	@echo "wrote alerts/netipallocation.rules.yaml"
+
+pictures: ## Draw the README's pictures from a run of the demo; needs Python with docs/pictures/requirements.txt
+	$(call prepared)
+	@e2e/tools/build prometheus jaeger >/dev/null
+	@docs/pictures/draw $(CARGO_TARGET_DIR)/debug/demo
+
+image: ## The images of operator and simulator, with buildah; not part of .ci/run
+	$(call needs,image)
+	@.ci/image $(cache)/image
 
 build: ## The operator, the demo and all tests
 	$(call prepared)
