@@ -4,6 +4,7 @@ export CARGO_TARGET_DIR ?= $(cache)/target
 # One feature set for everything that is run: what the tests built is what the demo runs.
 cargo_build := cargo build --locked --workspace --all-targets
 operator := $(CARGO_TARGET_DIR)/debug/ip-address-controller
+chart_readme := $(CARGO_TARGET_DIR)/debug/chart-readme
 cargo_deny_version := 0.20.2
 cargo_deny := $(cache)/tools/cargo-deny-$(cargo_deny_version)/bin/cargo-deny
 
@@ -69,6 +70,8 @@ check: ## Format, lints, dependencies, generated files, chart, alerts; and that 
 	@echo "==> generated files"
 	@$(operator) crd | cmp - crds/netipallocations.yaml
 	@cmp crds/netipallocations.yaml charts/ip-address-controller/files/crds/netipallocations.yaml
+	@diff -r dashboards charts/ip-address-controller/files/dashboards
+	@$(chart_readme) | cmp - charts/ip-address-controller/README.md
 	@echo "==> chart"
 	@bin=$$(e2e/tools/build) && "$$bin/helm" lint --strict --quiet charts/ip-address-controller
 	@echo "==> alerts"
@@ -77,7 +80,7 @@ check: ## Format, lints, dependencies, generated files, chart, alerts; and that 
 	@changed=$$(git status --porcelain) && if [ -n "$$changed" ]; then echo "$$changed"; echo "commit or remove these"; exit 1; fi
 	@echo "check: all good"
 
-generate: ## Write the CRD from src/api.rs to crds/ and to the chart, and the alerts from the chart to alerts/
+generate: ## Write the CRD from src/api.rs, the chart's copies and its README, and the alerts from the chart to alerts/
 	$(call needs)
 	@echo "==> building"
 	@cargo build --locked --workspace --all-targets
@@ -86,6 +89,12 @@ generate: ## Write the CRD from src/api.rs to crds/ and to the chart, and the al
 	@mv crds/netipallocations.yaml.new crds/netipallocations.yaml
 	@cp crds/netipallocations.yaml charts/ip-address-controller/files/crds/
 	@echo "wrote crds/netipallocations.yaml and the chart's copy"
+	@rm -rf charts/ip-address-controller/files/dashboards
+	@cp -r dashboards charts/ip-address-controller/files/dashboards
+	@echo "copied dashboards/ into the chart"
+	@$(chart_readme) > charts/ip-address-controller/README.md.new
+	@mv charts/ip-address-controller/README.md.new charts/ip-address-controller/README.md
+	@echo "wrote the values into charts/ip-address-controller/README.md"
 	@alerts/render > alerts/netipallocation.rules.yaml.new
 	@mv alerts/netipallocation.rules.yaml.new alerts/netipallocation.rules.yaml
 	@echo "wrote alerts/netipallocation.rules.yaml"

@@ -1,6 +1,7 @@
 //! Everything that proves the operator: a world of clouds, a simulator that speaks the clouds' wire protocols, a real
 //! control plane on loopback, the contract each cloud must keep, the stories, and the demo.
 
+pub mod chart;
 pub mod cluster;
 pub mod collector;
 pub mod contract;

@@ -114,10 +114,8 @@ impl Stage {
             "readinessProbe.periodSeconds=1",
             "leaderElection.leaseDurationSeconds=6",
             "leaderElection.skewGraceSeconds=1",
-            "extraEnv[0].name=CLOUD_QPS",
-            "extraEnv[0].value=100",
-            "extraEnv[1].name=CLOUD_BURST",
-            "extraEnv[1].value=100",
+            "controller.cloudApi.qps=100",
+            "controller.cloudApi.burst=100",
         ];
         all.extend(set);
         for value in &all {

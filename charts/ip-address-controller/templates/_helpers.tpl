@@ -14,6 +14,10 @@
 {{- end }}
 {{- end }}
 
+{{- define "ip-address-controller.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace }}
+{{- end }}
+
 {{/* Immutable on the Deployment: never add to it. */}}
 {{- define "ip-address-controller.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "ip-address-controller.name" . }}
@@ -77,4 +81,16 @@ annotations:
 {{- with $secrets | uniq }}
 {{- toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Without this label on the pod the webhook of Azure's workload identity does nothing. */}}
+{{- define "ip-address-controller.cloudPodLabels" -}}
+{{- if .Values.cloud.azure.clientId }}
+azure.workload.identity/use: "true"
+{{- end }}
+{{- end }}
+
+{{/* Labels of the pod of `helm test`: not those of the Deployment's pods, or Service, budget and monitors would take it for one. */}}
+{{- define "ip-address-controller.checkName" -}}
+{{- printf "%s-check" (include "ip-address-controller.name" . | trunc 57 | trimSuffix "-") }}
 {{- end }}

@@ -10,10 +10,12 @@ use super::acts::{OPERATOR, cast};
 const VALUES: &[&[&str]] = &[
     &[],
     &["replicaCount=3"],
-    &["cloud.gcp.existingSecret.name=key", "cloud.gcp.serviceAccount=a@p.iam.gserviceaccount.com"],
-    &["cloud.aws.existingSecret.name=keys", "cloud.aws.roleArn=arn:aws:iam::123456789012:role/r"],
-    &["cloud.azure.existingSecret.name=app", "cloud.azure.clientId=11111111-2222-3333-4444-555555555555"],
-    &["extraEnv[0].name=CLOUD_QPS", "extraEnv[0].value=1", "clusterName=prod", "controller.bindAddress=0.0.0.0"],
+    &["cloud.gcp.existingSecret.name=key", "cloud.aws.existingSecret.name=keys", "cloud.azure.existingSecret.name=app"],
+    &["cloud.gcp.serviceAccount=a@p.iam.gserviceaccount.com", "cloud.aws.roleArn=arn:aws:iam::123456789012:role/r"],
+    &["cloud.azure.clientId=11111111-2222-3333-4444-555555555555"],
+    &["extraEnv[0].name=OTHER", "extraEnv[0].value=1", "clusterName=prod", "controller.bindAddress=0.0.0.0"],
+    &["tracing.enabled=true", "tracing.endpoint=https://otlp.example.com", "tracing.caSecret.name=ca"],
+    &["extraArgs[0]=--cloud-qps=1", "extraVolumes[0].name=tmp", "extraVolumes[0].emptyDir.medium=Memory"],
     &[
         "image.digest=sha256:0000000000000000000000000000000000000000000000000000000000000000",
         "imagePullSecrets[0]=pull",
