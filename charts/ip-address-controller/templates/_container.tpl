@@ -87,6 +87,9 @@ the clouds.
 - name: AWS_REGION
   value: {{ . | quote }}
 {{- end }}
+{{- if .Values.simulator.enabled }}
+{{ include "ip-address-controller.simulatedCloud" . }}
+{{- end }}
 {{- with .Values.proxy }}
 {{- with .http }}
 - name: HTTP_PROXY

@@ -67,9 +67,14 @@ annotations:
 {{- end }}
 
 {{- define "ip-address-controller.image" -}}
-{{- $image := .Values.image }}
-{{- with .Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- include "ip-address-controller.imageOf" (dict "root" . "image" .Values.image) }}
+{{- end }}
+
+{{/* Takes a dict: root, and image as in the values. */}}
+{{- define "ip-address-controller.imageOf" -}}
+{{- $image := .image }}
+{{- with .root.Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/* Names and {name: NAME} alike, as a list of {name: NAME}. */}}

@@ -108,12 +108,14 @@ pub fn shapes() -> Vec<(String, String)> {
     shapes
 }
 
-/// The only object of this kind.
+/// The only object of this kind, the simulator's left aside.
 ///
 /// # Errors
 /// When there is none, or more than one.
 pub fn only<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
-    match of_kind(objects, kind).as_slice() {
+    let mut found = of_kind(objects, kind);
+    found.retain(|object| !of_simulator(object));
+    match found.as_slice() {
         [object] => Ok(object),
         several => bail!("{} objects of kind {kind}", several.len()),
     }
@@ -121,6 +123,11 @@ pub fn only<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
 
 pub fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+/// Whether it is there to try the operator with.
+pub fn of_simulator(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/component"] == "simulator"
 }
 
 /// What messages call an object.

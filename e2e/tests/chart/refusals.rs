@@ -40,6 +40,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
         &[r#"serviceAccount={"create":false,"name":"given","annotations":{"a":"b"}}"#],
         &["serviceAccount.annotations", "put them on the account yourself"],
     ),
+    (
+        &["simulator.enabled=true", r#"cloud.aws.existingSecret.name="keys""#],
+        &["cloud.aws.existingSecret.name", "simulator.enabled", "leave one of them"],
+    ),
     (&["serviceAccount.create=false"], &["serviceAccount.name", "name an account"]),
     (
         &["serviceAccount.automountServiceAccountToken=false"],

@@ -106,14 +106,22 @@ async fn accepted(stage: &Stage, objects: &[Value]) -> Result<String> {
     Ok(warnings)
 }
 
-/// Pods as the Deployment's controller would make them, and that of `helm test`.
+/// Pods as the Deployments' controller would make them, and that of `helm test`.
 fn pods(objects: &[Value]) -> Result<Vec<Value>> {
-    let mut template = helm::pod(objects)?.clone();
-    template["apiVersion"] = json!("v1");
-    template["kind"] = json!("Pod");
-    template["metadata"]["name"] = json!("one-of-the-deployment");
-    template["metadata"]["namespace"] = json!(ELSEWHERE);
-    let mut pods: Vec<Value> = of_kind(objects, "Pod").into_iter().cloned().chain([template]).collect();
+    let of_deployment = |deployment: &Value| {
+        let mut pod = deployment["spec"]["template"].clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!(format!("one-of-{}", helm::text_of(&deployment["metadata"]["name"])));
+        pod["metadata"]["namespace"] = json!(ELSEWHERE);
+        // Nobody has made this account there.
+        if helm::of_simulator(deployment) {
+            pod["spec"].as_object_mut().map(|spec| spec.remove("serviceAccountName"));
+        }
+        pod
+    };
+    let templates = of_kind(objects, "Deployment").into_iter().map(of_deployment);
+    let mut pods: Vec<Value> = of_kind(objects, "Pod").into_iter().cloned().chain(templates).collect();
     for pod in &mut pods {
         // The class would be made with them.
         pod["spec"].as_object_mut().context("a pod without a spec")?.remove("priorityClassName");

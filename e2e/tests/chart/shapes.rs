@@ -31,8 +31,8 @@ const LABELS: [&str; 7] = [
 #[test]
 fn every_way_to_install_it_has_its_values() {
     let names: Vec<_> = helm::shapes().into_iter().map(|(name, _)| name).collect();
-    let wanted = ["aws-irsa", "aws-pod-identity", "azure", "default", "gcp", "minimal", "monitoring", "openshift"]
-        .map(str::to_owned);
+    let wanted =
+        ["aws-irsa", "aws-pod-identity", "azure", "default", "gcp", "minimal", "monitoring", "openshift", "simulator"];
     assert_eq!(names, wanted);
 }
 
@@ -71,7 +71,9 @@ fn every_object_of_every_shape_is_named_labelled_and_selected_alike() -> Result<
             ensure!(seen.insert((called.clone(), namespace.to_owned())), "{}: there twice", at());
             let cluster_scoped = CLUSTER_SCOPED.contains(&text_of(&object["kind"]));
             ensure!(cluster_scoped == namespace.is_empty(), "{}: namespace {namespace:?}", at());
-            ensure!(cluster_scoped || namespace == NAMESPACE, "{}: namespace {namespace:?}", at());
+            // The Leases of the nodes that are played are where those of all nodes are.
+            let of_nodes = helm::of_simulator(object) && namespace == "kube-node-lease";
+            ensure!(cluster_scoped || of_nodes || namespace == NAMESPACE, "{}: namespace {namespace:?}", at());
             for label in LABELS {
                 ensure!(!text_of(&metadata["labels"][label]).is_empty(), "{}: no label {label}", at());
             }

@@ -168,6 +168,18 @@ const CHANGES: &[(&str, &str, &[&str])] = &[
     ("tracing.caSecret.key", r#""other""#, &[]),
     ("tracing.resourceAttributes", r#"{"a":"b"}"#, &[]),
     ("test.enabled", "false", &[]),
+    ("simulator.enabled", "true", &[]),
+    ("simulator.provider", r#""aws""#, &["simulator.enabled=true"]),
+    ("simulator.nodes", "4", &["simulator.enabled=true"]),
+    ("simulator.addresses", "3", &["simulator.enabled=true"]),
+    ("simulator.image.registry", r#""registry.example""#, &["simulator.enabled=true"]),
+    ("simulator.image.repository", r#""other/name""#, &["simulator.enabled=true"]),
+    ("simulator.image.tag", r#""1.2.3""#, &["simulator.enabled=true"]),
+    (
+        "simulator.image.digest",
+        r#""sha256:0000000000000000000000000000000000000000000000000000000000000000""#,
+        &["simulator.enabled=true"],
+    ),
 ];
 
 /// What both monitors have: key and another value.

@@ -1,0 +1,119 @@
+//! The README's "Try it in a minute", line by line, on a cluster that knows no cloud: what the chart plays with
+//! `simulator.enabled` is enough.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{
+    cluster::{Agent, AgentOptions, Cluster, Options, Seen, wait_for},
+    stage::{NAMESPACE, operator},
+};
+use ip_address_controller::api::NetIPAllocation;
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, ResourceExt, api::ListParams};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SIMULATED: &str = "netinfra.darkbrains.com/simulated";
+
+#[tokio::test]
+async fn the_readme_can_be_followed_without_a_cloud() -> Result<()> {
+    let cluster = Cluster::start(Options::default()).await?;
+    let agent = start_agent(&cluster).await?;
+    let told = follow(&cluster).await;
+    if told.is_err() {
+        for pod in cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"]).await?.lines() {
+            let pod = pod.trim_start_matches("pod/");
+            eprintln!("{pod}:\n{}", agent.log(NAMESPACE, pod).unwrap_or_default());
+        }
+    }
+    told
+}
+
+/// The one node that runs pods; nothing tells it where a cloud is.
+async fn start_agent(cluster: &Cluster) -> Result<Agent> {
+    let operator = operator()?;
+    let simulator = operator.with_file_name("simulator");
+    let options = AgentOptions::new("host")
+        .image("darkbrains/ip-address-controller", operator)
+        .image("darkbrains/ip-address-controller-simulator", simulator)
+        .env("NO_PROXY", "127.0.0.0/8,localhost");
+    cluster.start_agent(options).await
+}
+
+async fn follow(cluster: &Cluster) -> Result<()> {
+    let lines = lines()?;
+    ensure!(lines.len() >= 8, "{lines:?}");
+    let mut moved_off = String::new();
+    for line in lines {
+        println!("$ {line}");
+        let words: Vec<String> = line.split_whitespace().map(in_the_repository).collect();
+        let args: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+        let said = match words[0].as_str() {
+            "helm" => cluster.helm(&args).await?,
+            "kubectl" => cluster.kubectl(&args).await?,
+            other => bail!("{other} cannot be run here"),
+        };
+        println!("{said}");
+        // What a reader would look for.
+        if args.starts_with(&["drain"]) {
+            moved_off = args[1].to_owned();
+        }
+        if !moved_off.is_empty() && args.starts_with(&["drain"]) {
+            until_placed(cluster, |node| node != moved_off).await?;
+        }
+        if args.starts_with(&["delete", "node"]) {
+            // It comes again, on another machine.
+            let node = args[2].to_owned();
+            wait_for("the node is there again", PATIENCE, || async {
+                let nodes: Api<Node> = Api::all(cluster.client()?);
+                Ok(Seen::when(nodes.get_opt(&node).await?.is_some(), "it is not"))
+            })
+            .await?;
+            until_placed(cluster, |_| true).await?;
+        }
+    }
+    wait_for("the simulated nodes are gone", PATIENCE, || async {
+        let nodes: Api<Node> = Api::all(cluster.client()?);
+        let left = nodes.list(&ListParams::default().labels(SIMULATED)).await?.items;
+        Ok(Seen::when(left.is_empty(), left.iter().map(ResourceExt::name_any).collect::<Vec<_>>()))
+    })
+    .await
+}
+
+/// Both addresses are on a node that is accepted.
+async fn until_placed(cluster: &Cluster, accepts: impl Fn(&str) -> bool) -> Result<()> {
+    wait_for("both addresses are attached", PATIENCE, || async {
+        let object = Api::<NetIPAllocation>::all(cluster.client()?).get("try-it").await?;
+        let entries = object.status.unwrap_or_default().addresses;
+        let placed =
+            entries.iter().filter(|entry| entry.state == "Attached" && entry.node.as_deref().is_some_and(&accepts));
+        Ok(Seen::when(placed.count() == 2, format!("{entries:?}")))
+    })
+    .await
+}
+
+/// The commands of the section.
+fn lines() -> Result<Vec<String>> {
+    let readme = fs::read_to_string(root().join("README.md"))?;
+    let (_, section) = readme.split_once("## Try it in a minute\n").context("the README has no such section")?;
+    let (_, block) = section.split_once("```\n").context("the section has no commands")?;
+    let (block, _) = block.split_once("```").context("the commands do not end")?;
+    Ok(block.lines().map(str::to_owned).collect())
+}
+
+/// A reader stands in the checkout.
+fn in_the_repository(word: &str) -> String {
+    let path = root().join(word);
+    if word.contains('/') && path.exists() { path.to_string_lossy().into_owned() } else { word.to_owned() }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
