@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     collector::{Collector, Span},
-    stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
+    stage::{NAMESPACE, PATIENCE, REGION, RELEASE, Stage, ZONES},
 };
 use ip_address_controller::{
     lifecycle::Trace,
@@ -275,8 +275,26 @@ fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {
             }
             false
         };
-        ensure!(spans.iter().any(|span| span.name == call && within(span)), "no {call} within {effect}: {spans:#?}");
+        let found = spans.iter().find(|span| span.name == call && within(span));
+        the_change(found.with_context(|| format!("no {call} within {effect}: {spans:#?}"))?)?;
     }
+    Ok(())
+}
+
+/// What went over the wire, and where to.
+fn the_change(span: &Span) -> Result<()> {
+    for (key, value) in [
+        ("http.request.method", Some("POST")),
+        ("http.response.status_code", Some("200")),
+        ("http.request.resend_count", None),
+        ("server.address", Some("127.0.0.1")),
+        ("cloud.region", Some(REGION)),
+    ] {
+        ensure!(span.attributes.get(key).map(String::as_str) == value, "{key}: {span:?}");
+    }
+    let zone = span.attributes.get("cloud.availability_zone");
+    ensure!(zone.is_some_and(|zone| ZONES.contains(&zone.as_str())), "{span:?}");
+    ensure!(span.client && span.events.iter().any(|event| event.name == "poll"), "{span:?}");
     Ok(())
 }
 

@@ -83,6 +83,22 @@ pub fn follow(span: &tracing::Span, trace: Trace) {
     let _ = span.set_parent(under(trace));
 }
 
+/// What an event of a span says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    Text(String),
+    Number(i64),
+}
+
+/// An event of the span that runs now, in its trace alone: it is no line of the log. Without traces it says nothing.
+pub fn note(name: &'static str, facts: Vec<(&'static str, Fact)>) {
+    let facts = facts.into_iter().map(|(key, fact)| match fact {
+        Fact::Text(text) => KeyValue::new(key, text),
+        Fact::Number(number) => KeyValue::new(key, number),
+    });
+    tracing::Span::current().add_event(name, facts.collect());
+}
+
 fn under(trace: Trace) -> Context {
     Context::new().with_remote_span_context(root(trace))
 }
