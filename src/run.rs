@@ -1,5 +1,7 @@
 //! The operator's life: standby, leader, end. One term of leadership a process: what a leader knows dies with it (P8).
 
+mod cluster;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
@@ -99,6 +101,9 @@ pub async fn run(settings: Settings, tracer: Option<Tracer>) -> Result<(), RunEr
     tokio::spawn(gauges.clone().tick());
 
     let (client, config) = client().await.map_err(RunError::Cluster)?;
+    if let Some(tracer) = tracer.clone() {
+        tokio::spawn(cluster::tell(client.clone(), tracer));
+    }
     let mut observers: Observers = vec![Box::new(Counted)];
     observers.extend(tracer.map(|tracer| Box::new(Traced(tracer)) as _));
     let namespace = config.default_namespace;

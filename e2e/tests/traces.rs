@@ -208,9 +208,12 @@ fn the_charts_values_lead_to_the_spans_of_a_move_and_the_last_ones_are_sent_at_s
             ensure!(resource.get(key).map(String::as_str) == Some(value), "{key}: {resource:?}");
         }
         ensure!(resource["service.instance.id"].ends_with(".controller"), "{resource:?}");
+        let uid = stage.cluster.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]).await?;
+        ensure!(resource.get("k8s.cluster.uid") == Some(&uid), "{uid}: {resource:?}");
 
         trusts_the_certificate_that_is_named(stage).await?;
-        survives_without_a_collector(stage).await
+        survives_without_a_collector(stage).await?;
+        does_without_the_clusters_uid(stage).await
     })
 }
 
@@ -311,6 +314,28 @@ fn the_passes(spans: &[Span], journey: &str) -> Result<()> {
         let found = spans.iter().find(|span| span.name == stage).with_context(|| format!("no {stage}"))?;
         ensure!(passes.iter().any(|pass| pass.id == found.parent && pass.trace == found.trace), "{found:?}");
     }
+    Ok(())
+}
+
+/// Traces that the chart knows nothing of, so without the right to read whose they are: said once, and nothing waits for it.
+async fn does_without_the_clusters_uid(stage: &Stage) -> Result<()> {
+    let collector = Collector::start().await?;
+    stage.agent.extra_env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    stage.install(&["tracing.enabled=false"]).await?;
+    let (name, ip) = ("anywhere", "203.0.113.62");
+    reserve(stage, &[ip])?;
+    pool(stage, name, 1).await?;
+    stage.cluster.apply(&allocation(name, &[ip], "")).await?;
+    stage.until_attached(name, ip).await?;
+    let spans = wait_for("spans", PATIENCE, || async {
+        let spans = collector.spans();
+        Ok(if spans.is_empty() { Seen::NotYet(String::new()) } else { Seen::Yes(spans) })
+    })
+    .await?;
+    ensure!(spans.iter().all(|span| !span.resource.contains_key("k8s.cluster.uid")), "{:?}", spans[0].resource);
+    let log = stage.agent.log(NAMESPACE, &stage.until_led(None).await?)?;
+    let said = log.lines().filter(|line| line.contains("k8s.cluster.uid")).count();
+    ensure!(said == 1, "said {said} times that it may not read the uid:\n{log}");
     Ok(())
 }
 
