@@ -6,7 +6,7 @@
 mod acts;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     net::TcpListener,
     time::{Duration, Instant},
@@ -179,6 +179,11 @@ fn the_charts_values_lead_to_the_spans_of_a_move_and_the_last_ones_are_sent_at_s
         let entry = until_moved(stage, name, ip, &from).await?;
         let to = entry.node.clone().unwrap_or_default();
         until_labelled(stage, &to, name, ip).await?;
+        wait_for("the node that it left has an address of its own again", PATIENCE, || async {
+            let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
+            Ok(Seen::when(owed.is_empty(), owed))
+        })
+        .await?;
         ensure!(collector.spans().is_empty(), "sent before its time");
 
         stage.cluster.kubectl(&["delete", "pods", "-n", NAMESPACE, "-l", OPERATOR, "--wait=false"]).await?;
@@ -257,9 +262,12 @@ fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {
         ensure!(span.parent == root.id, "not under the root: {span:?}");
         ensure!(root.began <= span.began && span.ended <= root.ended, "outlasts the root: {span:?} {root:?}");
     }
-    for (name, node) in
-        [("netipallocation.detach", from), ("netipallocation.attach", to), ("netipallocation.node.label", to)]
-    {
+    for (name, node) in [
+        ("netipallocation.detach", from),
+        ("netipallocation.attach", to),
+        ("netipallocation.node.label", to),
+        ("netipallocation.restore", from),
+    ] {
         let effect = spans.iter().find(|span| span.name == name).with_context(|| format!("no {name}"))?;
         ensure!(effect.parent == root.id && word(effect, "k8s.node.name") == node, "{effect:?}");
     }
@@ -267,6 +275,7 @@ fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {
     for (call, effect) in [
         ("compute.instances.deleteAccessConfig", "netipallocation.detach"),
         ("compute.instances.addAccessConfig", "netipallocation.attach"),
+        ("compute.instances.addAccessConfig", "netipallocation.restore"),
     ] {
         let within = |span: &Span| {
             let mut above = Some(span.clone());
@@ -310,6 +319,10 @@ fn the_passes(spans: &[Span], journey: &str) -> Result<()> {
     let odd: Vec<_> =
         passes.iter().filter(|pass| !known.contains(&pass.attributes["netipallocation.outcome"].as_str())).collect();
     ensure!(odd.is_empty(), "a pass that did nothing: {odd:?}");
+    // The drain began with the node, and the address was attached after what had taken it off had ended.
+    let of_it = passes.iter().filter(|pass| pass.links.iter().any(|link| link == journey));
+    let triggers: BTreeSet<&str> = of_it.map(|pass| pass.attributes["netipallocation.trigger"].as_str()).collect();
+    ensure!(triggers.contains("node") && triggers.contains("effect"), "{triggers:?}");
     for stage in ["netipallocation.observe", "netipallocation.plan", "netipallocation.status.patch"] {
         let found = spans.iter().find(|span| span.name == stage).with_context(|| format!("no {stage}"))?;
         ensure!(passes.iter().any(|pass| pass.id == found.parent && pass.trace == found.trace), "{found:?}");
