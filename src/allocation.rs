@@ -45,7 +45,7 @@ use self::{
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::tell::Teller,
     tables::Tables,
-    watch::{Guarded, Wake},
+    watch::{Cause, Guarded, Wake},
 };
 use crate::{
     api::NetIPAllocation,
@@ -241,7 +241,7 @@ impl Controller {
                     permits.held.insert(key, (slot, Instant::now()));
                 }
             }
-            me.wake.one(&name);
+            me.wake.one(&name, Cause::Permit);
         });
     }
 
@@ -256,6 +256,11 @@ impl Controller {
         let so_often = failures.entry(name.to_owned()).or_default();
         *so_often = so_often.saturating_add(1);
         *so_often
+    }
+
+    /// Whether its last pass failed.
+    fn has_failed(&self, name: &str) -> bool {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
     fn succeeded(&self, name: &str) {

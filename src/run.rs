@@ -1,5 +1,7 @@
 //! The operator's life: standby, leader, end. One term of leadership a process: what a leader knows dies with it (P8).
 
+mod cluster;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
@@ -25,7 +27,7 @@ use crate::{
             spans::Traced,
             tell::{Counted, Teller},
         },
-        watch::{self, Synced, Wake},
+        watch::{self, Cause, Synced, Wake},
     },
     cloud::{
         connect::{CloudSettings, Clouds},
@@ -99,6 +101,9 @@ pub async fn run(settings: Settings, tracer: Option<Tracer>) -> Result<(), RunEr
     tokio::spawn(gauges.clone().tick());
 
     let (client, config) = client().await.map_err(RunError::Cluster)?;
+    if let Some(tracer) = tracer.clone() {
+        tokio::spawn(cluster::tell(client.clone(), tracer));
+    }
     let mut observers: Observers = vec![Box::new(Counted)];
     observers.extend(tracer.map(|tracer| Box::new(Traced(tracer)) as _));
     let namespace = config.default_namespace;
@@ -130,11 +135,11 @@ async fn lead(
     let woken = wake.stream(allocations.clone());
     let (pump, pumped) = (wake.clone(), wake.clone());
     tokio::spawn(changed.for_each(move |object| {
-        pump.one(&object.name);
+        pump.one(&object.name, Cause::Object);
         std::future::ready(())
     }));
     tokio::spawn(node_changed.for_each(move |()| {
-        pumped.all();
+        pumped.all(Cause::Node);
         std::future::ready(())
     }));
 
@@ -168,23 +173,8 @@ async fn lead(
     telemetry::set_leader(true);
 
     let stop = CancellationToken::new();
-    let arrived: Arrived = {
-        let wake = wake.clone();
-        Arc::new(move || wake.all())
-    };
-    let controller = build(
-        settings,
-        &client,
-        &term,
-        Nodes::new(nodes),
-        allocations.clone(),
-        rate,
-        observers,
-        gauges,
-        &wake,
-        &arrived,
-        &stop,
-    );
+    let controller =
+        build(settings, &client, &term, Nodes::new(nodes), allocations.clone(), rate, observers, gauges, &wake, &stop);
     let ready = async {
         while !(allocations_synced.is() && nodes_synced.is()) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -203,7 +193,7 @@ async fn lead(
     }
     tokio::spawn(controller.clone().sweep());
     wake.reset();
-    wake.all();
+    wake.all(Cause::Start);
 
     let passes = {
         let queue = stream::select(woken, stream::pending::<ObjectRef<watch::Guarded>>())
@@ -263,13 +253,16 @@ fn build(
     observers: Observers,
     gauges: &Gauges,
     wake: &Wake,
-    arrived: &Arrived,
     stop: &CancellationToken,
 ) -> Arc<Controller> {
+    let arrived = |cause| -> Arrived {
+        let wake = wake.clone();
+        Arc::new(move || wake.all(cause))
+    };
     let limits = Limits::new(rate);
     let pause = |attempts| Backoff::TRANSIENT.delay(attempts, 0.0);
-    let clouds = Clouds::new(cloud_settings(settings), pause, arrived.clone(), stop.clone());
-    let pods = Pods::new(client.clone(), arrived.clone());
+    let clouds = Clouds::new(cloud_settings(settings), pause, arrived(Cause::Cloud), stop.clone());
+    let pods = Pods::new(client.clone(), arrived(Cause::Pods));
     let timeout = settings.mutation_timeout();
     Controller::new(Parts {
         config: Config {
@@ -283,7 +276,7 @@ fn build(
         actor: Actor { client: client.clone(), proof: term.proof(), timeout, nodes: nodes.clone(), pods: pods.clone() },
         nodes,
         pods,
-        view: CloudView::new(clouds, limits.clone(), arrived.clone(), stop.clone()),
+        view: CloudView::new(clouds, limits.clone(), arrived(Cause::Cloud), stop.clone()),
         limits,
         teller: Teller::new(client.clone(), settings.instance()),
         gauges: gauges.clone(),

@@ -36,10 +36,15 @@ use self::{
     line::Fields,
     traces::{Tracer, Traces},
 };
-use crate::settings::{LogFormat, Settings};
+use crate::{
+    cloud::gcp,
+    settings::{LogFormat, Settings},
+};
 
 /// Libraries that tell every request at debug, and some more than that.
-const NOISY: [&str; 13] = [
+const NOISY: [&str; 15] = [
+    "google_cloud_compute_v1",
+    "google_cloud_gax_internal",
     "kube",
     "kube_client",
     "kube_runtime",
@@ -55,8 +60,9 @@ const NOISY: [&str; 13] = [
     "opentelemetry_sdk",
 ];
 
-/// Says with every batch that it was not delivered; we say it once.
-const REPETITIVE: &str = "opentelemetry-otlp";
+/// The first says with every batch that it was not delivered, Google's client with every request that it failed; we say
+/// either, once.
+const REPETITIVE: [&str; 2] = ["opentelemetry-otlp", "experimental"];
 
 /// Begins the targets of libraries that tell credentials at trace, in clear: Amazon's, session tokens and the pod's own in
 /// the headers of a request. That level of theirs is never logged, whatever the directives say.
@@ -125,6 +131,8 @@ fn subscriber(
     tracer: Option<SdkTracer>,
 ) -> impl Subscriber + Send + Sync {
     let lines = Lines { format, to: Mutex::new(to), dispatch: OnceLock::new() };
+    // Nobody else asks what went over the wire.
+    let wire = tracer.is_some().then(gcp::heard::listener);
     let spans = tracer.map(|tracer| {
         tracing_opentelemetry::layer()
             .with_tracer(tracer)
@@ -134,7 +142,7 @@ fn subscriber(
             .with_tracked_inactivity(false)
             .with_filter(Targets::new().with_target("ip_address_controller", Level::INFO))
     });
-    Registry::default().with(spans).with(lines.with_filter(filter(level).and(filter_fn(tells_no_secret))))
+    Registry::default().with(spans).with(wire).with(lines.with_filter(filter(level).and(filter_fn(tells_no_secret))))
 }
 
 fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
@@ -145,8 +153,8 @@ fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
 fn filter(level: &str) -> EnvFilter {
     let quiet = level.split(',').any(|part| matches!(part.trim(), "error" | "off"));
     let noisy = NOISY.iter().filter(|_| !quiet).map(|target| format!("{target}=warn,"));
-    let repetitive = format!("{REPETITIVE}=off,");
-    EnvFilter::new(noisy.chain([repetitive, level.to_owned()]).collect::<String>())
+    let repetitive = REPETITIVE.iter().map(|target| format!("{target}=off,"));
+    EnvFilter::new(noisy.chain(repetitive).chain([level.to_owned()]).collect::<String>())
 }
 
 /// The layer that writes.

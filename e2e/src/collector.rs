@@ -26,6 +26,7 @@ use hyper_util::{
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
     common::v1::{KeyValue, any_value::Value},
+    trace::v1::span::{self, SpanKind},
 };
 use prost::Message as _;
 use rustls::ServerConfig;
@@ -54,9 +55,19 @@ pub struct Span {
     /// Of who sent it.
     pub resource: BTreeMap<String, String>,
     pub failed: bool,
+    /// Of kind client: something was asked of somebody else.
+    pub client: bool,
+    pub events: Vec<Event>,
     /// Nanoseconds.
     pub began: u64,
     pub ended: u64,
+}
+
+/// An event of a span.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub name: String,
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// One request as it came.
@@ -219,6 +230,8 @@ fn spans(batch: ExportTraceServiceRequest) -> Vec<Span> {
                 attributes: words(span.attributes),
                 resource: resource.clone(),
                 failed: span.status.is_some_and(|status| status.code == 2),
+                client: span.kind == SpanKind::Client as i32,
+                events: span.events.into_iter().map(event).collect(),
                 began: span.start_time_unix_nano,
                 ended: span.end_time_unix_nano,
             });
@@ -227,9 +240,14 @@ fn spans(batch: ExportTraceServiceRequest) -> Vec<Span> {
     all
 }
 
+fn event(event: span::Event) -> Event {
+    Event { name: event.name, attributes: words(event.attributes) }
+}
+
 fn words(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
     let word = |value: Option<Value>| match value {
         Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
         other => format!("{other:?}"),
     };
     let pairs = attributes.into_iter();

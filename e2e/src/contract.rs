@@ -7,6 +7,7 @@
 mod clauses;
 mod furniture;
 mod gates;
+mod told;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -17,6 +18,7 @@ pub use self::{
     clauses::*,
     furniture::{FAR, Home, NODE, NODE_2, ONE, PRIVATE, TWO, furnish, furnish_private},
     gates::{Closing, Open},
+    told::*,
 };
 use crate::world::{Fault, World};
 
@@ -66,6 +68,8 @@ pub struct Words {
     pub own_addresses: bool,
     /// A machine gets an address of its own again when it is asked for.
     pub restores: bool,
+    /// How its requests show in traces.
+    pub told: Told,
     /// A replacement is found under the name of what it replaces; else it has another name.
     pub names_are_reused: bool,
 }
@@ -104,6 +108,7 @@ macro_rules! contract_tests {
             a_gate_that_closes_within_a_swap_stops_it
             a_late_detach_hits_nothing
             the_self_test_tells_what_is_missing
+            a_request_tells_where_it_went_and_what_was_answered
         }
     };
     ($bench:ty: $($clause:ident)+) => {

@@ -7,6 +7,7 @@ mod venue;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -252,6 +253,20 @@ impl Stage {
             })
         })
         .await
+    }
+
+    /// What the leader's `/metrics` says of an address: the last word of each line about it, by the name of the metric.
+    ///
+    /// # Errors
+    /// When nobody leads, or the leader does not answer.
+    pub async fn gauges(&self, allocation: &str, ip: &str) -> Result<BTreeMap<String, f64>> {
+        let leader = self.until_led(None).await?;
+        let address = SocketAddr::new(self.agent.ip(NAMESPACE, &leader)?, 9999);
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let text = client.get(format!("http://{address}/metrics")).send().await?.text().await?;
+        let labels = format!("{{crd_name=\"{allocation}\",ip=\"{ip}\"}} ");
+        let lines = text.lines().filter_map(|line| line.split_once(&labels));
+        lines.map(|(name, value)| Ok((name.to_owned(), value.parse()?))).collect()
     }
 
     /// The logs of the operator's pods, for a failed test.

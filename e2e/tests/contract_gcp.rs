@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use e2e::{
-    contract::{Bench, Home, NODE, ONE, Open, PRIVATE, TWO, Words, furnish},
+    contract::{Bench, Home, NODE, ONE, Open, PRIVATE, TWO, Told, Words, furnish},
     simulator::Simulator,
     world::{Address, Fault, Latency, NewMachine, Tier, World},
 };
@@ -20,6 +20,7 @@ use google_cloud_auth::credentials::mds;
 use ip_address_controller::cloud::{
     Attach, Cloud, Detach, ErrorKind, Finding, MachineId, Own, Provider, ProviderId, Restore, Scope,
     gcp::{Gcp, GcpSettings},
+    metered::Metered,
 };
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ const HOME: Home = Home { account: "prod", region: "us-west1", zone: "us-west1-a
 struct GcpBench {
     world: World,
     simulator: Simulator,
-    cloud: Gcp,
+    cloud: Metered<Gcp>,
 }
 
 fn settings(simulator: &Simulator) -> GcpSettings {
@@ -54,7 +55,7 @@ impl Bench for GcpBench {
         let credentials =
             mds::Builder::default().with_endpoint(simulator.endpoint()).build_access_token_credentials()?;
         let cloud = Gcp::connect_as(&settings(&simulator), credentials).await?;
-        Ok(Self { world, simulator, cloud })
+        Ok(Self { world, simulator, cloud: Metered::new(Provider::Gcp, cloud) })
     }
 
     fn world(&self) -> &World {
@@ -99,6 +100,14 @@ impl Bench for GcpBench {
             swaps_in_two: true,
             own_addresses: true,
             restores: true,
+            told: Told {
+                change: ("compute.instances.addAccessConfig", "POST"),
+                read: ("compute.addresses.list", "GET"),
+                id: None,
+                place: Some((HOME.region, HOME.zone)),
+                poll: Some("compute.zoneOperations.get"),
+                reads_again: true,
+            },
             names_are_reused: true,
         }
     }

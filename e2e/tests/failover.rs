@@ -53,6 +53,11 @@ fn a_node_that_is_not_ready_for_long_enough_loses_its_address_although_pods_hang
 
         stage.cluster.stop_heartbeat(&from).await?;
         let since = until_not_ready(stage, &from).await?;
+        wait_for("metrics say since when", PATIENCE, || async {
+            let told = stage.gauges(name, ip).await?.remove("netipallocation_ip_node_not_ready_timestamp_seconds");
+            Ok(Seen::when(told == Some(since.as_second() as f64), told))
+        })
+        .await?;
         let entry = until_moved(stage, name, ip, &from).await?;
 
         let to = entry.node.clone().unwrap_or_default();

@@ -26,11 +26,16 @@ const UNUSED: &[(&str, &str)] = &[(
 
 /// Of these there is one that is ours, and its name is known: nothing is granted on the others, but for making the Lease,
 /// which cannot be limited to a name.
-const BY_NAME: &[&str] = &["leases", "customresourcedefinitions"];
+const BY_NAME: &[&str] = &["leases", "customresourcedefinitions", "namespaces"];
+
+/// With everything on that asks for a right of its own.
+const ALL_ON: &[&str] = &["tracing.enabled=true", "tracing.endpoint=http://127.0.0.1:1"];
 
 #[test]
 fn every_verb_used_is_granted_and_every_verb_granted_is_used() -> Result<()> {
-    THEATRE.alone(async |stage| {
+    THEATRE.bare(async |stage| {
+        stage.install(ALL_ON).await?;
+        stage.until_led(None).await?;
         cast(stage).await?;
         drain_a_deployment_past_its_budget(stage).await?;
         use_a_stateful_set(stage).await?;

@@ -6,7 +6,7 @@
 mod acts;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     net::TcpListener,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     collector::{Collector, Span},
-    stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
+    stage::{NAMESPACE, PATIENCE, REGION, RELEASE, Stage, ZONES},
 };
 use ip_address_controller::{
     lifecycle::Trace,
@@ -179,6 +179,11 @@ fn the_charts_values_lead_to_the_spans_of_a_move_and_the_last_ones_are_sent_at_s
         let entry = until_moved(stage, name, ip, &from).await?;
         let to = entry.node.clone().unwrap_or_default();
         until_labelled(stage, &to, name, ip).await?;
+        wait_for("the node that it left has an address of its own again", PATIENCE, || async {
+            let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
+            Ok(Seen::when(owed.is_empty(), owed))
+        })
+        .await?;
         ensure!(collector.spans().is_empty(), "sent before its time");
 
         stage.cluster.kubectl(&["delete", "pods", "-n", NAMESPACE, "-l", OPERATOR, "--wait=false"]).await?;
@@ -208,9 +213,12 @@ fn the_charts_values_lead_to_the_spans_of_a_move_and_the_last_ones_are_sent_at_s
             ensure!(resource.get(key).map(String::as_str) == Some(value), "{key}: {resource:?}");
         }
         ensure!(resource["service.instance.id"].ends_with(".controller"), "{resource:?}");
+        let uid = stage.cluster.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]).await?;
+        ensure!(resource.get("k8s.cluster.uid") == Some(&uid), "{uid}: {resource:?}");
 
         trusts_the_certificate_that_is_named(stage).await?;
-        survives_without_a_collector(stage).await
+        survives_without_a_collector(stage).await?;
+        does_without_the_clusters_uid(stage).await
     })
 }
 
@@ -254,9 +262,12 @@ fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {
         ensure!(span.parent == root.id, "not under the root: {span:?}");
         ensure!(root.began <= span.began && span.ended <= root.ended, "outlasts the root: {span:?} {root:?}");
     }
-    for (name, node) in
-        [("netipallocation.detach", from), ("netipallocation.attach", to), ("netipallocation.node.label", to)]
-    {
+    for (name, node) in [
+        ("netipallocation.detach", from),
+        ("netipallocation.attach", to),
+        ("netipallocation.node.label", to),
+        ("netipallocation.restore", from),
+    ] {
         let effect = spans.iter().find(|span| span.name == name).with_context(|| format!("no {name}"))?;
         ensure!(effect.parent == root.id && word(effect, "k8s.node.name") == node, "{effect:?}");
     }
@@ -264,6 +275,7 @@ fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {
     for (call, effect) in [
         ("compute.instances.deleteAccessConfig", "netipallocation.detach"),
         ("compute.instances.addAccessConfig", "netipallocation.attach"),
+        ("compute.instances.addAccessConfig", "netipallocation.restore"),
     ] {
         let within = |span: &Span| {
             let mut above = Some(span.clone());
@@ -275,8 +287,26 @@ fn the_move(spans: &[Span], from: &str, to: &str) -> Result<()> {
             }
             false
         };
-        ensure!(spans.iter().any(|span| span.name == call && within(span)), "no {call} within {effect}: {spans:#?}");
+        let found = spans.iter().find(|span| span.name == call && within(span));
+        the_change(found.with_context(|| format!("no {call} within {effect}: {spans:#?}"))?)?;
     }
+    Ok(())
+}
+
+/// What went over the wire, and where to.
+fn the_change(span: &Span) -> Result<()> {
+    for (key, value) in [
+        ("http.request.method", Some("POST")),
+        ("http.response.status_code", Some("200")),
+        ("http.request.resend_count", None),
+        ("server.address", Some("127.0.0.1")),
+        ("cloud.region", Some(REGION)),
+    ] {
+        ensure!(span.attributes.get(key).map(String::as_str) == value, "{key}: {span:?}");
+    }
+    let zone = span.attributes.get("cloud.availability_zone");
+    ensure!(zone.is_some_and(|zone| ZONES.contains(&zone.as_str())), "{span:?}");
+    ensure!(span.client && span.events.iter().any(|event| event.name == "poll"), "{span:?}");
     Ok(())
 }
 
@@ -289,10 +319,36 @@ fn the_passes(spans: &[Span], journey: &str) -> Result<()> {
     let odd: Vec<_> =
         passes.iter().filter(|pass| !known.contains(&pass.attributes["netipallocation.outcome"].as_str())).collect();
     ensure!(odd.is_empty(), "a pass that did nothing: {odd:?}");
+    // The drain began with the node, and the address was attached after what had taken it off had ended.
+    let of_it = passes.iter().filter(|pass| pass.links.iter().any(|link| link == journey));
+    let triggers: BTreeSet<&str> = of_it.map(|pass| pass.attributes["netipallocation.trigger"].as_str()).collect();
+    ensure!(triggers.contains("node") && triggers.contains("effect"), "{triggers:?}");
     for stage in ["netipallocation.observe", "netipallocation.plan", "netipallocation.status.patch"] {
         let found = spans.iter().find(|span| span.name == stage).with_context(|| format!("no {stage}"))?;
         ensure!(passes.iter().any(|pass| pass.id == found.parent && pass.trace == found.trace), "{found:?}");
     }
+    Ok(())
+}
+
+/// Traces that the chart knows nothing of, so without the right to read whose they are: said once, and nothing waits for it.
+async fn does_without_the_clusters_uid(stage: &Stage) -> Result<()> {
+    let collector = Collector::start().await?;
+    stage.agent.extra_env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    stage.install(&["tracing.enabled=false"]).await?;
+    let (name, ip) = ("anywhere", "203.0.113.62");
+    reserve(stage, &[ip])?;
+    pool(stage, name, 1).await?;
+    stage.cluster.apply(&allocation(name, &[ip], "")).await?;
+    stage.until_attached(name, ip).await?;
+    let spans = wait_for("spans", PATIENCE, || async {
+        let spans = collector.spans();
+        Ok(if spans.is_empty() { Seen::NotYet(String::new()) } else { Seen::Yes(spans) })
+    })
+    .await?;
+    ensure!(spans.iter().all(|span| !span.resource.contains_key("k8s.cluster.uid")), "{:?}", spans[0].resource);
+    let log = stage.agent.log(NAMESPACE, &stage.until_led(None).await?)?;
+    let said = log.lines().filter(|line| line.contains("k8s.cluster.uid")).count();
+    ensure!(said == 1, "said {said} times that it may not read the uid:\n{log}");
     Ok(())
 }
 

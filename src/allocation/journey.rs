@@ -36,6 +36,13 @@ pub fn trace_of_deed(entry: &Entry, uid: &str, now: Timestamp) -> Option<Trace> 
     trace(entry, uid).or_else(arrived)
 }
 
+/// The trace of what is given back to a node: of the last journey that has left it.
+pub fn trace_of_debt(entries: &[Entry], node: &str) -> Option<Trace> {
+    let moves = entries.iter().filter_map(|entry| entry.last_move.as_ref());
+    let left = moves.filter(|moving| moving.from.as_deref() == Some(node)).max_by_key(|moving| moving.start)?;
+    left.trace_id.as_deref().and_then(Trace::parse_id)
+}
+
 /// W3C trace context for an intent that is written now: that of the journey under way, or of one that begins with it.
 pub fn traceparent(entry: &Entry, uid: &str, operation: Uuid) -> String {
     trace(entry, uid).unwrap_or_else(|| Trace::of(&operation.to_string())).traceparent()
@@ -122,6 +129,18 @@ mod tests {
             ..moving
         });
         Entry { last_move, ..entry(State::Attached, since) }
+    }
+
+    #[test]
+    fn a_debt_belongs_to_the_last_journey_that_has_left_the_node() {
+        let (first, last) = (Trace::of("first"), Trace::of("last"));
+        let mut earlier = between(16, first);
+        if let Some(moving) = &mut earlier.last_move {
+            moving.start = second(2);
+        }
+        let entries = [arrived(&between(16, last), 20), earlier, entry(State::Attached, 0)];
+        assert_eq!(trace_of_debt(&entries, "node-a"), Some(last), "also when the address has arrived elsewhere");
+        assert_eq!(trace_of_debt(&entries, "node-b"), None, "it has arrived there");
     }
 
     fn step(before: &Entry, after: &Entry, now: i64) -> Option<Journey> {

@@ -19,6 +19,7 @@ use super::{
     Controller,
     claims::Claims,
     decide::facts::Mode,
+    journey,
     ledger::{ReadError, number},
     moment::Moment,
     observe::{Subject, Surroundings},
@@ -56,11 +57,15 @@ impl Controller {
         let name = object.name_any();
         let began = Instant::now();
         let waited = self.wake.waited(&name);
-        if let Some(waited) = waited {
+        if let Some((waited, _)) = waited {
             metrics::queued(waited);
         }
-        // A change somewhere, or only the time to look again.
-        let mut course = Course::begin(if waited.is_some() { "change" } else { "recheck" });
+        let mut course = Course::begin(match waited {
+            Some((_, cause)) => cause.label(),
+            // Nothing has changed: a failed pass is tried again, or it is time to look again.
+            None if self.has_failed(&name) => "retry",
+            None => "recheck",
+        });
         let result = match &object.0 {
             Err(invalid) => {
                 if self.is_news(&name, &invalid.error) {
@@ -265,7 +270,8 @@ impl Controller {
         }
         for debt in debts {
             let slot = slots.remove(debt.owed.machine.place.as_str());
-            self.pay(subject, debt, slot);
+            let trace = journey::trace_of_debt(&kept, &debt.owed.node);
+            self.pay(subject, debt, slot, trace);
         }
         if subject.mode != Mode::Observe {
             self.answer_move(&stored, &kept).await;

@@ -27,6 +27,40 @@ use crate::api::NetIPAllocation;
 /// An allocation that may not be decodable: one bad object must not blind the operator to the rest.
 pub type Guarded = DeserializeGuard<NetIPAllocation>;
 
+/// What wakes an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// This process leads from now on.
+    Start,
+    /// The object itself has changed.
+    Object,
+    /// A node has changed.
+    Node,
+    /// The pods of a node that an address is leaving have changed.
+    Pods,
+    /// The cloud has answered, or can be asked.
+    Cloud,
+    /// What was begun for it has ended.
+    Effect,
+    /// There is a slot and a rate token for it.
+    Permit,
+}
+
+impl Cause {
+    /// The word in traces.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Object => "object",
+            Self::Node => "node",
+            Self::Pods => "pods",
+            Self::Cloud => "cloud",
+            Self::Effect => "effect",
+            Self::Permit => "permit",
+        }
+    }
+}
+
 /// Wakes allocations. Clones wake the same ones.
 ///
 /// Wakes that come together fold into one, so that a standby, which listens to none of them, keeps at most one a name.
@@ -41,11 +75,24 @@ struct Bell {
 
 #[derive(Default)]
 struct Waiting {
-    /// Woken and not yet handed out, with the instant of the first wake.
-    called: BTreeMap<String, Instant>,
-    all: Option<Instant>,
+    /// Woken and not yet handed out, with the first wake.
+    called: BTreeMap<String, Call>,
+    all: Option<Call>,
     /// Handed out; their passes have not begun.
-    queued: BTreeMap<String, Instant>,
+    queued: BTreeMap<String, Call>,
+}
+
+/// When a wake came, and what it was.
+#[derive(Clone, Copy)]
+struct Call {
+    at: Instant,
+    cause: Cause,
+}
+
+impl Call {
+    fn now(cause: Cause) -> Self {
+        Self { at: Instant::now(), cause }
+    }
 }
 
 impl Wake {
@@ -71,23 +118,23 @@ impl Wake {
         self.0.with(|waiting| *waiting = Waiting::default());
     }
 
-    pub fn all(&self) {
+    pub fn all(&self, cause: Cause) {
         self.0.with(|waiting| {
-            waiting.all.get_or_insert_with(Instant::now);
+            waiting.all.get_or_insert_with(|| Call::now(cause));
         });
         self.0.rung.notify_one();
     }
 
-    pub fn one(&self, name: &str) {
+    pub fn one(&self, name: &str, cause: Cause) {
         self.0.with(|waiting| {
-            waiting.called.entry(name.to_owned()).or_insert_with(Instant::now);
+            waiting.called.entry(name.to_owned()).or_insert_with(|| Call::now(cause));
         });
         self.0.rung.notify_one();
     }
 
-    /// Its pass begins: how long it has waited since it was first woken, if it was.
-    pub fn waited(&self, name: &str) -> Option<Duration> {
-        self.0.with(|waiting| waiting.queued.remove(name)).map(|since| since.elapsed())
+    /// Its pass begins: how long it has waited since it was first woken, and by what, if it was.
+    pub fn waited(&self, name: &str) -> Option<(Duration, Cause)> {
+        self.0.with(|waiting| waiting.queued.remove(name)).map(|Call { at, cause }| (at.elapsed(), cause))
     }
 }
 
@@ -95,16 +142,16 @@ impl Bell {
     fn take(&self, all: &Store<Guarded>) -> Vec<ObjectRef<Guarded>> {
         self.with(|waiting| {
             let mut woken = std::mem::take(&mut waiting.called);
-            if let Some(since) = waiting.all.take() {
+            if let Some(call) = waiting.all.take() {
                 for object in all.state() {
-                    woken.entry(object.name_any()).or_insert(since);
+                    woken.entry(object.name_any()).or_insert(call);
                 }
             }
             // One that is gone has no pass.
             woken.retain(|name, _| all.get(&ObjectRef::new(name)).is_some());
             let names = woken.keys().map(|name| ObjectRef::new(name)).collect();
-            for (name, since) in woken {
-                waiting.queued.entry(name).or_insert(since);
+            for (name, call) in woken {
+                waiting.queued.entry(name).or_insert(call);
             }
             names
         })
@@ -255,25 +302,28 @@ mod tests {
     async fn wakes_fold_into_one_a_name_and_none_is_lost() {
         let wake = Wake::new();
         // Nobody listens yet, as on a standby.
-        wake.one("a");
-        wake.one("a");
-        wake.all();
+        wake.one("a", Cause::Object);
+        wake.one("a", Cause::Object);
+        wake.all(Cause::Node);
         let mut woken = Box::pin(wake.stream(listed(&["a", "b"])));
         let first = [woken.next().await.unwrap().name, woken.next().await.unwrap().name];
         assert_eq!(first, ["a", "b"]);
         assert!(woken.next().now_or_never().is_none(), "folded");
-        wake.one("a");
+        wake.one("a", Cause::Object);
         assert_eq!(woken.next().await.unwrap().name, "a");
     }
 
     #[tokio::test]
-    async fn an_allocation_waits_since_its_first_wake() {
+    async fn an_allocation_waits_since_its_first_wake_and_says_what_that_was() {
         let wake = Wake::new();
-        wake.one("a");
+        wake.one("a", Cause::Effect);
+        wake.one("a", Cause::Object);
+        wake.all(Cause::Cloud);
         assert!(wake.waited("a").is_none(), "not handed out yet");
-        let mut woken = Box::pin(wake.stream(listed(&["a"])));
+        let mut woken = Box::pin(wake.stream(listed(&["a", "b"])));
         woken.next().await.unwrap();
-        assert!(wake.waited("a").is_some());
+        assert_eq!(wake.waited("a").map(|(_, cause)| cause), Some(Cause::Effect));
         assert!(wake.waited("a").is_none(), "its pass has begun");
+        assert_eq!(wake.waited("b").map(|(_, cause)| cause), Some(Cause::Cloud));
     }
 }

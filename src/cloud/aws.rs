@@ -2,7 +2,8 @@
 //!
 //! Knows the EC2 API and nothing of Kubernetes. By idea: `connect` makes the clients, `translate` and `instance` turn the
 //! SDK's words into ours, `read` asks, `swap` decides and changes, `restore` gives back, `recent` remembers what the cloud
-//! does not show yet, `errors` classifies, `check` is the self-test.
+//! does not show yet, `errors` classifies, `check` is the self-test, `heard` listens to what goes over the
+//! wire.
 //!
 //! What is particular here:
 //! - An association is one call, answered when it is done; it takes the place of whatever sits on the interface, **without
@@ -20,6 +21,7 @@ mod connect;
 mod errors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod foreign;
+mod heard;
 mod instance;
 mod read;
 mod recent;

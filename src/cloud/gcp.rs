@@ -2,7 +2,7 @@
 //!
 //! Knows the Compute API and nothing of Kubernetes. By idea: `connect` makes the clients, `translate` turns the SDK's
 //! words into ours, `read` asks, `swap` decides and changes, `operation` sends one change and waits for its end,
-//! `errors` classifies, `check` is the self-test.
+//! `errors` classifies, `check` is the self-test, `heard` listens to what goes over the wire.
 //!
 //! What is particular here:
 //! - An interface has at most one access config, and its address cannot be edited: a change is a delete and an add,
@@ -16,6 +16,7 @@ mod connect;
 mod errors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod foreign;
+pub mod heard;
 mod operation;
 mod read;
 mod swap;

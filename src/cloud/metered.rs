@@ -11,7 +11,7 @@ use tracing::{Instrument as _, Span, field, info_span};
 
 use super::{
     Attach, Cloud, CloudError, Detach, Finding, Provider, ProviderId, Restore, Restored, Scope, Seat, Survey, Verified,
-    Whereabouts,
+    Whereabouts, request,
 };
 use crate::metrics::{cloud_call, cloud_operation_known, names::CLOUD_API_REQUESTS};
 
@@ -50,24 +50,39 @@ impl<C: Cloud> Metered<C> {
         result
     }
 
+    /// A call that is about one machine: its requests say where that stands.
+    async fn call_about<T>(
+        &self,
+        operation: &'static str,
+        machine: &ProviderId,
+        address: Option<IpAddr>,
+        work: impl Future<Output = Result<T, CloudError>>,
+    ) -> Result<T, CloudError> {
+        let place = machine.place();
+        let span = self.span(operation, place.as_ref().map_or("", |place| place.region.as_str()));
+        span.record("machine", machine.as_str());
+        if let Some(address) = address {
+            span.record("address", field::display(address));
+        }
+        self.call(operation, span, request::about(place, work)).await
+    }
+
     fn span(&self, operation: &'static str, region: &str) -> Span {
-        info_span!(
+        let span = info_span!(
             "cloud",
             otel.name = format!("{} {operation}", self.provider),
             otel.status_code = field::Empty,
             error.type = field::Empty,
             cloud.provider = self.provider.as_str(),
-            cloud.region = region,
+            cloud.region = field::Empty,
             operation,
             address = field::Empty,
             machine = field::Empty,
-        )
-    }
-
-    fn machine_span(&self, operation: &'static str, machine: &ProviderId) -> Span {
-        let region = machine.place().map(|place| place.region).unwrap_or_default();
-        let span = self.span(operation, &region);
-        span.record("machine", machine.as_str());
+        );
+        // A provider ID need not say it.
+        if !region.is_empty() {
+            span.record("cloud.region", region);
+        }
         span
     }
 }
@@ -125,25 +140,21 @@ impl<C: Cloud> Cloud for Metered<C> {
     }
 
     async fn inspect(&self, machine: &ProviderId) -> Result<Seat, CloudError> {
-        let span = self.machine_span("inspect", machine);
-        self.call("inspect", span, self.cloud.inspect(machine)).await
+        self.call_about("inspect", machine, None, self.cloud.inspect(machine)).await
     }
 
     async fn attach(&self, order: &Attach) -> Result<Verified, CloudError> {
-        let span = self.machine_span("attach", &order.machine.place);
-        span.record("address", field::display(order.address));
-        self.call("attach", span, self.cloud.attach(order)).await
+        let (machine, address) = (&order.machine.place, Some(order.address));
+        self.call_about("attach", machine, address, self.cloud.attach(order)).await
     }
 
     async fn detach(&self, order: &Detach) -> Result<Verified, CloudError> {
-        let span = self.machine_span("detach", &order.machine.place);
-        span.record("address", field::display(order.address));
-        self.call("detach", span, self.cloud.detach(order)).await
+        let (machine, address) = (&order.machine.place, Some(order.address));
+        self.call_about("detach", machine, address, self.cloud.detach(order)).await
     }
 
     async fn restore(&self, order: &Restore) -> Result<Restored, CloudError> {
-        let span = self.machine_span("restore", &order.machine.place);
-        self.call("restore", span, self.cloud.restore(order)).await
+        self.call_about("restore", &order.machine.place, None, self.cloud.restore(order)).await
     }
 
     async fn check(&self, scope: &Scope) -> Vec<Finding> {

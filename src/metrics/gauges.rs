@@ -151,6 +151,8 @@ pub struct AllocationGauges {
     /// Condition WorkloadFound is not False.
     pub workload_found: bool,
     pub failover_frozen: bool,
+    /// How long a node must be NotReady before its address leaves.
+    pub failover: Duration,
     pub reconcile_interval: Duration,
     /// Unix seconds; `None` before the first.
     pub last_success: Option<i64>,
@@ -177,6 +179,30 @@ pub struct AddressGauges {
     pub node: Option<String>,
     pub state: &'static str,
     pub reason: &'static str,
+    /// Unix seconds since when its node has been NotReady or gone; `None` while it is well, and without one.
+    pub node_down_since: Option<i64>,
+    /// Pods that hold it by annotation, where it is to leave.
+    pub holding_pods: usize,
+    /// It is being taken off: what the state does not tell.
+    pub releasing: bool,
+}
+
+impl AddressGauges {
+    fn snapshot(&self, crd_name: &str) -> Vec<(Series, f64)> {
+        let Self { ip, node, state, reason, node_down_since, holding_pods, releasing } = self;
+        let labels = || [("crd_name", crd_name.to_owned()), ("ip", ip.clone())];
+        let [crd, ip] = labels();
+        let on = node.as_deref().unwrap_or("none").to_owned();
+        let state = [crd.clone(), ip.clone(), ("state", (*state).to_owned()), ("reason", (*reason).to_owned())];
+        let mut all = vec![
+            one(IP_ATTACHED, [crd, ip, ("node", on)], flag(node.is_some())),
+            one(ADDRESS_STATE, state, 1.0),
+            one(IP_NODE_DOWN, labels(), seconds(node_down_since.unwrap_or(0))),
+        ];
+        all.extend((*holding_pods > 0).then(|| one(IP_HOLDING_PODS, labels(), float(*holding_pods))));
+        all.extend(releasing.then(|| one(IP_RELEASING, labels(), 1.0)));
+        all
+    }
 }
 
 impl AllocationGauges {
@@ -192,6 +218,7 @@ impl AllocationGauges {
             spare_nodes,
             workload_found,
             failover_frozen,
+            failover,
             reconcile_interval,
             last_success,
             deletion,
@@ -214,6 +241,7 @@ impl AllocationGauges {
             one(SPARE_NODES, [crd()], float(*spare_nodes)),
             one(WORKLOAD_FOUND, [crd()], flag(*workload_found)),
             one(FAILOVER_FROZEN, [crd()], flag(*failover_frozen)),
+            one(FAILOVER_SECONDS, [crd()], failover.as_secs_f64()),
             one(RECONCILE_INTERVAL, [crd()], reconcile_interval.as_secs_f64()),
             one(DELETION, [crd()], seconds(deletion.unwrap_or(0))),
             one(
@@ -228,18 +256,7 @@ impl AllocationGauges {
             ),
         ]);
         all.extend(last_success.map(|at| one(LAST_SUCCESS, [crd()], seconds(at))));
-        for AddressGauges { ip, node, state, reason } in addresses {
-            let ip = || ("ip", ip.clone());
-            let on = node.as_deref().unwrap_or("none").to_owned();
-            all.extend([
-                one(IP_ATTACHED, [crd(), ip(), ("node", on)], flag(node.is_some())),
-                one(
-                    ADDRESS_STATE,
-                    [crd(), ip(), ("state", (*state).to_owned()), ("reason", (*reason).to_owned())],
-                    1.0,
-                ),
-            ]);
-        }
+        all.extend(addresses.iter().flat_map(|address| address.snapshot(crd_name)));
         all.extend(
             verdicts
                 .iter()

@@ -75,6 +75,10 @@ catalogue! {
     SPARE_NODES = "netipallocation_spare_nodes", Gauge, ["crd_name"], "Eligible nodes without an address";
     WORKLOAD_FOUND = "netipallocation_workload_found", Gauge, ["crd_name"], "0 while the workload that the allocation names does not exist";
     FAILOVER_FROZEN = "netipallocation_failover_frozen", Gauge, ["crd_name"], "1 while too many nodes are NotReady for any failover to begin";
+    FAILOVER_SECONDS = "netipallocation_failover_not_ready_seconds", Gauge, ["crd_name"], "How long a node must be NotReady, or gone, before its address leaves it";
+    IP_NODE_DOWN = "netipallocation_ip_node_not_ready_timestamp_seconds", Gauge, ["crd_name" "ip"], "Unix time since which the node of the address is NotReady, or gone; 0 while it is well";
+    IP_HOLDING_PODS = "netipallocation_ip_holding_pods", Gauge, ["crd_name" "ip"], "Pods whose hold annotation keeps the address on the node that it is to leave; only while there are any";
+    IP_RELEASING = "netipallocation_ip_releasing", Gauge, ["crd_name" "ip"], "1 while the address is taken off its node, which is the second phase of Draining";
     ADDRESS_STATE = "netipallocation_address_state", Gauge, ["crd_name" "ip" "state" "reason"], "1 for the state that the address is in";
     NODES = "netipallocation_nodes", Gauge, ["crd_name" "verdict"], "Selected nodes by what speaks for or against them";
     INFO = "netipallocation_info", Gauge, ["crd_name" "provider" "region" "mode"], "1, with what the allocation says of itself";

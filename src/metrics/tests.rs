@@ -68,6 +68,19 @@ fn address(ip: &str, node: Option<&str>) -> AddressGauges {
         node: node.map(str::to_owned),
         state: if node.is_some() { "attached" } else { "unassigned" },
         reason: if node.is_some() { "Verified" } else { "NoEligibleNode" },
+        node_down_since: None,
+        holding_pods: 0,
+        releasing: false,
+    }
+}
+
+/// On a node that is NotReady, held by two pods, and being taken off.
+fn leaving() -> AddressGauges {
+    AddressGauges {
+        node_down_since: Some(1_700_000_000),
+        holding_pods: 2,
+        releasing: true,
+        ..address("203.0.113.7", Some("node-a"))
     }
 }
 
@@ -83,13 +96,14 @@ fn allocation() -> AllocationGauges {
         spare_nodes: 2,
         workload_found: false,
         failover_frozen: false,
+        failover: Duration::from_secs(600),
         reconcile_interval: Duration::from_secs(30),
         last_success: Some(1_700_000_000),
         deletion: None,
         provider: Some(Provider::Gcp),
         region: "us-west1".to_owned(),
         mode: "Enforce",
-        addresses: vec![address("203.0.113.7", Some("node-a")), address("203.0.113.8", None)],
+        addresses: vec![leaving(), address("203.0.113.8", None)],
         verdicts: vec![("Eligible", 3), ("Cordoned", 1)],
         labelled_nodes: vec!["node-a".to_owned()],
     }
@@ -300,6 +314,11 @@ fn an_allocation_is_told_as_it_is() {
         "spare_nodes{crd_name=\"sip\"} 2",
         "workload_found{crd_name=\"sip\"} 0",
         "failover_frozen{crd_name=\"sip\"} 0",
+        "failover_not_ready_seconds{crd_name=\"sip\"} 600",
+        "ip_node_not_ready_timestamp_seconds{crd_name=\"sip\",ip=\"203.0.113.7\"} 1700000000",
+        "ip_node_not_ready_timestamp_seconds{crd_name=\"sip\",ip=\"203.0.113.8\"} 0",
+        "ip_holding_pods{crd_name=\"sip\",ip=\"203.0.113.7\"} 2",
+        "ip_releasing{crd_name=\"sip\",ip=\"203.0.113.7\"} 1",
         "reconcile_interval_seconds{crd_name=\"sip\"} 30",
         "last_success_timestamp_seconds{crd_name=\"sip\"} 1700000000",
         "deletion_timestamp_seconds{crd_name=\"sip\"} 0",
@@ -311,6 +330,10 @@ fn an_allocation_is_told_as_it_is() {
         "info{crd_name=\"sip\",provider=\"gcp\",region=\"us-west1\",mode=\"Enforce\"} 1",
     ] {
         has(&text, &format!("netipallocation_{line}"));
+    }
+    for line in ["ip_holding_pods", "ip_releasing"] {
+        let told = text.lines().filter(|known| known.starts_with(&format!("netipallocation_{line}{{"))).count();
+        assert_eq!(told, 1, "{line} is told of an address that is at rest");
     }
 }
 
@@ -325,6 +348,9 @@ fn a_pair_that_is_no_longer_says_0_at_once() {
     });
     has(&text, "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 0");
     has(&text, "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-b\"} 1");
+    for line in ["ip_node_not_ready_timestamp_seconds", "ip_holding_pods", "ip_releasing"] {
+        has(&text, &format!("netipallocation_{line}{{crd_name=\"sip\",ip=\"203.0.113.7\"}} 0"));
+    }
 }
 
 /// The exporter judges idleness by a clock of its own, so this test shortens the limit to nothing: between two renders

@@ -16,6 +16,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, SdkTracerProvider};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use self::exporter::Late;
 pub use self::{
     exporter::build,
     otlp::{Otlp, Protocol, Wanted, read},
@@ -49,9 +50,14 @@ pub enum Place {
 
 /// Draws sketches. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tracer(SdkTracer);
+pub struct Tracer(SdkTracer, Late);
 
 impl Tracer {
+    /// Spans that are sent from now on say which cluster the sender is in, by the uid of its namespace kube-system.
+    pub fn in_cluster(&self, uid: String) {
+        self.1.say(KeyValue::new("k8s.cluster.uid", uid));
+    }
+
     pub fn draw(&self, sketch: &Sketch) {
         let Sketch { name, place, began, ended, attributes, links, error } = sketch;
         let parent = match place {
@@ -81,6 +87,22 @@ impl Tracer {
 pub fn follow(span: &tracing::Span, trace: Trace) {
     // The only failure is that there is nobody to be told.
     let _ = span.set_parent(under(trace));
+}
+
+/// What an event of a span says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    Text(String),
+    Number(i64),
+}
+
+/// An event of the span that runs now, in its trace alone: it is no line of the log. Without traces it says nothing.
+pub fn note(name: &'static str, facts: Vec<(&'static str, Fact)>) {
+    let facts = facts.into_iter().map(|(key, fact)| match fact {
+        Fact::Text(text) => KeyValue::new(key, text),
+        Fact::Number(number) => KeyValue::new(key, number),
+    });
+    tracing::Span::current().add_event(name, facts.collect());
 }
 
 fn under(trace: Trace) -> Context {
@@ -113,11 +135,11 @@ impl IdGenerator for Ids {
 
 /// The way out for spans; ended by [`Traces::end`].
 #[derive(Clone, Debug)]
-pub struct Traces(SdkTracerProvider);
+pub struct Traces(SdkTracerProvider, Late);
 
 impl Traces {
     pub fn tracer(&self) -> Tracer {
-        Tracer(self.sdk_tracer())
+        Tracer(self.sdk_tracer(), self.1.clone())
     }
 
     pub(super) fn sdk_tracer(&self) -> SdkTracer {

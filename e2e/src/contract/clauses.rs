@@ -413,7 +413,7 @@ pub async fn the_self_test_tells_what_is_missing<B: Bench>(bench: &B) -> Kept {
     nothing_sent(bench)
 }
 
-fn attach<B: Bench>(bench: &B, address: &str, machine: &str) -> anyhow::Result<Attach> {
+pub(super) fn attach<B: Bench>(bench: &B, address: &str, machine: &str) -> anyhow::Result<Attach> {
     Ok(Attach {
         scope: bench.scope(),
         address: ip(address)?,

@@ -12,8 +12,8 @@ mod query;
 mod render;
 mod xml;
 
-pub(super) use self::credentials::pod_identity;
 pub use self::ids::{allocation_id, association_id, instance_id, interface_id, provider_id};
+pub(super) use self::{credentials::pod_identity, xml::Document};
 use self::{errors::Trouble, query::Query};
 use super::{
     Recorder,

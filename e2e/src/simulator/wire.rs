@@ -7,6 +7,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 use warp::{
     Filter,
     filters::BoxedFilter,
@@ -39,9 +40,9 @@ impl Request {
 #[derive(Debug)]
 pub(super) enum Reply {
     Json(u16, Value),
-    /// The same with headers of its own.
+    /// The same with headers of its own, and an id that Azure gives every request.
     With(u16, Vec<(&'static str, String)>, Value),
-    Xml(u16, String),
+    Xml(u16, ec2::Document),
     /// Plain text of the metadata server.
     Text(u16, String),
     /// Nothing, and the connection stays open.
@@ -89,9 +90,13 @@ async fn respond(reply: Reply) -> Response<String> {
         Reply::Json(status, body) => (status, "application/json; charset=UTF-8", body.to_string()),
         Reply::With(status, headers, body) => {
             extra = headers;
+            extra.push(("x-ms-request-id", Uuid::new_v4().to_string()));
             (status, "application/json; charset=utf-8", body.to_string())
         }
-        Reply::Xml(status, body) => (status, "text/xml;charset=UTF-8", body),
+        Reply::Xml(status, ec2::Document { id, text }) => {
+            extra.push(("x-amzn-requestid", id.to_string()));
+            (status, "text/xml;charset=UTF-8", text)
+        }
         Reply::Text(status, body) => (status, "application/text", body),
         Reply::Silence => std::future::pending().await,
         Reply::Closed => {

@@ -9,13 +9,14 @@ use std::{
 use async_trait::async_trait;
 use azure_core::auth::{AccessToken, TokenCredential};
 use e2e::{
-    contract::{Bench, Home, Open, Words, furnish_private},
+    contract::{Bench, Home, Open, Told, Words, furnish_private},
     simulator::{Simulator, arm},
     world::{Fault, MachineKey, NewMachine, World},
 };
 use ip_address_controller::cloud::{
     Attach, Cloud, Detach, MachineId, Provider, ProviderId, Restore, Scope,
     azure::{Azure, AzureSettings},
+    metered::Metered,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -28,7 +29,7 @@ pub const HOME: Home =
 pub struct AzureBench {
     pub world: World,
     pub simulator: Simulator,
-    pub cloud: Azure,
+    pub cloud: Metered<Azure>,
 }
 
 /// Tokens straight from the world, without a wire.
@@ -82,7 +83,7 @@ impl Bench for AzureBench {
         let simulator = Simulator::start(world.clone()).await?;
         let credential = Arc::new(OfWorld(world.clone()));
         let cloud = Azure::connect_as(&settings(simulator.endpoint()), credential).await?;
-        Ok(Self { world, simulator, cloud })
+        Ok(Self { world, simulator, cloud: Metered::new(Provider::Azure, cloud) })
     }
 
     fn world(&self) -> &World {
@@ -120,6 +121,14 @@ impl Bench for AzureBench {
             throttled: Fault::refuse(429, "TooManyRequests", "The request is being throttled"),
             fails_late: Some(Fault::fail_late("PublicIPCountLimitReached", "Cannot create more public addresses")),
             swaps_in_two: false,
+            told: Told {
+                change: ("ARM.networkInterfaces.createOrUpdate", "PUT"),
+                read: ("ARM.publicIPAddresses.list", "GET"),
+                id: Some("azure.service.request.id"),
+                place: None,
+                poll: Some("ARM.locations.operations.get"),
+                reads_again: false,
+            },
             names_are_reused: true,
             own_addresses: false,
             restores: false,

@@ -9,13 +9,14 @@ use std::{
 use async_trait::async_trait;
 use aws_credential_types::Credentials;
 use e2e::{
-    contract::{Bench, Home, ONE, Open, Words, furnish},
+    contract::{Bench, Home, ONE, Open, Told, Words, furnish},
     simulator::{Simulator, ec2},
     world::{Call, Fault, Hold, NewMachine, World},
 };
 use ip_address_controller::cloud::{
     Attach, Cloud, Detach, Holder, MachineId, Own, Provider, ProviderId, Restore, Scope,
     aws::{Aws, AwsSettings},
+    metered::Metered,
 };
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub const LOCAL_GROUP: &str = "us-west-2-lax-1";
 pub struct AwsBench {
     pub world: World,
     pub simulator: Simulator,
-    pub cloud: Aws,
+    pub cloud: Metered<Aws>,
 }
 
 pub fn settings(endpoint: String) -> AwsSettings {
@@ -95,6 +96,14 @@ impl Bench for AwsBench {
             throttled: Fault::refuse(503, "RequestLimitExceeded", "Request limit exceeded."),
             fails_late: None,
             swaps_in_two: false,
+            told: Told {
+                change: ("EC2.AssociateAddress", "POST"),
+                read: ("EC2.DescribeAddresses", "POST"),
+                id: Some("aws.request_id"),
+                place: Some((HOME.region, HOME.zone)),
+                poll: None,
+                reads_again: true,
+            },
             names_are_reused: false,
             own_addresses: true,
             restores: true,
@@ -104,10 +113,11 @@ impl Bench for AwsBench {
 
 impl AwsBench {
     /// A process of its own, as far as memory goes.
-    pub async fn connect(world: &World, simulator: &Simulator) -> Aws {
+    pub async fn connect(world: &World, simulator: &Simulator) -> Metered<Aws> {
         let key = world.issue_token().unwrap();
         let credentials = Credentials::new(key, "simulated-secret", None, None, "test");
-        Aws::connect_as(&settings(simulator.endpoint()), credentials).await.unwrap()
+        let cloud = Aws::connect_as(&settings(simulator.endpoint()), credentials).await.unwrap();
+        Metered::new(Provider::Aws, cloud)
     }
 
     pub fn attach(&self, address: &str, machine: &str) -> Attach {

@@ -1,7 +1,14 @@
 //! What keeps an address on its node and what does not, and how long: the cells of the table of leaving that depend on what
 //! the API server and real pods do.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use e2e::{
+    cluster::{Seen, wait_for},
+    stage::PATIENCE,
+    world::Fault,
+};
 use ip_address_controller::{api::AddressStatus, settings::DISRUPTION_TAINTS};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -21,6 +28,15 @@ fn says(text: &str) -> impl Fn(&AddressStatus) -> bool {
 }
 
 impl Story {
+    /// Until the gauge of an address says so; 0 is as good as silence.
+    async fn gauge(&self, ip: &str, name: &str, wanted: Option<f64>) -> Result<()> {
+        wait_for(&format!("{name} of {ip} is {wanted:?}"), PATIENCE, || async {
+            let said = self.stage.gauges(&self.name, ip).await?.get(name).copied().filter(|said| *said != 0.0);
+            Ok(Seen::when(said == wanted, said))
+        })
+        .await
+    }
+
     /// How often the API server was asked to evict this pod.
     fn asked_to_go(&self, pod: &str) -> Result<usize> {
         let audit = self.stage.cluster.audit()?;
@@ -52,10 +68,19 @@ async fn p6_a_pod_with_the_hold_annotation_keeps_the_address_and_is_not_asked_to
         story.another_look().await?;
         ensure!(story.changed() == before && story.asked_to_go(pod)? == 0, "the pod was not left in peace");
         story.labelled(&node, Some(&ip)).await?;
+        story.gauge(&ip, "netipallocation_ip_holding_pods", Some(1.0)).await?;
+        story.gauge(&ip, "netipallocation_ip_releasing", None).await?;
 
+        // Long enough for it to be seen that it is taken off.
+        let slow = Fault::Latency(Duration::from_secs(4));
+        story.stage.world.fail_next_of("instances.deleteAccessConfig", &node, slow);
         story.kubectl(&format!("annotate pod {pod} {HOLD}-")).await?;
+        story.gauge(&ip, "netipallocation_ip_releasing", Some(1.0)).await?;
+        ensure!(story.said(&ip, "Draining", "NodeCordoned").await?.operation.is_some(), "not being taken off");
+        story.gauge(&ip, "netipallocation_ip_holding_pods", None).await?;
         story.attached_to(&ip, &story.other(&node)).await?;
         ensure!(story.asked_to_go(pod)? > 0, "it went, but not by the Eviction API");
+        story.gauge(&ip, "netipallocation_ip_releasing", None).await?;
         story.nothing_left_before_the_pods(&node, &pods)
     })
     .await

@@ -271,6 +271,16 @@ pub struct Holder {
     pub object: NodeObject,
 }
 
+impl Holder {
+    /// Since when the node has been NotReady, or gone; `None` while it is well.
+    pub fn down_since(&self) -> Option<Timestamp> {
+        match &self.object {
+            NodeObject::Absent { since } => Some(*since),
+            NodeObject::Present(node) => node.not_ready.map(|not_ready| not_ready.since),
+        }
+    }
+}
+
 /// The Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeObject {

@@ -210,6 +210,14 @@ pub fn holders<'a>(cause: Cause, entry: &Entry, facts: &'a Facts) -> Option<Vec<
     }
 }
 
+/// How many pods keep a draining address by their annotation: they are not asked to go.
+pub fn holding_pods(entry: &Entry, facts: &Facts) -> usize {
+    let draining = cause(entry, facts).filter(|_| entry.state == State::Draining);
+    let waiting = draining.filter(|cause| !released(*cause, entry, facts));
+    let holders = waiting.and_then(|cause| holders(cause, entry, facts)).unwrap_or_default();
+    holders.iter().filter(|user| user.hold).count()
+}
+
 /// A pod that runs or still terminates keeps the address. A DaemonSet's pod on a cordoned or disrupted node is never told
 /// to go, so one that says of itself that it is not Ready keeps nothing, unless it holds.
 pub fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
@@ -275,5 +283,77 @@ pub fn permitted(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
         // Deletion is no move: an object in maintenance can still be deleted.
         Mode::Hold => !cause.row().by_choice || cause == Cause::AllocationDeleted || fault(entry, facts).is_some(),
         Mode::Observe => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocation::decide::facts::{Holder, Labels, NodeView, NotReady};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn user(name: &str, hold: bool) -> User {
+        User {
+            namespace: "voip".to_owned(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            owner: "Deployment voip/kamailio".to_owned(),
+            daemon: false,
+            ready: true,
+            terminating_until: None,
+            hold,
+            returns: false,
+            eviction_blocked: None,
+            ask_again: None,
+        }
+    }
+
+    /// An address on a cordoned node, with one pod that holds it and one that only uses it.
+    fn drain() -> (Entry, Facts) {
+        let node = NodeView {
+            selected: true,
+            cordoned: true,
+            not_ready: None,
+            disrupted: None,
+            out_of_service: false,
+            labels: Labels::On,
+            tainted: false,
+        };
+        let node = NodeObject::Present(node);
+        let facts = Facts {
+            holder: Some(Holder { name: "node-a".to_owned(), life: Life::Running, object: node }),
+            users: Users::Known(vec![user("calls", true), user("idle", false)]),
+            ..Facts::plain(at(100))
+        };
+        let entry = Entry::new("203.0.113.7".parse().unwrap(), at(0));
+        (Entry { state: State::Draining, node: Some("node-a".to_owned()), ..entry }, facts)
+    }
+
+    #[test]
+    fn pods_that_hold_are_counted_while_the_drain_waits_for_them_and_no_longer() {
+        let (entry, facts) = drain();
+        assert_eq!(holding_pods(&entry, &facts), 1);
+        assert_eq!(holding_pods(&Entry { state: State::Attached, ..entry.clone() }, &facts), 0, "it stays");
+        assert_eq!(holding_pods(&Entry { state: State::Releasing, ..entry.clone() }, &facts), 0, "it is taken off");
+        assert_eq!(holding_pods(&Entry { deadline: Some(at(99)), ..entry.clone() }, &facts), 0, "nobody is waited for");
+        assert_eq!(holding_pods(&entry, &Facts { users: Users::Unknown, ..facts.clone() }), 0, "not known yet");
+        let dead = Facts { holder: facts.holder.clone().map(|it| Holder { life: Life::Stopped, ..it }), ..facts };
+        assert_eq!(holding_pods(&entry, &dead), 0, "a dead node's pods hold nothing");
+    }
+
+    #[test]
+    fn a_node_is_down_since_it_is_not_ready_or_gone() {
+        let (_, facts) = drain();
+        let mut holder = facts.holder.unwrap();
+        assert_eq!(holder.down_since(), None);
+        if let NodeObject::Present(node) = &mut holder.object {
+            node.not_ready = Some(NotReady { since: at(5), seen_since: at(6) });
+        }
+        assert_eq!(holder.down_since(), Some(at(5)));
+        holder.object = NodeObject::Absent { since: at(7) };
+        assert_eq!(holder.down_since(), Some(at(7)));
     }
 }

@@ -17,11 +17,12 @@ use super::super::{
     record::events::Event,
     round::{self, Debt, DebtState, Turn},
     tables::Key,
+    watch::Cause,
 };
 use crate::{
     api::NetIPAllocation,
-    cloud::{CloudError, ErrorKind, Restore},
-    lifecycle::flight,
+    cloud::{CloudError, ErrorKind, Provider, Restore},
+    lifecycle::{Trace, flight},
     metrics::{self, Ended, Eviction},
     telemetry::traces,
 };
@@ -54,13 +55,11 @@ impl Controller {
                 None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
             };
             if let Done::Failed(CloudError { message: why, .. }) | Done::NodeFailed(why) = &done {
-                let span = tracing::Span::current();
-                span.record("otel.status_code", "ERROR");
-                span.record("otel.status_description", why);
+                tell_span_failed(why);
             }
             me.ended(&stored, &deed, done, ticket);
             drop(slot);
-            me.wake.one(&name);
+            me.wake.one(&name, Cause::Effect);
         };
         self.run_effect(provider, effect.instrument(span));
     }
@@ -122,8 +121,14 @@ impl Controller {
         metrics::evicted(&name, outcome);
     }
 
-    /// Makes the attempt to pay a debt that was written.
-    pub(super) fn pay(self: &Arc<Self>, subject: &Subject, debt: Debt, slot: Option<OwnedSemaphorePermit>) {
+    /// Makes the attempt to pay a debt that was written. `trace`: of the journey that left it.
+    pub(super) fn pay(
+        self: &Arc<Self>,
+        subject: &Subject,
+        debt: Debt,
+        slot: Option<OwnedSemaphorePermit>,
+        trace: Option<Trace>,
+    ) {
         let owed = debt.owed;
         let DebtState::Paying(ticket) = debt.state else { return };
         let scope = subject.scope_at(&owed.machine.place);
@@ -139,13 +144,18 @@ impl Controller {
             own: owed.own.clone(),
             gate: self.actor.gate_until(before),
         };
+        let span = restore_span(&subject.name, &owed.node, scope.provider);
+        if let Some(trace) = trace {
+            traces::follow(&span, trace);
+        }
         let (me, name) = (self.clone(), subject.name.clone());
-        self.run_effect(scope.provider, async move {
+        let effect = async move {
             let restoring = AssertUnwindSafe(cloud.restore(&order)).catch_unwind().await;
             let result = restoring.unwrap_or_else(|_| {
                 Err(CloudError::new(ErrorKind::Unknown, "restore", "the provider panicked").unsettled())
             });
             if let Err(error) = &result {
+                tell_span_failed(&error.message);
                 tracing::warn!(crd = name, node = owed.node, %error, "giving the node its own address back failed");
             }
             {
@@ -154,9 +164,30 @@ impl Controller {
                 round::paid(&owed, &result, &mut tables, &mut me.view.answers(), &Moment::here());
             }
             drop(slot);
-            me.wake.one(&name);
-        });
+            me.wake.one(&name, Cause::Effect);
+        };
+        self.run_effect(scope.provider, effect.instrument(span));
     }
+}
+
+/// The span of the effect that runs now is a failed one.
+fn tell_span_failed(why: &str) {
+    let span = Span::current();
+    span.record("otel.status_code", "ERROR");
+    span.record("otel.status_description", why);
+}
+
+/// The span of giving a machine an address of its own back.
+fn restore_span(allocation: &str, node: &str, provider: Provider) -> Span {
+    tracing::info_span!(
+        "effect",
+        otel.name = "netipallocation.restore",
+        otel.status_code = field::Empty,
+        otel.status_description = field::Empty,
+        netipallocation.name = allocation,
+        k8s.node.name = node,
+        cloud.provider = provider.as_str(),
+    )
 }
 
 /// The span of an effect, which the calls that it makes are in.

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::super::{
     Controller,
     decide::{
-        facts::{Entry, Mode},
+        facts::{Entry, Facts, Holder, Mode},
+        leaving,
         placement::Verdict,
         state::{Reason, State},
     },
@@ -102,15 +104,7 @@ impl Controller {
             status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == said)
         };
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
-        let addresses = entries.iter().map(|entry| metrics::AddressGauges {
-            ip: entry.ip.to_string(),
-            node: entry
-                .node
-                .clone()
-                .filter(|_| matches!(entry.state, State::Attached | State::Draining | State::Releasing)),
-            state: entry.state.shown(),
-            reason: entry.reason.as_str(),
-        });
+        let addresses = entries.iter().zip(facts).map(|(entry, facts)| address_gauges(entry, facts));
         let labelled = around.nodes.iter().filter(|node| {
             node.label(api::READY_LABEL) == Some(api::READY_VALUE)
                 && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)
@@ -127,6 +121,7 @@ impl Controller {
                 eligible_nodes: plan.counts.get(&Verdict::Eligible).copied().unwrap_or_default(),
                 spare_nodes: plan.spare,
                 workload_found: !says("WorkloadFound", "False"),
+                failover: Duration::from_secs(stored.spec.failover.not_ready_seconds.try_into().unwrap_or_default()),
                 failover_frozen: facts.iter().any(|facts| facts.frozen),
                 reconcile_interval: subject.interval,
                 last_success: around.survey.as_ref().map(|survey| {
@@ -183,5 +178,19 @@ impl Controller {
             let event = if accepted { Event::MoveAccepted } else { Event::MoveRefused };
             self.teller.say(stored, event, text, note);
         }
+    }
+}
+
+fn address_gauges(entry: &Entry, facts: &Facts) -> metrics::AddressGauges {
+    let placed = matches!(entry.state, State::Attached | State::Draining | State::Releasing);
+    let down = facts.holder_of(entry).and_then(Holder::down_since).filter(|_| placed);
+    metrics::AddressGauges {
+        ip: entry.ip.to_string(),
+        node: entry.node.clone().filter(|_| placed),
+        state: entry.state.shown(),
+        reason: entry.reason.as_str(),
+        node_down_since: down.map(Timestamp::as_second),
+        holding_pods: leaving::holding_pods(entry, facts),
+        releasing: entry.state == State::Releasing,
     }
 }

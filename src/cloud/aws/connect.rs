@@ -16,7 +16,7 @@ use aws_sdk_ec2::{
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use super::{Aws, AwsSettings, Shared, recent::Recent};
+use super::{Aws, AwsSettings, Shared, heard::Heard, recent::Recent};
 use crate::cloud::{CloudError, ErrorKind, endpoint::safe_endpoint};
 
 const CONNECT: &str = "connect";
@@ -97,8 +97,10 @@ fn defaults() -> ConfigLoader {
 }
 
 fn regional(shared: &SdkConfig, region: &str, endpoint: &Option<String>) -> Client {
-    let mut builder =
-        Builder::from(shared).region(Region::new(region.to_owned())).retry_config(RetryConfig::disabled());
+    let mut builder = Builder::from(shared)
+        .region(Region::new(region.to_owned()))
+        .retry_config(RetryConfig::disabled())
+        .interceptor(Heard);
     if let Some(endpoint) = endpoint {
         builder = builder.endpoint_url(endpoint);
     }

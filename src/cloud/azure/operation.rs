@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use azure_core::{
-    Method, Request,
+    Method, Request, Response,
     headers::{AZURE_ASYNCOPERATION, Headers, IF_MATCH},
 };
 use serde_json::Value;
@@ -36,6 +36,17 @@ enum Asked {
     Interface(Url),
 }
 
+impl Asked {
+    /// The cloud's word for how it goes.
+    fn state<'a>(&self, body: &'a Value) -> Option<&'a str> {
+        let word = match self {
+            Self::Operation(_) => body.get("status"),
+            Self::Interface(_) => body.pointer("/properties/provisioningState"),
+        };
+        word?.as_str()
+    }
+}
+
 /// How it went.
 pub(super) enum Progress {
     Running,
@@ -66,18 +77,20 @@ impl Azure {
         // So that nothing but the change itself happens behind the gate.
         self.in_time(WRITE, self.transport.token()).await?;
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(WRITE, &closed))?;
-        let accepted = request::request(Provider::Azure, SERVICE, WRITE, async {
+        let accepted = async {
             match tokio::time::timeout(self.timeout, self.send(request)).await {
                 Ok(answer) => answer.map_err(|error| errors::of_change(WRITE, &error)),
                 Err(_) => Err(errors::late(WRITE).unsettled()),
             }
-        });
-        let accepted = accepted.await?;
-        let asked = match accepted.headers().get_optional_str(&AZURE_ASYNCOPERATION) {
-            None => Asked::Interface(url),
-            Some(link) => Asked::Operation(self.operation(link)?),
         };
-        self.end(asked, first_pause(accepted.headers())).await
+        let wait = async |accepted: Response| {
+            let asked = match accepted.headers().get_optional_str(&AZURE_ASYNCOPERATION) {
+                None => Asked::Interface(url),
+                Some(link) => Asked::Operation(self.operation(link)?),
+            };
+            self.end(asked, first_pause(accepted.headers())).await
+        };
+        request::change(Provider::Azure, SERVICE, WRITE, accepted, wait).await
     }
 
     /// The link is followed with the token, so to our own endpoint alone.
@@ -124,7 +137,9 @@ impl Azure {
 
     async fn progress(&self, asked: &Asked) -> Result<(Progress, Duration), CloudError> {
         let (Asked::Operation(url) | Asked::Interface(url)) = asked;
-        let (headers, body) = self.get_json(POLL, url.clone()).await?;
+        let state = |(_, body): &(Headers, Value)| asked.state(body).map(str::to_owned);
+        let look = self.in_time(POLL, self.json(url.clone()));
+        let (headers, body) = request::poll(SERVICE, POLL, look, state).await?;
         let progress = match asked {
             Asked::Operation(_) => of_operation(&body),
             Asked::Interface(_) => of_interface(&body),

@@ -219,11 +219,12 @@ impl Azure {
 
     /// One answer as it came.
     pub(super) async fn get_json(&self, call: &'static str, url: Url) -> Result<(Headers, Value), CloudError> {
-        self.read(call, async {
-            let (_, headers, body) = self.send(Request::new(url, Method::Get)).await?.deconstruct();
-            Ok((headers, body.json().await?))
-        })
-        .await
+        self.read(call, self.json(url)).await
+    }
+
+    pub(super) async fn json(&self, url: Url) -> azure_core::Result<(Headers, Value)> {
+        let (_, headers, body) = self.send(Request::new(url, Method::Get)).await?.deconstruct();
+        Ok((headers, body.json().await?))
     }
 
     pub(super) async fn send(&self, mut request: Request) -> azure_core::Result<Response> {

@@ -11,12 +11,17 @@ use azure_core::{
     HttpClient, Request, Response,
     auth::{AccessToken, TokenCredential},
     error::{Error, ErrorKind},
-    headers::{AUTHORIZATION, Headers, RETRY_AFTER},
+    headers::{AUTHORIZATION, HeaderName, Headers, RETRY_AFTER},
 };
 use reqwest_for_azure::{Client, redirect, retry};
 use serde_json::Value;
 use time::OffsetDateTime;
 use url::{Origin, Url};
+
+use crate::cloud::request::exchange;
+
+/// The cloud's own id of a request; its support asks for it.
+const REQUEST_ID: &str = "azure.service.request.id";
 
 /// To find out within a request's deadline that a server is away, and to know that nothing has left.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -102,13 +107,31 @@ impl HttpClient for Transport {
         let token = self.token().await?;
         let mut request = request.clone();
         request.insert_header(AUTHORIZATION, format!("Bearer {}", token.token.secret()));
+        exchange::sent(request.method().as_ref(), request.url().host_str());
         let answer = self.plain.execute_request(&request).await;
+        match &answer {
+            Ok(response) => answered(u16::from(response.status()), request_id(response.headers()).as_deref()),
+            // Without a status nothing has come back.
+            Err(error) => {
+                if let Some(refused) = find::<Refused>(error) {
+                    answered(refused.status, refused.request_id.as_deref());
+                }
+            }
+        }
         if answer.as_ref().is_err_and(|error| find::<Refused>(error).is_some_and(|refused| refused.status == 401)) {
             // Revoked, or of a time before the identity was changed: the next call asks for another one.
             self.credential.clear_cache().await?;
         }
         answer
     }
+}
+
+fn answered(status: u16, id: Option<&str>) {
+    exchange::answered(status, id.map(|id| (REQUEST_ID, id)));
+}
+
+fn request_id(headers: &Headers) -> Option<String> {
+    headers.get_optional_string(&HeaderName::from_static("x-ms-request-id"))
 }
 
 fn host(url: &Url) -> String {
@@ -146,11 +169,13 @@ pub(super) struct Refused {
     pub details: Vec<String>,
     /// Not waited for here: the queue backs off by itself.
     pub retry_after: Option<Duration>,
+    /// The cloud's own id of the request.
+    pub request_id: Option<String>,
 }
 
 impl Refused {
     pub fn read(status: u16, headers: &Headers, body: &[u8]) -> Self {
-        let retry_after = retry_after(headers);
+        let (retry_after, request_id) = (retry_after(headers), request_id(headers));
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let error = body.get("error").unwrap_or(&body);
@@ -164,7 +189,7 @@ impl Refused {
             }
         };
         let message = message.unwrap_or_default();
-        Self { status, code, message, details, retry_after }
+        Self { status, code, message, details, retry_after, request_id }
     }
 }
 

@@ -53,6 +53,8 @@ async fn clients(settings: &GcpSettings, credentials: AccessTokenCredentials) ->
         ($client:ident) => {{
             let builder = $client::builder()
                 .with_credentials(credentials.clone())
+                // By spans of its own the client says what went over the wire: see `heard`.
+                .with_tracing()
                 .with_attempt_timeout(settings.timeout)
                 .with_retry_policy(Aip194Strict.with_attempt_limit(READ_ATTEMPTS).with_time_limit(settings.timeout));
             match &settings.endpoint {

@@ -7,7 +7,7 @@ use google_cloud_gax::error::Error;
 use tokio::time::Instant;
 
 use super::{Gcp, errors, read::SERVICE};
-use crate::cloud::{CloudError, ErrorKind, Gate, Place, Provider, request::request};
+use crate::cloud::{CloudError, ErrorKind, Gate, Place, Provider, request};
 
 const POLL: &str = "zoneOperations.get";
 
@@ -30,14 +30,13 @@ impl Gcp {
     ) -> Result<(), CloudError> {
         // Futures do nothing before they are awaited: nothing has left up to here, and giving up drops what has not.
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
-        let accepted = request(Provider::Gcp, SERVICE, call, async {
+        let accepted = async {
             match tokio::time::timeout(self.timeout, send).await {
                 Ok(answer) => answer.map_err(|error| errors::of_change(call, &error)),
                 Err(_) => Err(errors::late(call).unsettled()),
             }
-        });
-        let accepted = accepted.await?;
-        self.end(call, place, accepted).await
+        };
+        request::change(Provider::Gcp, SERVICE, call, accepted, |accepted| self.end(call, place, accepted)).await
     }
 
     /// Polls until the operation is done: by our own loop, because the SDK's has no deadline and takes a failed
@@ -63,7 +62,7 @@ impl Gcp {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_POLL);
             let get = self.operations.get().set_project(&place.account).set_zone(&place.zone).set_operation(name);
-            match self.read(POLL, get.send()).await {
+            match request::poll(SERVICE, POLL, self.in_time(POLL, get.send()), state).await {
                 Ok(polled) => operation = polled,
                 Err(error) if passing(error.kind) => {
                     tracing::debug!(%error, "operation not polled, trying again")
@@ -73,6 +72,10 @@ impl Gcp {
         }
         errors::of_operation(call, operation)
     }
+}
+
+fn state(operation: &Operation) -> Option<String> {
+    operation.status.as_ref().and_then(Status::name).map(str::to_owned)
 }
 
 /// Worth asking again for, until the deadline.

@@ -134,13 +134,18 @@ impl Gcp {
         call: &'static str,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, CloudError> {
-        request(Provider::Gcp, SERVICE, call, async {
-            match tokio::time::timeout(self.timeout, answer).await {
-                Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
-                Err(_) => Err(errors::late(call)),
-            }
-        })
-        .await
+        request(Provider::Gcp, SERVICE, call, self.in_time(call, answer)).await
+    }
+
+    pub(super) async fn in_time<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, CloudError> {
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
+            Err(_) => Err(errors::late(call)),
+        }
     }
 }
 

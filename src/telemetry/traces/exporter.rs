@@ -3,10 +3,14 @@
 use std::{
     ffi::OsString,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use futures::lock::Mutex;
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{
     SpanExporter as OtlpExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
@@ -30,7 +34,8 @@ const DELAY: Duration = Duration::from_secs(1);
 /// # Errors
 /// In words.
 pub fn build(otlp: &Otlp, settings: &Settings, env: impl Fn(&str) -> Option<OsString>) -> Result<Traces, String> {
-    let exporter = Told { exporter: exporter(otlp)?, failing: AtomicBool::new(false) };
+    let late = Late::default();
+    let exporter = Told::new(exporter(otlp)?, late.clone());
     let mut batch = BatchConfigBuilder::default();
     if env("OTEL_BSP_SCHEDULE_DELAY").is_none() {
         batch = batch.with_scheduled_delay(DELAY);
@@ -43,6 +48,7 @@ pub fn build(otlp: &Otlp, settings: &Settings, env: impl Fn(&str) -> Option<OsSt
             .with_sampler(Journeys(otlp.sampler.clone()))
             .with_resource(resource(settings, env))
             .build(),
+        late,
     ))
 }
 
@@ -114,16 +120,58 @@ fn resource(settings: &Settings, env: impl Fn(&str) -> Option<OsString>) -> Reso
     }
 }
 
-/// Tells once that spans are not delivered, and once that they are again: the SDK would say it with every batch.
+/// What is found out of the sender while it runs already. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Late(Arc<OnceLock<KeyValue>>);
+
+impl Late {
+    /// From the next batch on. Only the first word counts.
+    pub fn say(&self, attribute: KeyValue) {
+        let _ = self.0.set(attribute);
+    }
+}
+
+/// Tells once that spans are not delivered, and once that they are again: the SDK would say it with every batch. And adds
+/// to the sender what is found out late.
 #[derive(Debug)]
 pub(super) struct Told<E> {
-    pub exporter: E,
-    pub failing: AtomicBool,
+    exporter: Mutex<E>,
+    failing: AtomicBool,
+    resource: Resource,
+    late: Late,
+    whole: AtomicBool,
+}
+
+impl<E> Told<E> {
+    pub fn new(exporter: E, late: Late) -> Self {
+        let resource = Resource::builder_empty().build();
+        Self {
+            exporter: Mutex::new(exporter),
+            failing: AtomicBool::new(false),
+            resource,
+            late,
+            whole: AtomicBool::new(false),
+        }
+    }
+
+    /// The sender with what was found out of it, once. What the user says of it stays.
+    fn completed(&self) -> Option<Resource> {
+        let late = self.late.0.get()?;
+        if self.whole.swap(true, Ordering::Relaxed) || self.resource.get(&late.key).is_some() {
+            return None;
+        }
+        let known = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        Some(Resource::builder_empty().with_attributes(known).with_attribute(late.clone()).build())
+    }
 }
 
 impl<E: SpanExporter> SpanExporter for Told<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        match self.exporter.export(batch).await {
+        let mut exporter = self.exporter.lock().await;
+        if let Some(resource) = self.completed() {
+            exporter.set_resource(&resource);
+        }
+        match exporter.export(batch).await {
             Ok(()) if self.failing.swap(false, Ordering::Relaxed) => tracing::info!("spans are delivered again"),
             Ok(()) => {}
             Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
@@ -134,15 +182,17 @@ impl<E: SpanExporter> SpanExporter for Told<E> {
         Ok(())
     }
 
+    // Batches are sent one after another, and nothing while these are asked: the lock is free.
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+        self.exporter.try_lock().map_or(Ok(()), |exporter| exporter.shutdown_with_timeout(timeout))
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.exporter.force_flush()
+        self.exporter.try_lock().map_or(Ok(()), |exporter| exporter.force_flush())
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        self.resource = resource.clone();
+        self.exporter.get_mut().set_resource(resource);
     }
 }

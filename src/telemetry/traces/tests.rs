@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_sdk::{
+    Resource,
     error::{OTelSdkError, OTelSdkResult},
     trace::{Sampler, SpanData, SpanExporter},
 };
@@ -10,7 +11,7 @@ use super::{exporter::Told, sampling::Journeys, *};
 
 /// What has come out; fails while it is told to.
 #[derive(Clone, Debug, Default)]
-struct Sink(Arc<Mutex<Vec<SpanData>>>, Arc<std::sync::atomic::AtomicBool>);
+struct Sink(Arc<Mutex<Vec<SpanData>>>, Arc<std::sync::atomic::AtomicBool>, Arc<Mutex<Vec<Resource>>>);
 
 impl SpanExporter for Sink {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
@@ -19,6 +20,10 @@ impl SpanExporter for Sink {
         }
         self.0.lock().unwrap().extend(batch);
         Ok(())
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.2.lock().unwrap().push(resource.clone());
     }
 }
 
@@ -29,7 +34,7 @@ fn traces(sampler: Sampler) -> (Traces, Sink) {
         .with_id_generator(Ids::default())
         .with_sampler(Journeys(sampler))
         .build();
-    (Traces(provider), sink)
+    (Traces(provider, Late::default()), sink)
 }
 
 fn sketch(name: &'static str, place: Place) -> Sketch {
@@ -136,7 +141,7 @@ fn what_is_not_delivered_is_said_once_and_once_that_it_is_again() {
     let page = Page::default();
     let log = crate::telemetry::subscriber("info", crate::settings::LogFormat::Json, page.clone(), None);
     let sink = Sink::default();
-    let told = Told { exporter: sink.clone(), failing: Default::default() };
+    let told = Told::new(sink.clone(), Late::default());
     with_default(log, || {
         for failing in [true, true, false, false, true] {
             sink.1.store(failing, std::sync::atomic::Ordering::Relaxed);
@@ -147,6 +152,29 @@ fn what_is_not_delivered_is_said_once_and_once_that_it_is_again() {
     let said: Vec<bool> = page.lines().map(|line| line.contains("cannot be delivered")).collect();
     assert_eq!(said, [true, false, true], "{page}");
     assert!(page.contains("nobody listens") && page.contains("delivered again"), "{page}");
+}
+
+#[test]
+fn what_is_found_out_late_of_the_sender_is_added_once_and_the_users_word_stays() {
+    let key = opentelemetry::Key::from_static_str("k8s.cluster.uid");
+    for (said, told) in [(None, "found"), (Some("the user's"), "the user's")] {
+        let (sink, late) = (Sink::default(), Late::default());
+        let mut exporter = Told::new(sink.clone(), late.clone());
+        let known = said.map(|uid| KeyValue::new(key.clone(), uid));
+        let name = KeyValue::new("service.name", "x");
+        exporter.set_resource(&Resource::builder_empty().with_attribute(name).with_attributes(known).build());
+        for n in 0..3 {
+            futures::executor::block_on(exporter.export(Vec::new())).unwrap();
+            if n == 0 {
+                late.say(KeyValue::new(key.clone(), "found"));
+            }
+        }
+        let resources = sink.2.lock().unwrap();
+        assert_eq!(resources.len(), if said.is_some() { 1 } else { 2 }, "{resources:?}");
+        let last = resources.last().unwrap();
+        assert_eq!(last.get(&key).map(|uid| uid.to_string()).as_deref(), Some(told));
+        assert!(last.get(&opentelemetry::Key::from_static_str("service.name")).is_some(), "{last:?}");
+    }
 }
 
 #[test]

@@ -3,40 +3,58 @@
 use serde_json::Value;
 use uuid::Uuid;
 
+/// An answer, and the id of the request that it answers: in its text, and in a header beside it.
+#[derive(Debug)]
+pub(in crate::simulator) struct Document {
+    pub id: Uuid,
+    pub text: String,
+}
+
+impl Document {
+    fn new(text: impl FnOnce(Uuid) -> String) -> Self {
+        let id = Uuid::new_v4();
+        Self { id, text: text(id) }
+    }
+}
+
 /// An answer of EC2.
-pub(super) fn ec2(action: &str, body: &Value) -> String {
-    let id = Uuid::new_v4();
+pub(super) fn ec2(action: &str, body: &Value) -> Document {
     let inner = inside(body, "item");
-    format!(
-        "{HEAD}<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>{id}</requestId>{inner}</{action}Response>"
-    )
+    Document::new(|id| {
+        format!(
+            "{HEAD}<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>{id}</requestId>{inner}</{action}Response>"
+        )
+    })
 }
 
 /// An answer of STS.
-pub(super) fn sts(action: &str, body: &Value) -> String {
-    let id = Uuid::new_v4();
+pub(super) fn sts(action: &str, body: &Value) -> Document {
     let inner = inside(body, "member");
-    format!(
-        "{HEAD}<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>{inner}</{action}Result><ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{action}Response>"
-    )
+    Document::new(|id| {
+        format!(
+            "{HEAD}<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>{inner}</{action}Result><ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{action}Response>"
+        )
+    })
 }
 
 /// An error of EC2.
-pub(super) fn ec2_error(code: &str, message: &str) -> String {
-    let id = Uuid::new_v4();
+pub(super) fn ec2_error(code: &str, message: &str) -> Document {
     let (code, message) = (escaped(code), escaped(message));
-    format!(
-        "{HEAD}<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{id}</RequestID></Response>"
-    )
+    Document::new(|id| {
+        format!(
+            "{HEAD}<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{id}</RequestID></Response>"
+        )
+    })
 }
 
 /// An error of STS.
-pub(super) fn sts_error(code: &str, message: &str) -> String {
-    let id = Uuid::new_v4();
+pub(super) fn sts_error(code: &str, message: &str) -> Document {
     let (code, message) = (escaped(code), escaped(message));
-    format!(
-        "{HEAD}<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
-    )
+    Document::new(|id| {
+        format!(
+            "{HEAD}<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
+        )
+    })
 }
 
 const HEAD: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
