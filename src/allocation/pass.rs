@@ -22,7 +22,7 @@ use super::{
     ledger::{ReadError, number},
     moment::Moment,
     observe::{Subject, Surroundings},
-    record::{self, Written},
+    record::{self, Written, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
 use crate::{
@@ -54,6 +54,8 @@ impl Controller {
         object: Arc<DeserializeGuard<NetIPAllocation>>,
     ) -> Result<Action, PassError> {
         let name = object.name_any();
+        // Before anything can fail: a failure that is counted from nothing shows no increase.
+        metrics::allocation_seen(&name);
         let began = Instant::now();
         let waited = self.wake.waited(&name);
         if let Some(waited) = waited {
@@ -81,6 +83,9 @@ impl Controller {
         let passed = course.passed(&name, outcome, spent, error.as_deref());
         for observer in &self.observers {
             observer.passed(&passed);
+        }
+        if matches!(outcome, Outcome::Rested | Outcome::Waiting) {
+            tracing::debug!(crd = name, outcome = outcome.label(), "nothing changed");
         }
         match result {
             Ok((recheck, _)) => {
@@ -111,8 +116,6 @@ impl Controller {
             self.forget(&name);
             return Ok((Duration::from_secs(3600), Outcome::Rested));
         };
-        metrics::allocation_seen(&name);
-
         let terminating = object.metadata.deletion_timestamp.is_some();
         // Observe changes nothing, not even on the way out.
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
@@ -121,6 +124,9 @@ impl Controller {
         let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
         course.concerns(&subject.uid, subject.object.metadata.generation);
+        if let Ok(scope) = &subject.scope {
+            Counted::known(scope.provider);
+        }
 
         // Observe.
         let moment = Moment::here();

@@ -175,8 +175,8 @@ pub struct AddressGauges {
     pub ip: String,
     /// Where it is verified; `None` for nowhere.
     pub node: Option<String>,
-    pub state: &'static str,
-    pub reason: &'static str,
+    pub state: String,
+    pub reason: String,
 }
 
 impl AllocationGauges {
@@ -233,11 +233,7 @@ impl AllocationGauges {
             let on = node.as_deref().unwrap_or("none").to_owned();
             all.extend([
                 one(IP_ATTACHED, [crd(), ip(), ("node", on)], flag(node.is_some())),
-                one(
-                    ADDRESS_STATE,
-                    [crd(), ip(), ("state", (*state).to_owned()), ("reason", (*reason).to_owned())],
-                    1.0,
-                ),
+                one(ADDRESS_STATE, [crd(), ip(), ("state", state.clone()), ("reason", reason.clone())], 1.0),
             ]);
         }
         all.extend(

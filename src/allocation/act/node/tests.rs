@@ -153,7 +153,7 @@ async fn a_taint_that_somebody_else_puts_on_in_between_is_not_lost() {
 #[tokio::test]
 async fn labels_and_taint_change_in_one_patch_also_against_a_second_writer() {
     let server = Server::new(&["gpu"], &["rival", "another"]);
-    let done = actor(&server).unlabel("a", "alloc", None, &taints()).await;
+    let done = actor(&server).unlabel("a", "alloc", None, &taints(), &mut Vec::new()).await;
     assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
     assert_eq!(server.taints(), ["another", "gpu", "ours", "rival"]);
     for patch in server.patches() {
