@@ -166,7 +166,8 @@ async fn labels_alone_need_no_version_and_touch_no_taint() {
     let server = Server::new(&["gpu"], &["rival"]);
     let labels = Labels::from([(READY_LABEL, Some(READY_VALUE.to_owned()))]);
     let actor = actor(&server);
-    let done = actor.change("a", &NodeTaints::default(), |_| Wish::Change(labels.clone())).await;
+    let mut noted = Vec::new();
+    let done = actor.change("a", &NodeTaints::default(), &mut noted, |_| Wish::Change(labels.clone())).await;
     assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
     assert_eq!(server.patches(), [json!({"metadata": {"uid": "uid-a", "labels": {READY_LABEL: READY_VALUE}}})]);
     assert_eq!(server.taints(), ["gpu", "rival"]);
