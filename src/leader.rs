@@ -156,9 +156,10 @@ impl Candidate {
         self.heard().at.is_some_and(|at| at.elapsed() < self.config.duration.saturating_mul(2))
     }
 
-    /// How often the Lease has changed hands, as it said when last heard of; 0 before that.
-    pub fn transitions(&self) -> i32 {
-        self.heard().transitions
+    /// How often the Lease has changed hands, as it said when last heard of.
+    pub fn transitions(&self) -> Option<i32> {
+        let Heard { at, transitions } = self.heard();
+        at.map(|_| transitions)
     }
 
     async fn look(&self, memory: &mut Memory) -> Result<Look, CallError> {

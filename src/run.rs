@@ -274,11 +274,11 @@ fn build(
         },
         client: client.clone(),
         actor: Actor { client: client.clone(), proof: term.proof(), timeout, nodes: nodes.clone(), pods: pods.clone() },
+        teller: Teller::new(client.clone(), nodes.clone(), settings.instance()),
         nodes,
         pods,
         view: CloudView::new(clouds, limits.clone(), arrived(Cause::Cloud), stop.clone()),
         limits,
-        teller: Teller::new(client.clone(), settings.instance()),
         gauges: gauges.clone(),
         observers,
         wake: wake.clone(),
@@ -322,7 +322,9 @@ async fn housekeeping(
             Some(why) => health.not_ready(why),
             None => health.ready(),
         }
-        metrics::leader_transitions(candidate.transitions());
+        if let Some(so_often) = candidate.transitions() {
+            metrics::leader_transitions(so_often);
+        }
         gauges.controller(&ControllerGauges {
             pod_name: settings.instance(),
             version: settings.controller_version.clone(),

@@ -1,7 +1,7 @@
 //! What the process tells: logs, one line each, on stderr; and [`traces`].
 //!
 //! Knows no decision. Every event carries its facts as fields; `crd`, `node`, `ip`, `zone`, `provider` and `error` are the
-//! names that readers of version 1's logs look for, and come in that order. Fields of the spans around an event are
+//! names that readers of version 1's logs look for, and come in that order, in logfmt in version 1's own. Fields of the spans around an event are
 //! its own, unless it says otherwise; so are the ids of the trace that the innermost one is in.
 
 #[cfg(any(test, fuzzing))]

@@ -3,18 +3,19 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
 
+mod promql;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use ip_address_controller::{
     allocation::decide::state::{Reason, State},
     cloud::{ErrorKind, Provider},
     lifecycle::State as _,
-    metrics::{
-        Ended, Eviction, WriteFailure,
-        names::{CATALOGUE, Kind},
-    },
+    metrics::{Ended, Eviction, WriteFailure},
 };
 use serde_json::Value;
+
+use promql::{labels, selectors};
 
 const RULES: &str = "alerts/netipallocation.rules.yaml";
 const CHART: &str = "charts/ip-address-controller";
@@ -123,34 +124,6 @@ fn vocabulary(metric: &str, label: &str) -> Vec<&'static str> {
         (_, "job") => vec!["ip-address-controller"],
         _ => Vec::new(),
     }
-}
-
-/// Those of the catalogue, and those that a scrape adds. `None` for a metric that is not ours.
-fn labels(metric: &str) -> Option<Vec<&'static str>> {
-    let ours = CATALOGUE.iter().find(|known| match known.kind {
-        Kind::Histogram(_) => metric == format!("{}_bucket", known.name),
-        Kind::Counter | Kind::Gauge => metric == known.name,
-    })?;
-    Some([ours.labels, &["cluster", "namespace", "job", "le"]].concat())
-}
-
-/// Metric, label and words of every matcher `metric{label="word|word", …}` of a text.
-fn selectors(text: &str) -> Vec<(String, String, Vec<String>)> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices('{') {
-        let metric: String = text[..at].chars().rev().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-        let metric: String = metric.chars().rev().collect();
-        let Some((inside, _)) = text[at + 1..].split_once('}') else { continue };
-        if metric.is_empty() {
-            continue;
-        }
-        for matcher in inside.split(',').map(str::trim) {
-            let Some((label, words)) = matcher.split_once('=') else { continue };
-            let words = words.trim_matches(['~', '"', '\'']).split('|').map(str::to_owned).collect();
-            found.push((metric.clone(), label.trim_end_matches('!').to_owned(), words));
-        }
-    }
-    found
 }
 
 fn rules() -> Vec<Value> {

@@ -35,6 +35,13 @@ fn the_first_allocation_is_the_one_that_the_demo_applies() {
 }
 
 #[test]
+fn what_argo_cd_is_told_is_the_file_that_was_run() {
+    let script = read("examples/argocd-health.lua");
+    let shown: String = script.lines().map(|line| format!("    {line}\n")).collect();
+    assert!(read("docs/gitops.md").contains(&shown), "docs/gitops.md shows another script");
+}
+
+#[test]
 fn the_tests_that_prove_the_promises_are_there() {
     let page = read("docs/promises.md");
     let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(|name| is_a_test(name)).collect();

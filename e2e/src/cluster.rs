@@ -222,6 +222,14 @@ impl Cluster {
         output.success().with_context(|| format!("helm3 {}", args.join(" ")))
     }
 
+    /// Runs Prometheus' promtool on that text, to its end, whatever that is.
+    ///
+    /// # Errors
+    /// When it cannot be run at all.
+    pub async fn promtool(&self, args: &[&str], input: String) -> anyhow::Result<Output> {
+        command::run(self.launch(&tools::bin_with_promtool().await?.join("promtool"), args)?, Some(input)).await
+    }
+
     /// Runs one of the tools as admin, to its end, whatever that is. It cannot reach anything outside loopback.
     ///
     /// # Errors

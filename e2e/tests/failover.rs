@@ -267,6 +267,13 @@ fn p4_a_stray_label_goes_and_the_pods_that_came_for_it_are_asked_to_go() -> Resu
         let asked = stage.cluster.audit()?;
         let evicted = |pod: &str| asked.iter().any(|event| event.subresource == "eviction" && event.name == pod);
         ensure!(evicted("stray-user"), "it went, but not by the Eviction API");
+        for reason in ["NodeUnlabeled", "PodEvicted"] {
+            wait_for(&format!("event {reason} on the node"), PATIENCE, || async {
+                let told = stage.cluster.kubectl(&["describe", "node", other]).await?;
+                Ok(Seen::when(told.contains(reason), told))
+            })
+            .await?;
+        }
         ensure!(!evicted("true-user"));
         until_labelled(stage, &holder, name, ip).await?;
         running(stage, "true-user", 1).await.map(|_| ())

@@ -8,7 +8,7 @@ mod acts;
 use std::path::Path;
 
 use acts::{
-    OPERATOR, Theatre, allocation, cast, labels, pool,
+    OPERATOR, Theatre, allocation, cast, http, labels, pool,
     program::{on_stage, program},
     reserve, restarts,
 };
@@ -37,6 +37,8 @@ async fn a_setting_that_cannot_be_used_is_one_line_that_names_it_and_exit_code_2
         ("HEALTH_PORT", "http"),
         ("BIND_ADDRESS", "localhost"),
         ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "inof"),
+        ("LOG_LEVEL", "info,kube=loud"),
         ("CLOUD_QPS", "0"),
         ("CLOUD_TIMEOUT", "soon"),
         ("MAX_CONCURRENT_EFFECTS", "0"),
@@ -137,13 +139,6 @@ async fn alive_and_not_ready(stage: &Stage) -> Result<()> {
     let pods = stage.pods(NAMESPACE, OPERATOR).await?;
     ensure!(pods.iter().all(|pod| !acts::is_ready(pod)), "a pod without CRD is Ready");
     Ok(())
-}
-
-async fn http(address: std::net::SocketAddr, path: &str) -> Result<(u16, String)> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let answer = client.get(format!("http://{address}{path}")).send().await?;
-    Ok((answer.status().as_u16(), answer.text().await?))
 }
 
 /// Lines of the log that complain about the watch of allocations while the CRD is missing. One that was applied a moment ago

@@ -44,10 +44,13 @@ fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_and_no_write() ->
         // The last labels wake passes of their own; two intervals later all is quiet.
         surveys(stage, 2).await?;
         let told = stage.cluster.audit()?.len();
+        let logged = stage.logs().await?;
         stage.world.clear_calls();
         surveys(stage, WINDOW).await?;
         let calls = stage.world.calls();
         let events = stage.cluster.audit()?.split_off(told);
+        let logs = stage.logs().await?;
+        ensure!(logs == logged, "logged at rest: {logs:#?}");
 
         let others: Vec<_> = calls.iter().filter(|call| !is_survey(call)).collect();
         ensure!(others.is_empty(), "calls that are no survey: {others:#?}");

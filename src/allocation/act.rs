@@ -79,13 +79,24 @@ pub enum Done {
     NodeFailed(String),
 }
 
+/// What was done on the way, however the deed ended: durable, because the API server has answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Noted {
+    /// `ip.ready` came onto the node.
+    Labeled(String),
+    /// It went off it.
+    Unlabeled(String),
+    /// A pod that came late was asked to go.
+    Asked(User, Asked),
+}
+
 impl Actor {
     /// Runs a deed to its end, at the cloud of its scope. Safe to repeat.
-    pub async fn perform(&self, deed: &Deed, cloud: &dyn Cloud) -> Done {
+    pub async fn perform(&self, deed: &Deed, cloud: &dyn Cloud, noted: &mut Vec<Noted>) -> Done {
         match &deed.effect {
-            Effect::Label { node } => self.label(node, deed).await,
+            Effect::Label { node } => self.label(node, deed, noted).await,
             Effect::Unlabel { node } => {
-                self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints).await
+                self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints, noted).await
             }
             Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
             Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {
@@ -107,7 +118,7 @@ impl Actor {
                     operation: *operation,
                     gate: self.gate_until(*send_before),
                 };
-                self.detach(deed, cloud, node, &order, *cut).await
+                self.detach(deed, cloud, node, &order, *cut, noted).await
             }
         }
     }

@@ -54,6 +54,19 @@ pub enum Effect {
     Detach { node: String, machine: MachineId, operation: Uuid, send_before: Timestamp, cut: Cut },
 }
 
+impl Effect {
+    /// The node that it is done on.
+    pub fn node(&self) -> &str {
+        match self {
+            Effect::Label { node }
+            | Effect::Unlabel { node }
+            | Effect::Evict { node, .. }
+            | Effect::Attach { node, .. }
+            | Effect::Detach { node, .. } => node,
+        }
+    }
+}
+
 /// What a detach does between the labels and the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {

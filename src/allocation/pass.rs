@@ -23,7 +23,7 @@ use super::{
     ledger::{ReadError, number},
     moment::Moment,
     observe::{Subject, Surroundings},
-    record::{self, Written},
+    record::{self, Written, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
 use crate::{
@@ -55,6 +55,8 @@ impl Controller {
         object: Arc<DeserializeGuard<NetIPAllocation>>,
     ) -> Result<Action, PassError> {
         let name = object.name_any();
+        // Before anything can fail: a failure that is counted from nothing shows no increase.
+        metrics::allocation_seen(&name);
         let began = Instant::now();
         let waited = self.wake.waited(&name);
         if let Some((waited, _)) = waited {
@@ -87,6 +89,9 @@ impl Controller {
         for observer in &self.observers {
             observer.passed(&passed);
         }
+        if matches!(outcome, Outcome::Rested | Outcome::Waiting) {
+            tracing::debug!(crd = name, outcome = outcome.label(), "nothing changed");
+        }
         match result {
             Ok((recheck, _)) => {
                 self.succeeded(&name);
@@ -116,8 +121,6 @@ impl Controller {
             self.forget(&name);
             return Ok((Duration::from_secs(3600), Outcome::Rested));
         };
-        metrics::allocation_seen(&name);
-
         let terminating = object.metadata.deletion_timestamp.is_some();
         // Observe changes nothing, not even on the way out.
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
@@ -126,6 +129,9 @@ impl Controller {
         let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
         course.concerns(&subject.uid, subject.object.metadata.generation);
+        if let Ok(scope) = &subject.scope {
+            Counted::known(scope.provider);
+        }
 
         // Observe.
         let moment = Moment::here();

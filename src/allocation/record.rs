@@ -1,7 +1,9 @@
 //! The only teller: status first, by compare-and-swap; then, of what is durable, metrics, events and spans.
 
+pub mod audience;
 pub mod conditions;
 pub mod events;
+mod note;
 pub mod reasons;
 pub mod spans;
 pub mod tell;

@@ -6,7 +6,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use tokio::time::timeout;
 
-use super::{Controller, pass::PassError, record::events::Event, tables::Uid};
+use super::{
+    Controller,
+    pass::PassError,
+    record::{events::Event, tell::Word},
+    tables::Uid,
+};
 use crate::{
     api::{self, DeletionPolicy, NetIPAllocation},
     cloud::Gate,
@@ -40,7 +45,8 @@ impl Controller {
         match timeout(limit, finalizer::clear(&self.api, &**object, api::FINALIZER, Release::Done)).await {
             Ok(Ok(gone)) => {
                 if gone {
-                    self.teller.say(object, Event::Released, "", "everything is let go, the object may go".to_owned());
+                    let note = "everything is let go, the object may go".to_owned();
+                    self.teller.say(object, Word::new(Event::Released, "", note));
                 }
                 Ok(gone)
             }

@@ -14,7 +14,7 @@ use kube_runtime::reflector::ObjectRef;
 
 use super::{
     Controller,
-    act::Done,
+    act::{Done, Noted, pods::Asked},
     decide::{
         facts::User,
         users::{self, Workload},
@@ -22,6 +22,7 @@ use super::{
     memory::{self, Stored},
     moment::Moment,
     observe::{answers::holder, nodes::SlimNode},
+    record::{audience, events::Event, tell::Word},
     tables::Key,
     tainting::Failing,
     taints::NodeTaints,
@@ -29,7 +30,7 @@ use super::{
 use crate::{
     api::{ALLOCATION_LABEL, Mode, READY_LABEL},
     cloud::Place,
-    metrics::NodeGauges,
+    metrics::{self, Eviction, NodeGauges},
 };
 
 /// Between two looks; each costs nothing but memory unless a stray is found.
@@ -195,7 +196,13 @@ impl Controller {
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
         let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
-        match self.actor.unlabel(&name, &whose, None, &taints).await {
+        let mut noted = Vec::new();
+        let done = self.actor.unlabel(&name, &whose, None, &taints, &mut noted).await;
+        if noted.iter().any(|noted| matches!(noted, Noted::Unlabeled(_))) {
+            let note = format!("node {name} has no address of ours, so ip.ready was taken off");
+            self.teller.say_of_node(node, Word::new(Event::NodeUnlabeled, "", note));
+        }
+        match done {
             Done::Node(Some(written)) => {
                 // Somebody may have labelled it for another allocation meanwhile: then it is no stray.
                 let off = written.label(READY_LABEL).is_none();
@@ -226,8 +233,29 @@ impl Controller {
         let users: Vec<User> = users::users(&gated, &Workload::Unnamed);
         let staying: Vec<User> = users.into_iter().filter(|user| user.terminating_until.is_none()).collect();
         for (user, asked) in self.actor.ask_all(&staying).await {
-            tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod on a node that was a stray to go");
+            self.tell_asked_on_stray(node, &user, &asked);
         }
         !staying.is_empty()
+    }
+
+    fn tell_asked_on_stray(&self, node: &str, user: &User, asked: &Asked) {
+        tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod on a node that was a stray to go");
+        let pod = &format!("{}/{}", user.namespace, user.name);
+        let (outcome, word) = match asked {
+            Asked::Accepted => {
+                let note = format!("pod {pod} was asked to leave node {node}, and goes");
+                (Eviction::Evicted, Some((Event::PodEvicted, note)))
+            }
+            Asked::Blocked(why) => {
+                let note = format!("pod {pod} may not leave node {node} yet: {why}");
+                (Eviction::Blocked, Some((Event::EvictionBlocked, note)))
+            }
+            Asked::Failed(_) => (Eviction::Error, None),
+        };
+        metrics::evicted("", outcome);
+        if let (Some((event, note)), Some(node)) = (word, self.nodes.get(node)) {
+            let workload = audience::controller(&user.namespace, user.controller.as_ref());
+            self.teller.say_of_node(&node, Word::new(event, pod, note).of(workload));
+        }
     }
 }

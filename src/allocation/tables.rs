@@ -488,6 +488,7 @@ mod tests {
             name: "sip".into(),
             uid: "1".into(),
             owner: String::new(),
+            controller: None,
             daemon: false,
             ready: true,
             terminating_until: None,

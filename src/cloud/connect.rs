@@ -17,7 +17,7 @@ use super::{
     aws::{Aws, AwsSettings},
     azure::{Azure, AzureSettings},
     gcp::{Gcp, GcpSettings},
-    metered::Metered,
+    metered::{self, Metered},
 };
 
 /// How to reach the clouds. Credentials are found by each cloud's own chain.
@@ -134,7 +134,7 @@ impl Clouds {
     async fn keep_connecting(&self, provider: Provider) {
         let mut attempts: u32 = 0;
         loop {
-            match (self.connect)(provider).await {
+            match metered::connecting(provider, (self.connect)(provider)).await {
                 Ok(cloud) => {
                     tracing::info!(%provider, "connected");
                     self.lock().insert(provider, Link::Connected(cloud));

@@ -20,6 +20,21 @@ const ABANDONED: &str = "abandoned";
 
 const OPERATIONS: [&str; 7] = ["survey", "find", "inspect", "attach", "detach", "restore", "check"];
 
+/// What comes before the first call: credentials that are not there fail here.
+const CONNECT: &str = "connect";
+
+/// Measures an attempt to connect like any other call.
+pub(super) async fn connecting<T>(
+    provider: Provider,
+    attempt: impl Future<Output = Result<T, CloudError>>,
+) -> Result<T, CloudError> {
+    cloud_operation_known(provider, CONNECT);
+    let began = Instant::now();
+    let result = attempt.await;
+    cloud_call(provider, CONNECT, result.as_ref().map(|_| ()).map_err(|error| error.kind), began.elapsed());
+    result
+}
+
 /// Wraps a cloud; to be wrapped in nothing else that measures.
 #[derive(Clone, Debug)]
 pub struct Metered<C> {
@@ -264,6 +279,21 @@ mod tests {
             "netipallocation_cloud_api_requests_total{provider=gcp,operation=find,outcome=error} 1",
             "netipallocation_cloud_api_errors_total{provider=gcp,operation=find,error_type=throttled} 1",
             "netipallocation_gcp_api_errors_total{operation=find,error_type=throttled} 1",
+        ] {
+            assert!(lines.iter().any(|found| found == line), "{line} in {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_are_not_there_are_counted_although_no_call_is_made() {
+        let lines = measured(Provider::Gcp, |_| {
+            let error = CloudError::new(ErrorKind::Unauthenticated, "credentials", "there are none");
+            connecting(Provider::Gcp, std::future::ready(Err::<(), _>(error))).now_or_never().unwrap().unwrap_err();
+        });
+        for line in [
+            "netipallocation_cloud_api_requests_total{provider=gcp,operation=connect,outcome=error} 1",
+            "netipallocation_cloud_api_errors_total{provider=gcp,operation=connect,error_type=unauthenticated} 1",
+            "netipallocation_cloud_api_errors_total{provider=gcp,operation=connect,error_type=permission_denied} 0",
         ] {
             assert!(lines.iter().any(|found| found == line), "{line} in {lines:#?}");
         }

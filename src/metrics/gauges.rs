@@ -177,8 +177,8 @@ pub struct AddressGauges {
     pub ip: String,
     /// Where it is verified; `None` for nowhere.
     pub node: Option<String>,
-    pub state: &'static str,
-    pub reason: &'static str,
+    pub state: String,
+    pub reason: String,
     /// Unix seconds since when its node has been NotReady or gone; `None` while it is well, and without one.
     pub node_down_since: Option<i64>,
     /// Pods that hold it by annotation, where it is to leave.
@@ -193,7 +193,7 @@ impl AddressGauges {
         let labels = || [("crd_name", crd_name.to_owned()), ("ip", ip.clone())];
         let [crd, ip] = labels();
         let on = node.as_deref().unwrap_or("none").to_owned();
-        let state = [crd.clone(), ip.clone(), ("state", (*state).to_owned()), ("reason", (*reason).to_owned())];
+        let state = [crd.clone(), ip.clone(), ("state", state.clone()), ("reason", reason.clone())];
         let mut all = vec![
             one(IP_ATTACHED, [crd, ip, ("node", on)], flag(node.is_some())),
             one(ADDRESS_STATE, state, 1.0),

@@ -67,9 +67,9 @@ catalogue! {
     CLOUD_API_REQUESTS = "netipallocation_cloud_api_requests_total", Counter, ["provider" "operation" "outcome"], "Calls to a cloud by outcome: success, error or abandoned (dropped before its end)";
     CLOUD_API_DURATION = "netipallocation_cloud_api_duration_seconds", Histogram(CALL), ["provider" "operation"], "Time that a call to a cloud took";
     ELIGIBLE_NODES = "netipallocation_eligible_nodes", Gauge, ["crd_name"], "Nodes that could hold an address of the allocation";
-    CONFLICTING_IPS = "netipallocation_conflicting_ips", Gauge, ["crd_name"], "Addresses that another allocation or another holder has";
+    CONFLICTING_IPS = "netipallocation_conflicting_ips", Gauge, ["crd_name"], "Addresses of the allocation that are another allocation's";
     RECONCILE_INTERVAL = "netipallocation_reconcile_interval_seconds", Gauge, ["crd_name"], "Longest time between two passes over the allocation";
-    LAST_SUCCESS = "netipallocation_last_success_timestamp_seconds", Gauge, ["crd_name"], "Unix time of the last pass that ended well";
+    LAST_SUCCESS = "netipallocation_last_success_timestamp_seconds", Gauge, ["crd_name"], "Unix time of the last good read of the cloud that a pass has ended well on";
     DELETION = "netipallocation_deletion_timestamp_seconds", Gauge, ["crd_name"], "Unix time at which deletion was asked for; 0 while it was not";
     REQUIRED_IPS = "netipallocation_required_ips", Gauge, ["crd_name"], "Addresses that must be attached for the allocation to be Ready";
     SPARE_NODES = "netipallocation_spare_nodes", Gauge, ["crd_name"], "Eligible nodes without an address";
@@ -86,8 +86,8 @@ catalogue! {
     IP_TRANSITIONS = "netipallocation_ip_transitions_total", Counter, ["crd_name" "provider" "from" "to" "reason"], "Transitions of addresses, counted after their status write";
     IP_STATE_SECONDS = "netipallocation_ip_state_seconds", Histogram(STATE), ["provider" "state"], "Time that an address spent in the state that it left";
     IP_GAP_SECONDS = "netipallocation_ip_gap_seconds", Histogram(GAP), ["provider"], "Time that a moved address was on no node";
-    EFFECTS_IN_FLIGHT = "netipallocation_effects_in_flight", Gauge, ["provider"], "Cloud operations under way";
+    EFFECTS_IN_FLIGHT = "netipallocation_effects_in_flight", Gauge, ["provider"], "Effects under way: cloud operations, labels of nodes, requests to pods";
     QUEUE_WAIT = "netipallocation_queue_wait_seconds", Histogram(WAIT), [], "Time that an allocation waited for its pass";
     LEADER_TRANSITIONS = "netipallocation_leader_transitions_total", Counter, [], "How often the Lease has changed hands, as it says itself";
-    POD_EVICTIONS = "netipallocation_pod_evictions_total", Counter, ["crd_name" "outcome"], "Evictions that were asked for, by outcome: evicted, blocked or error";
+    POD_EVICTIONS = "netipallocation_pod_evictions_total", Counter, ["crd_name" "outcome"], "Evictions that were asked for, by outcome: evicted, blocked or error; crd_name is empty for pods on a node that is no allocation's";
 }

@@ -25,6 +25,10 @@ const PROMISED: &str = "
     gauge     netipallocation_effects_in_flight                 provider
     gauge     netipallocation_eligible_nodes                    crd_name
     gauge     netipallocation_failover_frozen                   crd_name
+    gauge     netipallocation_failover_not_ready_seconds        crd_name
+    gauge     netipallocation_ip_holding_pods                   crd_name ip
+    gauge     netipallocation_ip_node_not_ready_timestamp_seconds crd_name ip
+    gauge     netipallocation_ip_releasing                      crd_name ip
     histogram netipallocation_gcp_api_duration_seconds          operation
     counter   netipallocation_gcp_api_errors_total              error_type operation
     gauge     netipallocation_info                              crd_name mode provider region
@@ -66,8 +70,8 @@ fn address(ip: &str, node: Option<&str>) -> AddressGauges {
     AddressGauges {
         ip: ip.to_owned(),
         node: node.map(str::to_owned),
-        state: if node.is_some() { "attached" } else { "unassigned" },
-        reason: if node.is_some() { "Verified" } else { "NoEligibleNode" },
+        state: if node.is_some() { "Attached" } else { "Unassigned" }.to_owned(),
+        reason: if node.is_some() { "Verified" } else { "NoEligibleNode" }.to_owned(),
         node_down_since: None,
         holding_pods: 0,
         releasing: false,
@@ -118,6 +122,7 @@ fn everything(gauges: &Gauges) {
     cloud_call(Provider::Gcp, "instances.get", Ok(()), Duration::from_secs(1));
     reconciled("sip", Ended::Success, Duration::from_secs(1));
     queued(Duration::from_secs(1));
+    cloud_known(Provider::Gcp, &["Attaching"]);
     moved(Transition {
         crd_name: "sip",
         provider: Provider::Gcp,
@@ -236,13 +241,17 @@ fn counters_of_an_allocation_and_of_a_call_are_born_at_zero() {
         counters::born();
         allocation_seen("sip");
         cloud_operation_known(Provider::Gcp, "instances.get");
+        cloud_known(Provider::Gcp, &["Attaching"]);
     });
-    has(&text, "netipallocation_leader_transitions_total 0");
     for name in ["reconcile", "ip_attach", "ip_detach"] {
         for status in ["success", "error"] {
             has(&text, &format!("netipallocation_{name}_total{{crd_name=\"sip\",status=\"{status}\"}} 0"));
         }
     }
+    has(&text, "netipallocation_pod_evictions_total{crd_name=\"\",outcome=\"blocked\"} 0");
+    has(&text, "netipallocation_ip_gap_seconds_count{provider=\"gcp\"} 0");
+    has(&text, "netipallocation_ip_state_seconds_count{provider=\"gcp\",state=\"Attaching\"} 0");
+    assert!(!text.contains("leader_transitions"), "told as 0 it would jump to what the Lease says");
     for outcome in ["evicted", "blocked", "error"] {
         has(&text, &format!("netipallocation_pod_evictions_total{{crd_name=\"sip\",outcome=\"{outcome}\"}} 0"));
     }
@@ -324,7 +333,7 @@ fn an_allocation_is_told_as_it_is() {
         "deletion_timestamp_seconds{crd_name=\"sip\"} 0",
         "ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 1",
         "ip_attached{crd_name=\"sip\",ip=\"203.0.113.8\",node=\"none\"} 0",
-        "address_state{crd_name=\"sip\",ip=\"203.0.113.8\",state=\"unassigned\",reason=\"NoEligibleNode\"} 1",
+        "address_state{crd_name=\"sip\",ip=\"203.0.113.8\",state=\"Unassigned\",reason=\"NoEligibleNode\"} 1",
         "nodes{crd_name=\"sip\",verdict=\"Cordoned\"} 1",
         "node_ip_ready{node=\"node-a\",crd_name=\"sip\"} 1",
         "info{crd_name=\"sip\",provider=\"gcp\",region=\"us-west1\",mode=\"Enforce\"} 1",
@@ -393,5 +402,5 @@ async fn the_ticker_tells_everything_every_tick() {
 async fn installing_twice_is_an_error_and_the_first_goes_on() {
     let handle = install(Some("prod-1")).unwrap();
     assert!(matches!(install(None), Err(MetricsError::Installed(_))));
-    assert!(handle.render().contains("netipallocation_leader_transitions_total{cluster=\"prod-1\"} 0"));
+    assert!(handle.render().contains("netipallocation_queue_wait_seconds_count{cluster=\"prod-1\"} 0"));
 }

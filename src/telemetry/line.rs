@@ -16,6 +16,10 @@ use crate::settings::LogFormat;
 /// Fields that come first, in this order; others follow in the order they were said.
 const FIRST: [&str; 7] = ["crd", "node", "ip", "zone", "provider", "leader", "error"];
 
+/// In logfmt, where version 1's readers match on the order: it had a trace of the stack where the error is now, and no
+/// provider.
+const FIRST_IN_LOGFMT: [&str; 7] = ["crd", "node", "ip", "zone", "error", "leader", "provider"];
+
 /// The trace that it happened in, where it happened in one: at the top level, where Loki and Tempo look for it.
 const TRACE: [&str; 2] = ["trace_id", "span_id"];
 
@@ -125,15 +129,19 @@ pub(super) fn write(
         ("level".to_owned(), metadata.level().as_str().to_lowercase().into()),
         ("msg".to_owned(), message),
     ];
-    match format {
+    let first = match format {
         LogFormat::Json => {
             all.push(("target".to_owned(), target));
             all.extend(TRACE.into_iter().filter_map(|key| Some((key.to_owned(), fields.take(key)?))));
+            FIRST
         }
-        // Version 1 had no target; its readers match on the order of what follows msg.
-        LogFormat::Logfmt => fields.0.push(("target".to_owned(), target)),
-    }
-    all.extend(FIRST.into_iter().filter_map(|key| Some((key.to_owned(), fields.take(key)?))));
+        // Version 1 had no target.
+        LogFormat::Logfmt => {
+            fields.0.push(("target".to_owned(), target));
+            FIRST_IN_LOGFMT
+        }
+    };
+    all.extend(first.into_iter().filter_map(|key| Some((key.to_owned(), fields.take(key)?))));
     all.append(&mut fields.0);
     match format {
         LogFormat::Json => json(&all),

@@ -37,14 +37,23 @@ fn a_json_line_has_the_known_keys_first_and_each_value_in_its_type() {
 #[test]
 fn a_logfmt_line_has_version_ones_keys_and_order() {
     let lines = logged("info", LogFormat::Logfmt, || {
-        warn!(zone = "us-west1-a", ip = "203.0.113.7", node = "node-a", crd = "sip", why = "a b", "moved");
+        warn!(
+            why = "a b",
+            provider = "gcp",
+            error = "no answer",
+            zone = "us-west1-a",
+            ip = "203.0.113.7",
+            node = "node-a",
+            crd = "sip",
+            "moved"
+        );
     });
     let (ts, rest) = lines[0].split_once(' ').unwrap();
     assert!(ts.starts_with("ts=20"), "{ts}");
     assert_eq!(
         rest,
-        "level=warn msg=\"moved\" crd=sip node=node-a ip=203.0.113.7 zone=us-west1-a leader=false why=\"a b\" \
-         target=ip_address_controller::telemetry::tests"
+        "level=warn msg=\"moved\" crd=sip node=node-a ip=203.0.113.7 zone=us-west1-a error=\"no answer\" leader=false \
+         provider=gcp why=\"a b\" target=ip_address_controller::telemetry::tests"
     );
 }
 

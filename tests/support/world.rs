@@ -90,6 +90,7 @@ fn pod(n: usize, kind: &str) -> User {
         name: format!("kamailio-{n}"),
         uid: format!("uid-{n}"),
         owner: format!("{kind} voip/kamailio"),
+        controller: None,
         daemon: kind == "DaemonSet",
         ready: true,
         terminating_until: None,

@@ -8,7 +8,7 @@
 
 pub mod program;
 
-use std::{collections::BTreeMap, future::Future, sync::LazyLock, time::Duration};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::LazyLock, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -288,6 +288,14 @@ pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     pod.metadata.deletion_timestamp.is_none()
         && conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
+}
+
+/// Status and text that a pod answers with.
+pub async fn http(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let answer = client.get(format!("http://{address}{path}")).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
 }
 
 /// How often the pod's container was started again.

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::LazyLock,
 };
 
@@ -30,9 +30,10 @@ pub struct Ended {
 /// The folder with `helm` and `helm3`; built once on a machine.
 static BIN: LazyLock<PathBuf> = LazyLock::new(|| {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build");
-    let output = Command::new(script).arg("helm3").output().expect("e2e/tools/build");
+    // What takes long is told.
+    let output = Command::new(script).arg("helm3").stderr(Stdio::inherit()).output().expect("e2e/tools/build");
     let out = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "e2e/tools/build helm3: {}", output.status);
     PathBuf::from(out.lines().last().expect("the tools' build names a folder"))
 });
 

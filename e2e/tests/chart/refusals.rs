@@ -1,6 +1,6 @@
 //! Values that cannot work are refused before anything reaches the cluster, in a sentence that names the key and the way out.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::helm::{self, BOTH};
 
@@ -221,8 +221,7 @@ fn what_can_work_is_let_through() -> Result<()> {
     for values in fine {
         for major in BOTH {
             let args: Vec<&str> = values.iter().flat_map(|value| ["--set-json", value]).collect();
-            let done = helm::text(major, &args);
-            ensure!(done.is_ok(), "{major:?}: {values:?}: {}", done.unwrap_err());
+            helm::text(major, &args).with_context(|| format!("{major:?}: {values:?}"))?;
         }
     }
     Ok(())

@@ -39,11 +39,8 @@ fn every_object_of_every_shape_is_accepted_by_the_api_server() -> Result<()> {
 fn the_api_server_does_look_at_monitors_and_at_pod_security() -> Result<()> {
     THEATRE.alone(async |stage| {
         prepare(stage).await?;
-        let objects = helm::with(&[
-            &format!("namespaceOverride={:?}", ELSEWHERE),
-            "podMonitor.enabled=true",
-            "hostNetwork=true",
-        ])?;
+        let objects =
+            helm::with(&[&format!("namespaceOverride={ELSEWHERE:?}"), "podMonitor.enabled=true", "hostNetwork=true"])?;
         let refused = accepted(stage, &pods(&objects)?).await.expect_err("a pod in the node's network is admitted");
         ensure!(format!("{refused:#}").contains("violates PodSecurity \"restricted"), "{refused:#}");
         let mut monitor = helm::only(&objects, "PodMonitor")?.clone();

@@ -62,9 +62,9 @@ fn a_secret_of_each_cloud_reaches_the_operator_and_its_check() -> Result<()> {
         let mount = json!([{"name": "gcp-credentials", "mountPath": "/var/run/secrets/gcp", "readOnly": true}]);
         ensure!(container["volumeMounts"] == mount, "{}", container["volumeMounts"]);
         ensure!(spec["volumes"][0]["secret"]["secretName"] == "gcp-key");
-        let env = container["env"].as_array().into_iter().flatten();
-        let file = env.clone().find(|entry| entry["name"] == "GOOGLE_APPLICATION_CREDENTIALS");
-        ensure!(file.is_some_and(|entry| entry["value"] == "/var/run/secrets/gcp/key.json"), "{:?}", env.last());
+        let mut env = container["env"].as_array().into_iter().flatten();
+        let file = env.find(|entry| entry["name"] == "GOOGLE_APPLICATION_CREDENTIALS");
+        ensure!(file.is_some_and(|entry| entry["value"] == "/var/run/secrets/gcp/key.json"), "{}", container["env"]);
     }
     Ok(())
 }

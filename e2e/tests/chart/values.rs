@@ -1,6 +1,6 @@
 //! Every value is known to the schema, told in the README, and changes what is rendered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -227,11 +227,12 @@ fn every_value_has_an_effect() -> Result<()> {
     let mut known = BTreeMap::new();
     for (path, value, needs) in &changes {
         let change = format!("{path}={value}");
-        if !known.contains_key(needs) {
-            known.insert(needs, rendered(needs, None).with_context(|| format!("{needs:?}"))?);
-        }
+        let before: &String = match known.entry(needs) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(rendered(needs, None).with_context(|| format!("{needs:?}"))?),
+        };
         let after = rendered(needs, Some(&change)).with_context(|| change.clone())?;
-        ensure!(known.get(needs) != Some(&after), "{change} changes nothing");
+        ensure!(*before != after, "{change} changes nothing");
     }
     Ok(())
 }

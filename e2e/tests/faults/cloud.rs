@@ -117,6 +117,7 @@ fn p9_with_revoked_credentials_status_says_so_nothing_moves_and_objects_can_stil
         for allocation in [rests, name] {
             let said = until_condition(stage, allocation, "CredentialsValid", "False").await?;
             ensure!(!said.is_empty(), "it does not say what to do");
+            until_event(stage, allocation, "CredentialsFailed").await?;
         }
         untouched(stage, rests, still, &node).await?;
 
@@ -173,6 +174,32 @@ async fn until_condition(stage: &Stage, name: &str, kind: &str, status: &str) ->
         })
     })
     .await
+}
+
+async fn until_event(stage: &Stage, name: &str, reason: &str) -> Result<()> {
+    wait_for(&format!("event {reason} about {name}"), PATIENCE, || async {
+        let (object, reason) = (format!("involvedObject.name={name}"), format!("reason={reason}"));
+        let told = stage.cluster.kubectl(&["get", "events", "--field-selector", &format!("{object},{reason}")]).await?;
+        Ok(Seen::when(!told.is_empty(), told))
+    })
+    .await
+}
+
+#[test]
+fn a_cloud_that_is_asked_too_often_is_named_in_condition_and_event_and_nothing_moves() -> Result<()> {
+    HIT.alone(async |stage| {
+        cast(stage).await?;
+        let (name, ip) = ("throttled", "203.0.113.46");
+        let node = at_rest(stage, name, &[ip]).await?.pop().context("no node")?;
+        stage.world.clear_calls();
+        stage.world.fail_every("addresses.list", Fault::refuse(429, "rateLimitExceeded", "too many calls"));
+        let said = until_condition(stage, name, "CredentialsValid", "Unknown").await?;
+        ensure!(said.contains("too many calls"), "{said}");
+        until_event(stage, name, "CloudThrottled").await?;
+        untouched(stage, name, ip, &node).await?;
+        stage.world.clear_faults();
+        until_condition(stage, name, "CredentialsValid", "True").await.map(drop)
+    })
 }
 
 async fn until_gone(stage: &Stage, name: &str) -> Result<()> {

@@ -43,6 +43,13 @@ async fn p6_p10_a_drained_node_gives_its_address_up_after_its_pods_are_gone_and_
         let again = story.running("drain", 2).await?;
         ensure!(again.iter().all(|(_, on)| on == to), "the pods have not followed: {again:?}");
         ensure!(story.event("IPReallocated").await?.contains(to), "{:?}", story.events().await?);
+        for (kind, name) in [("Node", from.as_str()), ("Deployment", "drain")] {
+            let note = story.event_on(kind, name, "IPDraining").await?;
+            ensure!(note.contains(&ip) && note.contains("NodeCordoned"), "{note}");
+        }
+        for reason in ["NodeUnlabeled", "NodeLabeled", "IPDetached"] {
+            story.event(reason).await?;
+        }
         let moved = story.said(&ip, "Attached", "Verified").await?.last_move.context("no ledger")?;
         ensure!((moved.from_node.as_deref(), moved.to_node.as_deref()) == (Some(&*from), Some(to)), "{moved:?}");
         ensure!(moved.reason == "NodeCordoned" && moved.gap_seconds.is_some(), "{moved:?}");
@@ -267,6 +274,9 @@ spec: {{minAvailable: {least}, selector: {{matchLabels: {{app: budget}}}}}}
         story.kubectl(&format!("cordon {node}")).await?;
         let note = story.event("EvictionBlocked").await?;
         ensure!(note.contains("budget-pdb") && note.contains(&pods[0].0), "{note}");
+        for (kind, name) in [("Node", node.as_str()), ("Deployment", "budget")] {
+            ensure!(story.event_on(kind, name, "EvictionBlocked").await? == note, "on {kind} {name}");
+        }
         let blocked = |address: &ip_address_controller::api::AddressStatus| {
             address.message.as_ref().is_some_and(|said| said.contains("budget-pdb"))
         };
@@ -279,6 +289,15 @@ spec: {{minAvailable: {least}, selector: {{matchLabels: {{app: budget}}}}}}
         let to = if node.ends_with('a') { "budget-b" } else { "budget-a" };
         story.attached_to(&ip, to).await?;
         story.event("PodEvicted").await?;
+        for (kind, name) in [("Node", node.as_str()), ("Deployment", "budget")] {
+            story.event_on(kind, name, "PodEvicted").await?;
+        }
+        let trace = story.said(&ip, "Attached", "Verified").await?.last_move.context("no ledger")?.trace_id;
+        let trace = format!(" trace={}", trace.context("no trace")?);
+        for reason in ["IPDraining", "EvictionBlocked", "PodEvicted", "NodeUnlabeled", "IPDetached", "IPReallocated"] {
+            let note = story.event(reason).await?;
+            ensure!(note.ends_with(&trace) && note.len() < 1024, "{reason}: {note} does not end in {trace}");
+        }
         story.nothing_left_before_the_pods(&node, &pods)
     })
     .await

@@ -241,14 +241,34 @@ impl Story {
         .await
     }
 
+    /// Waits for an event of the operator's about another object, as its own team finds it; gives its note.
+    pub async fn event_on(&self, kind: &str, name: &str, reason: &str) -> Result<String> {
+        wait_for(&format!("event {reason} about {kind} {name}"), PATIENCE, || async {
+            let events = self.events_on(kind, name).await?;
+            let note = events.iter().find(|(_, said, _)| said == reason).map(|(_, _, note)| note.clone());
+            // Where kubectl looks: in the object's own namespace, by its uid.
+            let described = self.kubectl(&format!("describe {kind} {name}")).await?;
+            Ok(match note {
+                Some(note) if described.contains(&note) => Seen::Yes(note),
+                _ => Seen::NotYet(format!("{events:?}\n{described}")),
+            })
+        })
+        .await
+    }
+
     /// Type, reason and note of each event about the allocation.
     pub async fn events(&self) -> Result<Vec<(String, String, String)>> {
+        self.events_on("NetIPAllocation", &self.name).await
+    }
+
+    async fn events_on(&self, kind: &str, name: &str) -> Result<Vec<(String, String, String)>> {
         let api: Api<Event> = Api::all(self.stage.client()?);
         let all = api.list(&ListParams::default()).await?.items;
         let ours = |event: &Event| {
-            event.regarding.as_ref().is_some_and(|about| {
-                about.name.as_deref() == Some(&self.name) && about.kind.as_deref() == Some("NetIPAllocation")
-            })
+            event
+                .regarding
+                .as_ref()
+                .is_some_and(|about| about.name.as_deref() == Some(name) && about.kind.as_deref() == Some(kind))
         };
         let words = |word: Option<String>| word.unwrap_or_default();
         let said = |event: Event| (words(event.type_), words(event.reason), words(event.note));

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Actor, Deed, Done, told};
+use super::{Actor, Deed, Done, Noted, told};
 use crate::{
     allocation::decide::{
         Cut,
@@ -15,14 +15,22 @@ use crate::{
 
 impl Actor {
     /// L2: labels off and taint on; the node's pods live; who came late is asked to go and waited for; cut; verify.
-    pub(super) async fn detach(&self, deed: &Deed, cloud: &dyn Cloud, node: &str, order: &Detach, cut: Cut) -> Done {
-        match self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints).await {
+    pub(super) async fn detach(
+        &self,
+        deed: &Deed,
+        cloud: &dyn Cloud,
+        node: &str,
+        order: &Detach,
+        cut: Cut,
+        noted: &mut Vec<Noted>,
+    ) -> Done {
+        match self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints, noted).await {
             Done::Node(Some(written)) => self.nodes.wrote(*written),
             Done::Node(None) => {}
             Done::NodeFailed(why) => return Done::HeldBack(why),
             other => return other,
         }
-        if let Some(held) = self.late_users(deed, node, cut).await {
+        if let Some(held) = self.late_users(deed, node, cut, noted).await {
             return Done::HeldBack(held);
         }
         match cut {
@@ -32,7 +40,7 @@ impl Actor {
     }
 
     /// Why the cut must wait, if it must.
-    async fn late_users(&self, deed: &Deed, node: &str, cut: Cut) -> Option<String> {
+    async fn late_users(&self, deed: &Deed, node: &str, cut: Cut, noted: &mut Vec<Noted>) -> Option<String> {
         if cut == Cut::Now {
             return None;
         }
@@ -51,9 +59,7 @@ impl Actor {
         let staying: Vec<User> =
             users.iter().filter(|user| user.terminating_until.is_none() && !user.hold).cloned().collect();
         if deed.evict || cut == Cut::Never {
-            for (user, asked) in self.ask_all(&staying).await {
-                tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod that came late to go");
-            }
+            noted.extend(self.ask_all(&staying).await.into_iter().map(|(user, asked)| Noted::Asked(user, asked)));
         }
         match users.first() {
             Some(user) if cut == Cut::WhenUnused => Some(format!(

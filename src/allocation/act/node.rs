@@ -11,7 +11,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Actor, Deed, Done};
+use super::{Actor, Deed, Done, Noted};
 use crate::{
     allocation::{observe::nodes::SlimNode, taints::NodeTaints},
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL, READY_VALUE},
@@ -35,13 +35,13 @@ enum Wish {
 
 impl Actor {
     /// `ip.ready=true`, and whose address it is; the taint goes.
-    pub(super) async fn label(&self, name: &str, deed: &Deed) -> Done {
+    pub(super) async fn label(&self, name: &str, deed: &Deed, noted: &mut Vec<Noted>) -> Done {
         let labels = Labels::from([
             (READY_LABEL, Some(READY_VALUE.to_owned())),
             (ALLOCATION_LABEL, Some(deed.allocation.clone())),
             (ADDRESS_LABEL, Some(deed.ip.to_string())),
         ]);
-        self.change(name, &deed.taints, |node| match node.metadata.uid == deed.node_uid {
+        self.change(name, &deed.taints, noted, |node| match node.metadata.uid == deed.node_uid {
             true => Wish::Change(labels.clone()),
             false => Wish::Refuse(format!("node {name} was created anew since; looks again")),
         })
@@ -50,8 +50,15 @@ impl Actor {
 
     /// Takes the labels off, unless another allocation has earned them, and puts the taint on. `left_by`: one whose labels
     /// are nobody's any more.
-    pub async fn unlabel(&self, name: &str, allocation: &str, left_by: Option<&str>, taints: &NodeTaints) -> Done {
-        self.change(name, taints, |node| {
+    pub async fn unlabel(
+        &self,
+        name: &str,
+        allocation: &str,
+        left_by: Option<&str>,
+        taints: &NodeTaints,
+        noted: &mut Vec<Noted>,
+    ) -> Done {
+        self.change(name, taints, noted, |node| {
             let earned = |whose: &str| whose != allocation && Some(whose) != left_by;
             if node.label(ALLOCATION_LABEL).is_some_and(earned) {
                 return Wish::Leave;
@@ -64,10 +71,17 @@ impl Actor {
 
     /// The taints alone: put on where no address is verified, taken off where one is or nobody wants them.
     pub async fn taint(&self, name: &str, taints: &NodeTaints) -> Done {
-        self.change(name, taints, |_| Wish::Change(Labels::new())).await
+        // No label is touched, so there is nothing to note.
+        self.change(name, taints, &mut Vec::new(), |_| Wish::Change(Labels::new())).await
     }
 
-    async fn change(&self, name: &str, taints: &NodeTaints, wish: impl Fn(&SlimNode) -> Wish + Send) -> Done {
+    async fn change(
+        &self,
+        name: &str,
+        taints: &NodeTaints,
+        noted: &mut Vec<Noted>,
+        wish: impl Fn(&SlimNode) -> Wish + Send,
+    ) -> Done {
         for _ in 0..TRIES {
             let node = match self.live_node(name).await {
                 Ok(Some(node)) => node,
@@ -84,6 +98,9 @@ impl Actor {
                 return Done::Node(Some(Box::new(node)));
             }
             if let Some(done) = self.patch(&node, &labels, list).await {
+                if let Done::Node(Some(written)) = &done {
+                    noted.extend(relabelled(name, &node, written));
+                }
                 return done;
             }
         }
@@ -127,6 +144,15 @@ impl Actor {
             Ok(Err(error)) => Some(Done::NodeFailed(format!("patching node {name} failed: {error}"))),
             Err(_) => Some(Done::NodeFailed(format!("patching node {name} had no answer in time"))),
         }
+    }
+}
+
+/// What a patch has made of `ip.ready`.
+fn relabelled(name: &str, before: &SlimNode, after: &SlimNode) -> Option<Noted> {
+    match [before, after].map(|node| node.label(READY_LABEL).is_some()) {
+        [false, true] => Some(Noted::Labeled(name.to_owned())),
+        [true, false] => Some(Noted::Unlabeled(name.to_owned())),
+        [true, true] | [false, false] => None,
     }
 }
 

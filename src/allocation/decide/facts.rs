@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::state::{Reason, State};
+use super::{
+    state::{Reason, State},
+    users::Owner,
+};
 use crate::cloud::{ErrorKind, MachineId, Own, ProviderId};
 
 /// What status remembers of an address.
@@ -376,6 +379,8 @@ pub struct User {
     pub uid: String,
     /// What it belongs to, for messages: `Deployment voip/kamailio`.
     pub owner: String,
+    /// The same, for who is to be told: in the pod's namespace.
+    pub controller: Option<Owner>,
     pub daemon: bool,
     pub ready: bool,
     /// When its grace period ends, while it terminates.

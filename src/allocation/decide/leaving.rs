@@ -301,6 +301,7 @@ mod tests {
             name: name.to_owned(),
             uid: name.to_owned(),
             owner: "Deployment voip/kamailio".to_owned(),
+            controller: None,
             daemon: false,
             ready: true,
             terminating_until: None,

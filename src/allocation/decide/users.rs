@@ -83,6 +83,7 @@ fn user(pod: &Pod) -> User {
             Some(owner) => format!("{} {}/{}", owner.kind, pod.namespace, owner.name),
             None => format!("namespace {}", pod.namespace),
         },
+        controller: pod.owner.clone(),
         daemon: is_daemon(pod),
         ready: pod.ready,
         terminating_until: pod.terminating_until,

@@ -9,12 +9,12 @@ use tracing::{Instrument as _, Span, field};
 
 use super::super::{
     Controller,
-    act::{Deed, Done, pods::Asked},
+    act::{Deed, Done, Noted, pods::Asked},
     decide::{Effect, facts::User},
     journey,
     moment::Moment,
     observe::Subject,
-    record::events::Event,
+    record::{audience, events::Event, tell::Word},
     round::{self, Debt, DebtState, Turn},
     tables::Key,
     watch::Cause,
@@ -40,24 +40,28 @@ impl Controller {
         let Some((deed, ticket)) = turn.deed else { return };
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
         let (span, provider) = (span(&deed), deed.scope.provider);
-        if let Some(trace) = journey::trace_of_deed(&turn.after, &subject.uid, moment.now) {
+        let trace = journey::trace_of_deed(&turn.after, &subject.uid, moment.now);
+        if let Some(trace) = trace {
             traces::follow(&span, trace);
         }
         let effect = async move {
             tracing::info!(effect = ?deed.effect, "effect begins");
+            let mut noted = Vec::new();
             let done = match me.view.cloud(deed.scope.provider) {
                 // A provider that panics must not hold address and machine for ever: what it sent is not known.
-                Some(cloud) => {
-                    AssertUnwindSafe(me.actor.perform(&deed, &*cloud)).catch_unwind().await.unwrap_or_else(|_| {
+                Some(cloud) => AssertUnwindSafe(me.actor.perform(&deed, &*cloud, &mut noted))
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| {
                         Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
-                    })
-                }
+                    }),
                 None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
             };
             if let Done::Failed(CloudError { message: why, .. }) | Done::NodeFailed(why) = &done {
                 tell_span_failed(why);
             }
-            me.ended(&stored, &deed, done, ticket);
+            noted.into_iter().for_each(|noted| me.tell_noted(&stored, &deed, noted, trace));
+            me.ended(&stored, &deed, done, ticket, trace);
             drop(slot);
             me.wake.one(&name, Cause::Effect);
         };
@@ -65,7 +69,14 @@ impl Controller {
     }
 
     /// What an ended effect leaves behind.
-    fn ended(&self, object: &NetIPAllocation, deed: &Deed, done: Done, ticket: flight::Ticket<Key>) {
+    fn ended(
+        &self,
+        object: &NetIPAllocation,
+        deed: &Deed,
+        done: Done,
+        ticket: flight::Ticket<Key>,
+        trace: Option<Trace>,
+    ) {
         let done = {
             let mut tables = self.tables();
             tables.flights.end(ticket);
@@ -79,17 +90,31 @@ impl Controller {
             Done::Node(None) => self.nodes.gone(deed.node_uid.clone()),
             Done::Asked(asked) => {
                 for (user, answer) in asked {
-                    self.tell_asked(object, &user, answer);
+                    self.tell_asked(object, deed, &user, answer, trace);
                 }
             }
             Done::Verified(_) => count(deed, &name, Ended::Success),
-            Done::Failed(error) => self.tell_failed(object, deed, &error),
+            Done::Failed(error) => self.tell_failed(object, deed, &error, trace),
             Done::HeldBack(why) => tracing::info!(crd = name, ip = %deed.ip, why, "effect held back"),
             Done::NodeFailed(why) => tracing::warn!(crd = name, ip = %deed.ip, error = why, "effect failed"),
         }
     }
 
-    fn tell_failed(&self, object: &NetIPAllocation, deed: &Deed, error: &CloudError) {
+    fn tell_noted(&self, object: &NetIPAllocation, deed: &Deed, noted: Noted, trace: Option<Trace>) {
+        let ip = deed.ip.to_string();
+        let (event, node, note) = match noted {
+            Noted::Asked(user, answer) => return self.tell_asked(object, deed, &user, answer, trace),
+            Noted::Labeled(node) => {
+                (Event::NodeLabeled, node.clone(), format!("node {node} carries ip.ready for {ip}"))
+            }
+            Noted::Unlabeled(node) => {
+                (Event::NodeUnlabeled, node.clone(), format!("node {node} does not carry ip.ready for {ip} any more"))
+            }
+        };
+        self.teller.say(object, Word::new(event, &ip, note).on(Some(&node)).during(trace));
+    }
+
+    fn tell_failed(&self, object: &NetIPAllocation, deed: &Deed, error: &CloudError, trace: Option<Trace>) {
         let (node, event) = match &deed.effect {
             Effect::Attach { node, .. } => (node, Event::IPAttachFailed),
             Effect::Detach { node, .. } => (node, Event::IPDetachFailed),
@@ -98,19 +123,24 @@ impl Controller {
         tracing::warn!(crd = object.name_any(), ip = %deed.ip, node, %error, "effect failed");
         count(deed, &object.name_any(), Ended::Error);
         let note = format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy());
-        self.teller.say(object, event, &deed.ip.to_string(), note);
+        self.teller.say(object, Word::new(event, &deed.ip.to_string(), note).on(Some(node)).during(trace));
     }
 
-    fn tell_asked(&self, object: &NetIPAllocation, user: &User, answer: Asked) {
+    fn tell_asked(&self, object: &NetIPAllocation, deed: &Deed, user: &User, answer: Asked, trace: Option<Trace>) {
         let name = object.name_any();
         let pod = &format!("{}/{}", user.namespace, user.name);
+        let node = deed.effect.node();
+        let say = |event, note| {
+            let workload = audience::controller(&user.namespace, user.controller.as_ref());
+            self.teller.say(object, Word::new(event, pod, note).on(Some(node)).of(workload).during(trace));
+        };
         let outcome = match answer {
             Asked::Accepted => {
-                self.teller.say(object, Event::PodEvicted, pod, format!("pod {pod} was asked to go and goes"));
+                say(Event::PodEvicted, format!("pod {pod} was asked to leave node {node}, and goes"));
                 Eviction::Evicted
             }
             Asked::Blocked(why) => {
-                self.teller.say(object, Event::EvictionBlocked, pod, format!("pod {pod} may not go yet: {why}"));
+                say(Event::EvictionBlocked, format!("pod {pod} may not leave node {node} yet: {why}"));
                 Eviction::Blocked
             }
             Asked::Failed(why) => {
@@ -192,12 +222,12 @@ fn restore_span(allocation: &str, node: &str, provider: Provider) -> Span {
 
 /// The span of an effect, which the calls that it makes are in.
 fn span(deed: &Deed) -> Span {
-    let (name, node) = match &deed.effect {
-        Effect::Attach { node, .. } => ("netipallocation.attach", node),
-        Effect::Detach { node, .. } => ("netipallocation.detach", node),
-        Effect::Label { node } => ("netipallocation.node.label", node),
-        Effect::Unlabel { node } => ("netipallocation.node.unlabel", node),
-        Effect::Evict { node, .. } => ("netipallocation.pod.evict", node),
+    let name = match &deed.effect {
+        Effect::Attach { .. } => "netipallocation.attach",
+        Effect::Detach { .. } => "netipallocation.detach",
+        Effect::Label { .. } => "netipallocation.node.label",
+        Effect::Unlabel { .. } => "netipallocation.node.unlabel",
+        Effect::Evict { .. } => "netipallocation.pod.evict",
     };
     tracing::info_span!(
         "effect",
@@ -206,7 +236,7 @@ fn span(deed: &Deed) -> Span {
         otel.status_description = field::Empty,
         netipallocation.name = deed.allocation,
         netipallocation.ip = %deed.ip,
-        k8s.node.name = node,
+        k8s.node.name = deed.effect.node(),
         cloud.provider = deed.scope.provider.as_str(),
     )
 }

@@ -15,14 +15,18 @@ use super::super::{
     },
     journey,
     observe::{self, Subject, Surroundings},
-    record::{events::Event, tell::Told},
+    record::{
+        conditions,
+        events::Event,
+        tell::{Told, Word},
+    },
     round::{DebtState, Record, Scene},
 };
 use super::course::Course;
 use crate::{
-    api::{self, NetIPAllocation},
+    api::{self, AddressStatus, NetIPAllocation},
     lifecycle::Transition,
-    metrics::{self},
+    metrics,
 };
 
 impl Controller {
@@ -39,8 +43,9 @@ impl Controller {
         let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
         for unusable in subject.selection.unusable.iter().filter(|unusable| !known.contains(&unusable.text.as_str())) {
             let note = format!("\"{}\" {}", unusable.text, unusable.why);
-            self.teller.say(stored, Event::InvalidSpec, &unusable.text, note);
+            self.teller.say(stored, Word::new(Event::InvalidSpec, &unusable.text, note));
         }
+        self.tell_turned(subject, stored);
         let provider = subject.scope.as_ref().ok().map(|scope| scope.provider);
         for turn in &record.turns {
             if let Some(why) = &turn.refused {
@@ -63,7 +68,7 @@ impl Controller {
                     from: step.from,
                     to: step.to,
                     reason: step.reason.as_str(),
-                    spent: Duration::try_from(now.duration_since(turn.before.since)).unwrap_or_default(),
+                    spent: Duration::try_from(now.duration_since(entered)).unwrap_or_default(),
                     gap: turn
                         .after
                         .last_move
@@ -84,14 +89,32 @@ impl Controller {
                 && let Some(event) = Event::of(new)
             {
                 let note = format!("{} {}", turn.after.ip, turn.after.message);
-                self.teller.say(stored, event, &turn.after.ip.to_string(), note);
+                let word = Word::new(event, &turn.after.ip.to_string(), note).on(turn.after.node.as_deref());
+                let trace = journey::trace(&turn.after, &subject.uid);
+                self.teller.say(stored, word.of(stored.spec.workload()).during(trace));
             }
         }
         for debt in &record.debts {
             if let DebtState::Struck(Some(why)) = &debt.state {
                 let node = &debt.owed.node;
                 let note = format!("node {node} does not get an external address of its own back: {why}");
-                self.teller.say(stored, Event::RestoreFailed, node, note);
+                self.teller.say(stored, Word::new(Event::RestoreFailed, node, note).on(Some(node)));
+            }
+        }
+    }
+
+    /// Conditions that say something else than before, and no address does: the spec as a whole, and the cloud.
+    fn tell_turned(&self, subject: &Subject, stored: &NetIPAllocation) {
+        let conditions = |object: &NetIPAllocation| object.status.clone().unwrap_or_default().conditions;
+        let before = conditions(&subject.object);
+        for condition in conditions(stored) {
+            let same = |known: &api::Condition| known.type_ == condition.type_ && known.reason == condition.reason;
+            if let Some(event) = Event::of_condition(&condition.type_, &condition.reason)
+                && !before.iter().any(same)
+                // Each of these has said so by its own name.
+                && (event != Event::InvalidSpec || subject.selection.unusable.is_empty())
+            {
+                self.teller.say(stored, Word::new(event, &condition.type_, condition.message));
             }
         }
     }
@@ -104,7 +127,11 @@ impl Controller {
             status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == said)
         };
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
-        let addresses = entries.iter().zip(facts).map(|(entry, facts)| address_gauges(entry, facts));
+        // As status has them: those that no entry understands, and texts that are no address, too.
+        let addresses = status.addresses.iter().map(|address| {
+            let known = entries.iter().zip(facts).find(|(entry, _)| entry.ip.to_string() == address.ip);
+            address_gauges(address, known)
+        });
         let labelled = around.nodes.iter().filter(|node| {
             node.label(api::READY_LABEL) == Some(api::READY_VALUE)
                 && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)
@@ -176,21 +203,23 @@ impl Controller {
         if let Ok(Ok(written)) = tokio::time::timeout(self.config.mutation_timeout, write).await {
             self.ledger.put(written);
             let event = if accepted { Event::MoveAccepted } else { Event::MoveRefused };
-            self.teller.say(stored, event, text, note);
+            let trace = entry.and_then(|entry| journey::trace(entry, &stored.uid().unwrap_or_default()));
+            self.teller.say(stored, Word::new(event, text, note).during(trace));
         }
     }
 }
 
-fn address_gauges(entry: &Entry, facts: &Facts) -> metrics::AddressGauges {
-    let placed = matches!(entry.state, State::Attached | State::Draining | State::Releasing);
-    let down = facts.holder_of(entry).and_then(Holder::down_since).filter(|_| placed);
+/// Of what status says of an address, and of its entry where there is one.
+fn address_gauges(address: &AddressStatus, known: Option<(&Entry, &Facts)>) -> metrics::AddressGauges {
+    let placed = known.filter(|(entry, _)| matches!(entry.state, State::Attached | State::Draining | State::Releasing));
+    let down = placed.and_then(|(entry, facts)| facts.holder_of(entry).and_then(Holder::down_since));
     metrics::AddressGauges {
-        ip: entry.ip.to_string(),
-        node: entry.node.clone().filter(|_| placed),
-        state: entry.state.shown(),
-        reason: entry.reason.as_str(),
+        ip: address.ip.clone(),
+        node: known.filter(|(entry, _)| conditions::holds(entry)).and_then(|(entry, _)| entry.node.clone()),
+        state: address.state.clone(),
+        reason: address.reason.clone().unwrap_or_default(),
         node_down_since: down.map(Timestamp::as_second),
-        holding_pods: leaving::holding_pods(entry, facts),
-        releasing: entry.state == State::Releasing,
+        holding_pods: known.map_or(0, |(entry, facts)| leaving::holding_pods(entry, facts)),
+        releasing: known.is_some_and(|(entry, _)| entry.state == State::Releasing),
     }
 }

@@ -83,7 +83,7 @@ pub fn status(picture: &Picture<'_>) -> NetIPAllocationStatus {
 }
 
 /// Verified on a machine: Attached and Draining; but not what somebody else took off, nor what never arrived and is undone.
-fn holds(entry: &Entry) -> bool {
+pub fn holds(entry: &Entry) -> bool {
     let arrived = entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some());
     match entry.state {
         State::Attached | State::Draining => true,
@@ -331,9 +331,9 @@ fn credentials_valid(picture: &Picture<'_>) -> Said {
             ErrorKind::Unauthenticated => {
                 said("False", CredentialsValid::Unauthenticated, format!("{error}; {}", error.kind.remedy()))
             }
+            ErrorKind::Throttled => said("Unknown", CredentialsValid::CloudThrottled, error.to_string()),
             ErrorKind::NotFound
             | ErrorKind::Conflict
-            | ErrorKind::Throttled
             | ErrorKind::Quota
             | ErrorKind::Unsupported
             | ErrorKind::Invalid

@@ -2,6 +2,7 @@
 
 use kube_runtime::events::EventType;
 
+use super::reasons::{CredentialsValid, Ready, Why};
 use crate::allocation::decide::state::Reason;
 
 macro_rules! events {
@@ -39,6 +40,10 @@ events! {
         DrainCancelled,
         /// An address is off its node.
         IPDetached,
+        /// A node carries `ip.ready` from now on.
+        NodeLabeled,
+        /// It does not any more.
+        NodeUnlabeled,
         /// A pod was asked to go, and goes.
         PodEvicted,
         /// A request to move an address is being followed.
@@ -83,12 +88,36 @@ events! {
         QuotaExceeded,
         /// The cloud denies it.
         Denied,
+        /// The cloud does not accept our credentials, or does not permit a call.
+        CredentialsFailed,
+        /// The cloud says that there are too many calls.
+        CloudThrottled,
         /// The cloud cannot be read.
         CloudUnavailable,
     }
 }
 
 impl Event {
+    /// Whether the node and the workload hear of it, too: drains and evictions, which their teams ask about.
+    pub fn is_heard_beside(self) -> bool {
+        matches!(
+            self,
+            Event::IPDraining | Event::DrainCancelled | Event::NoTarget | Event::PodEvicted | Event::EvictionBlocked
+        )
+    }
+
+    /// The warning that comes with the reason of a condition when that appears; where an address has the reason, too, that
+    /// has its own.
+    pub fn of_condition(kind: &str, reason: &str) -> Option<Event> {
+        let all = [
+            (Why::from(Ready::InvalidSpec), Event::InvalidSpec),
+            (Why::from(CredentialsValid::Denied), Event::CredentialsFailed),
+            (Why::from(CredentialsValid::Unauthenticated), Event::CredentialsFailed),
+            (Why::from(CredentialsValid::CloudThrottled), Event::CloudThrottled),
+        ];
+        all.into_iter().find(|(why, _)| (why.kind, why.reason) == (kind, reason)).map(|(_, event)| event)
+    }
+
     /// The warning that comes with a reason when that appears.
     pub fn of(reason: Reason) -> Option<Event> {
         Some(match reason {

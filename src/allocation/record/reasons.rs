@@ -112,6 +112,8 @@ conditions! {
         Denied,
         /// It does not know us.
         Unauthenticated,
+        /// It says that there are too many calls.
+        CloudThrottled,
         /// It cannot be read now.
         CloudUnavailable,
         /// Nothing is known yet.

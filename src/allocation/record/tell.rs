@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, core::error_boundary::InvalidObject};
 use kube_runtime::events::{Event as Published, EventType, Recorder, Reporter};
 
-use super::events::Event;
+use super::{audience, events::Event, note::note};
 use crate::{
     allocation::{
         decide::{
@@ -12,8 +12,9 @@ use crate::{
             state::{Reason, State},
         },
         memory::clip,
+        observe::nodes::{Nodes, SlimNode},
     },
-    api::NetIPAllocation,
+    api::{NetIPAllocation, WorkloadRef},
     cloud::Provider,
     lifecycle::{Observer, Outcome, Passed, State as _, Trace, Transition, pass::Step},
     metrics,
@@ -22,9 +23,14 @@ use crate::{
 /// Who says so, in events.
 const CONTROLLER: &str = "netinfra.darkbrains.com/ip-address-controller";
 
+/// Of an event's action: 128 characters may be used, and the id of a trace follows.
+const MOST: usize = 128 - 33;
+
 /// Publishes events and counts transitions.
 #[derive(Clone)]
 pub struct Teller {
+    client: Client,
+    nodes: Nodes,
     recorder: Recorder,
 }
 
@@ -38,11 +44,58 @@ pub struct Told<'a> {
     pub trace: Option<Trace>,
 }
 
-impl Teller {
-    pub fn new(client: Client, instance: String) -> Self {
-        Self {
-            recorder: Recorder::new(client, Reporter { controller: CONTROLLER.to_owned(), instance: Some(instance) }),
+/// What an event says, and whom it concerns.
+#[derive(Clone, Debug)]
+pub struct Word {
+    event: Event,
+    /// Keeps apart what must not be folded into one.
+    action: String,
+    note: String,
+    node: Option<String>,
+    workload: Option<WorkloadRef>,
+    trace: Option<Trace>,
+}
+
+impl Word {
+    /// `action`: the address, pod or node that it is about; empty where there is none.
+    pub fn new(event: Event, action: &str, note: String) -> Self {
+        let action = if action.is_empty() { event.as_str().to_owned() } else { clip(action, MOST) };
+        Self { event, action, note, node: None, workload: None, trace: None }
+    }
+
+    /// The node that it happened on.
+    pub fn on(self, node: Option<&str>) -> Self {
+        Self { node: node.map(str::to_owned), ..self }
+    }
+
+    /// The workload that it concerns.
+    pub fn of(self, workload: Option<WorkloadRef>) -> Self {
+        Self { workload, ..self }
+    }
+
+    /// The journey that it is a part of.
+    pub fn during(self, trace: Option<Trace>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// A repeat within minutes is folded into the event that it repeats, and that keeps its note: so those of another
+    /// journey are apart, or they would lead to the wrong trace.
+    fn published(&self, related: Option<ObjectReference>) -> Published {
+        let journey = self.trace.map(|trace| format!(" {trace}")).unwrap_or_default();
+        Published {
+            type_: self.event.kind(),
+            reason: self.event.as_str().to_owned(),
+            note: Some(note(&self.note, self.trace)),
+            action: format!("{}{journey}", self.action),
+            secondary: related,
         }
+    }
+}
+
+impl Teller {
+    pub fn new(client: Client, nodes: Nodes, instance: String) -> Self {
+        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: Some(instance) };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, nodes }
     }
 
     /// One transition.
@@ -50,44 +103,59 @@ impl Teller {
         let Told { object, before, after, step, trace } = told;
         let crd_name = object.metadata.name.clone().unwrap_or_default();
         let to = step.to.map_or("Forgotten", |to| to.label());
-        let node = after.node.as_deref().or(before.node.as_deref()).unwrap_or("none");
+        let node = after.node.as_deref().or(before.node.as_deref());
         let trace_id = trace.map(tracing::field::display);
-        tracing::info!(trace_id, crd = crd_name, ip = %after.ip, node, from = step.from.label(), to, reason = step.reason.as_str(), "address moved on");
+        let span_id = trace.map(|trace| format!("{:016x}", trace.root()));
+        tracing::info!(trace_id, span_id, crd = crd_name, ip = %after.ip, node = node.unwrap_or("none"), from = step.from.label(), to, reason = step.reason.as_str(), "address moved on");
         if let Some((event, note)) = sentence(before, after, step) {
-            self.say_of(object, event, &after.ip.to_string(), note, Some(node));
+            let word = Word::new(event, &after.ip.to_string(), note);
+            self.say(object, word.on(node).of(object.spec.workload()).during(*trace));
         }
     }
 
-    /// An event; `action` keeps apart what must not be folded into one.
-    pub fn say(&self, object: &NetIPAllocation, event: Event, action: &str, note: String) {
-        self.say_of(object, event, action, note, None);
+    /// An event about an allocation. What drains a node, and what its pods are asked, is said there and to them as well.
+    pub fn say(&self, object: &NetIPAllocation, word: Word) {
+        let about = object.object_ref(&());
+        let node = word.node.as_deref().and_then(|name| self.nodes.get(name)).map(|node| audience::node(&node));
+        let me = self.clone();
+        // Beside the pass: an event that cannot be written holds nothing up.
+        tokio::spawn(async move {
+            me.publish(&word.published(node.clone()), &about).await;
+            if word.event.is_heard_beside() {
+                me.beside(&word, &about, node).await;
+            }
+        });
     }
 
-    fn say_of(&self, object: &NetIPAllocation, event: Event, action: &str, note: String, node: Option<&str>) {
-        let reason = event.as_str();
-        let event = Published {
-            type_: event.kind(),
-            reason: reason.to_owned(),
-            note: Some(clip(&note, 1024)),
-            action: if action.is_empty() { reason.to_owned() } else { clip(action, 128) },
-            secondary: node.filter(|node| *node != "none").map(|node| ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Node".to_owned()),
-                name: Some(node.to_owned()),
-                ..ObjectReference::default()
-            }),
-        };
-        self.publish(event, object.object_ref(&()));
+    /// An event about a node on which no allocation has an address.
+    pub fn say_of_node(&self, node: &SlimNode, word: Word) {
+        let (me, about) = (self.clone(), audience::node(node));
+        tokio::spawn(async move {
+            me.publish(&word.published(None), &about).await;
+            me.beside(&word, &about, None).await;
+        });
+    }
+
+    async fn beside(&self, word: &Word, about: &ObjectReference, node: Option<ObjectReference>) {
+        let event = word.published(Some(about.clone()));
+        if let Some(node) = node {
+            self.publish(&event, &node).await;
+        }
+        if let Some(workload) = &word.workload
+            && let Some(workload) = audience::workload(&self.client, workload).await
+        {
+            self.publish(&event, &workload).await;
+        }
     }
 
     /// An object that cannot be decoded: nothing can be written into its status, so an event has to say it.
     pub fn undecodable(&self, invalid: &InvalidObject) {
-        let note =
+        let text =
             format!("this object cannot be read and is left alone, addresses stay where they are: {}", invalid.error);
         let event = Published {
             type_: EventType::Warning,
             reason: Event::InvalidSpec.as_str().to_owned(),
-            note: Some(clip(&note, 1024)),
+            note: Some(note(&text, None)),
             action: "Decode".to_owned(),
             secondary: None,
         };
@@ -98,23 +166,27 @@ impl Teller {
             uid: invalid.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        self.publish(event, about);
+        let me = self.clone();
+        tokio::spawn(async move { me.publish(&event, &about).await });
     }
 
-    /// Beside the pass: an event that cannot be written holds nothing up.
-    fn publish(&self, event: Published, about: ObjectReference) {
-        let recorder = self.recorder.clone();
-        tokio::spawn(async move {
-            if let Err(error) = recorder.publish(&event, &about).await {
-                tracing::warn!(reason = event.reason, %error, "publishing an event failed");
-            }
-        });
+    async fn publish(&self, event: &Published, about: &ObjectReference) {
+        if let Err(error) = self.recorder.publish(event, about).await {
+            tracing::warn!(reason = event.reason, %error, "publishing an event failed");
+        }
     }
 }
 
 /// Counts what is durable: the metrics of transitions and passes.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted;
+
+impl Counted {
+    /// Before the first transition at a cloud, so that it shows as an increase.
+    pub fn known(provider: Provider) {
+        metrics::cloud_known(provider, &State::ALL.map(|state| state.label()));
+    }
+}
 
 impl Observer<State> for Counted {
     fn moved(&self, transition: &Transition<State>) {

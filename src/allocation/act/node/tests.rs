@@ -153,7 +153,7 @@ async fn a_taint_that_somebody_else_puts_on_in_between_is_not_lost() {
 #[tokio::test]
 async fn labels_and_taint_change_in_one_patch_also_against_a_second_writer() {
     let server = Server::new(&["gpu"], &["rival", "another"]);
-    let done = actor(&server).unlabel("a", "alloc", None, &taints()).await;
+    let done = actor(&server).unlabel("a", "alloc", None, &taints(), &mut Vec::new()).await;
     assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
     assert_eq!(server.taints(), ["another", "gpu", "ours", "rival"]);
     for patch in server.patches() {
@@ -166,7 +166,8 @@ async fn labels_alone_need_no_version_and_touch_no_taint() {
     let server = Server::new(&["gpu"], &["rival"]);
     let labels = Labels::from([(READY_LABEL, Some(READY_VALUE.to_owned()))]);
     let actor = actor(&server);
-    let done = actor.change("a", &NodeTaints::default(), |_| Wish::Change(labels.clone())).await;
+    let mut noted = Vec::new();
+    let done = actor.change("a", &NodeTaints::default(), &mut noted, |_| Wish::Change(labels.clone())).await;
     assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
     assert_eq!(server.patches(), [json!({"metadata": {"uid": "uid-a", "labels": {READY_LABEL: READY_VALUE}}})]);
     assert_eq!(server.taints(), ["gpu", "rival"]);
