@@ -87,7 +87,7 @@ pub enum Noted {
     /// It went off it.
     Unlabeled(String),
     /// A pod that came late was asked to go.
-    Asked(User, Asked),
+    Asked(Box<User>, Asked),
 }
 
 impl Actor {

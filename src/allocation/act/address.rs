@@ -59,7 +59,8 @@ impl Actor {
         let staying: Vec<User> =
             users.iter().filter(|user| user.terminating_until.is_none() && !user.hold).cloned().collect();
         if deed.evict || cut == Cut::Never {
-            noted.extend(self.ask_all(&staying).await.into_iter().map(|(user, asked)| Noted::Asked(user, asked)));
+            let asked = self.ask_all(&staying).await;
+            noted.extend(asked.into_iter().map(|(user, asked)| Noted::Asked(Box::new(user), asked)));
         }
         match users.first() {
             Some(user) if cut == Cut::WhenUnused => Some(format!(

@@ -208,11 +208,18 @@ impl Azure {
     {
         let mut all = Vec::new();
         loop {
-            match tokio::time::timeout(self.timeout, pages.next()).await {
-                Ok(None) => return Ok(all),
-                Ok(Some(Ok(page))) => all.extend(items(page)),
-                Ok(Some(Err(error))) => return Err(errors::of_read(call, &error)),
-                Err(_) => return Err(errors::late(call)),
+            let next = async {
+                match tokio::time::timeout(self.timeout, pages.next()).await {
+                    Ok(page) => page.transpose().map_err(|error| errors::of_read(call, &error)),
+                    Err(_) => Err(errors::late(call)),
+                }
+            };
+            let Some(page) = request(Provider::Azure, SERVICE, call, next).await? else { return Ok(all) };
+            // To ask beyond the last page sends nothing.
+            let last = page.continuation().is_none();
+            all.extend(items(page));
+            if last {
+                return Ok(all);
             }
         }
     }
