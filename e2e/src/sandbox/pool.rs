@@ -74,7 +74,7 @@ impl Pool {
     }
 
     async fn create(&self, number: usize, name: &str, nodes: &Api<Node>) -> Result<()> {
-        let zone = self.venue.zones[number % self.venue.zones.len()];
+        let Some(zone) = self.venue.zones.iter().cycle().nth(number) else { return Ok(()) };
         self.world.add_machine(self.venue.machine(zone, name));
         let Some(machine) = self.world.machine(name) else { return Ok(()) };
         let mut node =
