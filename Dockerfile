@@ -15,36 +15,31 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cargo build --locked --release --workspace --bin ip-address-controller --bin simulator \
     && cp target/release/ip-address-controller target/release/simulator /
 
-FROM scratch AS simulator
+# What both images have in common.
+FROM scratch AS base
 ARG VERSION=2.0.0
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="ip-address-controller-simulator" \
-      org.opencontainers.image.description="Plays a cloud and a few nodes of it, to try ip-address-controller with" \
-      org.opencontainers.image.source="https://github.com/darkbrains/ip-address-controller" \
+LABEL org.opencontainers.image.source="https://github.com/darkbrains/ip-address-controller" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
-COPY --from=build /simulator /simulator
-COPY LICENSE /LICENSE
-USER 65532:65532
-EXPOSE 8090
-ENTRYPOINT ["/simulator"]
-
-FROM scratch AS operator
-ARG VERSION=2.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="ip-address-controller" \
-      org.opencontainers.image.description="Keeps reserved external IP addresses on healthy Kubernetes nodes" \
-      org.opencontainers.image.source="https://github.com/darkbrains/ip-address-controller" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="$VERSION" \
-      org.opencontainers.image.revision="$REVISION"
-# The clouds are called over TLS, with the system's roots.
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /ip-address-controller /ip-address-controller
 COPY LICENSE /LICENSE
 # A number, not a name: runAsNonRoot cannot check a name.
 USER 65532:65532
+
+FROM base AS simulator
+LABEL org.opencontainers.image.title="ip-address-controller-simulator" \
+      org.opencontainers.image.description="Plays a cloud and a few nodes of it, to try ip-address-controller with"
+COPY --from=build /simulator /simulator
+EXPOSE 8090
+ENTRYPOINT ["/simulator"]
+
+FROM base AS operator
+LABEL org.opencontainers.image.title="ip-address-controller" \
+      org.opencontainers.image.description="Keeps reserved external IP addresses on healthy Kubernetes nodes"
+# The clouds are called over TLS, with the system's roots.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /ip-address-controller /ip-address-controller
 EXPOSE 8080 9999
 ENTRYPOINT ["/ip-address-controller"]
 CMD ["run"]

@@ -227,7 +227,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be run at all.
     pub async fn promtool(&self, args: &[&str], input: String) -> anyhow::Result<Output> {
-        command::run(self.launch(&tools::bin_with_promtool().await?.join("promtool"), args)?, Some(input)).await
+        command::run(self.launch(&tools::bin_with_prometheus().await?.join("promtool"), args)?, Some(input)).await
     }
 
     /// Runs one of the tools as admin, to its end, whatever that is. It cannot reach anything outside loopback.

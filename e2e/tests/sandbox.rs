@@ -50,7 +50,6 @@ async fn start_agent(cluster: &Cluster) -> Result<Agent> {
 async fn follow(cluster: &Cluster) -> Result<()> {
     let lines = lines()?;
     ensure!(lines.len() >= 8, "{lines:?}");
-    let mut moved_off = String::new();
     for line in lines {
         println!("$ {line}");
         let words: Vec<String> = line.split_whitespace().map(in_the_repository).collect();
@@ -62,18 +61,14 @@ async fn follow(cluster: &Cluster) -> Result<()> {
         };
         println!("{said}");
         // What a reader would look for.
-        if args.starts_with(&["drain"]) {
-            moved_off = args[1].to_owned();
+        if let ["drain", node, ..] = args[..] {
+            until_placed(cluster, |placed| placed != node).await?;
         }
-        if !moved_off.is_empty() && args.starts_with(&["drain"]) {
-            until_placed(cluster, |node| node != moved_off).await?;
-        }
-        if args.starts_with(&["delete", "node"]) {
+        if let ["delete", "node", node] = args[..] {
             // It comes again, on another machine.
-            let node = args[2].to_owned();
             wait_for("the node is there again", PATIENCE, || async {
                 let nodes: Api<Node> = Api::all(cluster.client()?);
-                Ok(Seen::when(nodes.get_opt(&node).await?.is_some(), "it is not"))
+                Ok(Seen::when(nodes.get_opt(node).await?.is_some(), "it is not"))
             })
             .await?;
             until_placed(cluster, |_| true).await?;

@@ -9,7 +9,6 @@ use tokio::sync::OnceCell;
 
 static BIN: OnceCell<PathBuf> = OnceCell::const_new();
 static WITH_HELM3: OnceCell<PathBuf> = OnceCell::const_new();
-static WITH_PROMTOOL: OnceCell<PathBuf> = OnceCell::const_new();
 static WITH_JAEGER: OnceCell<PathBuf> = OnceCell::const_new();
 static WITH_PROMETHEUS: OnceCell<PathBuf> = OnceCell::const_new();
 
@@ -30,14 +29,6 @@ pub async fn bin_with_helm3() -> anyhow::Result<&'static Path> {
     WITH_HELM3.get_or_try_init(|| build(&["helm3"])).await.map(PathBuf::as_path)
 }
 
-/// The same, with Prometheus' promtool beside them.
-///
-/// # Errors
-/// When a tool cannot be built.
-pub async fn bin_with_promtool() -> anyhow::Result<&'static Path> {
-    WITH_PROMTOOL.get_or_try_init(|| build(&["prometheus"])).await.map(PathBuf::as_path)
-}
-
 /// The same, with Jaeger as `jaeger` beside them.
 ///
 /// # Errors
@@ -46,7 +37,7 @@ pub async fn bin_with_jaeger() -> anyhow::Result<&'static Path> {
     WITH_JAEGER.get_or_try_init(|| build(&["jaeger"])).await.map(PathBuf::as_path)
 }
 
-/// The same, with Prometheus as `prometheus` beside them.
+/// The same, with Prometheus as `prometheus` and its `promtool` beside them.
 ///
 /// # Errors
 /// When a tool cannot be built.

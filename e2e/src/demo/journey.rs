@@ -22,7 +22,7 @@ pub struct Step {
 ///
 /// # Errors
 /// When the logs do not tell of it.
-pub async fn steps(stage: &Stage, pods: &[String], trace: &str) -> Result<Vec<Step>> {
+pub fn steps(stage: &Stage, pods: &[String], trace: &str) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for pod in pods {
         let log = stage.agent.log(e2e::stage::NAMESPACE, pod)?;

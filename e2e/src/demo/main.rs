@@ -385,7 +385,7 @@ impl Teller {
     async fn journey(&self, stage: &Stage, moved: &Moved, onlookers: Option<&Onlookers>) -> Result<()> {
         let Moved { ip, trace, pods } = moved;
         self.chapter(8, &format!("The journey of {ip} in which the leader was killed"));
-        let steps = journey::steps(stage, pods, trace).await?;
+        let steps = journey::steps(stage, pods, trace)?;
         self.lines(&journey::Table(&steps).to_string());
         let states: Vec<&str> = steps.iter().map(|step| step.state.as_str()).collect();
         ensure!(
@@ -396,11 +396,12 @@ impl Teller {
         self.say(
             "Each line is a log line with that trace_id, an event at the allocation, and a step of these metrics:",
         );
-        let text = metrics(&metrics_url(stage, &pods[1])?).await?;
+        let url = metrics_url(stage, &pods[1])?;
+        let text = metrics(&url).await?;
         for metric in ["netipallocation_ip_transitions_total", "netipallocation_ip_gap_seconds_sum"] {
             let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(metric)).collect();
             ensure!(!lines.is_empty(), "{metric} is not told");
-            self.output(&format!("curl -s {} | grep ^{metric}", metrics_url(stage, &pods[1])?), &lines.join("\n"));
+            self.output(&format!("curl -s {url} | grep ^{metric}"), &lines.join("\n"));
         }
         let Some(Onlookers { jaeger, prometheus }) = onlookers else {
             self.say("make demo KEEP=1 serves Prometheus and Jaeger, with this journey in both.");

@@ -86,8 +86,7 @@ async fn run(settings: Settings) -> Result<()> {
 }
 
 fn provider(name: &str) -> Result<Provider> {
-    let found = Provider::ALL.into_iter().find(|provider| provider.as_str() == name);
-    found.with_context(|| format!("provider {name} is not known: expected gcp, aws or azure"))
+    Provider::parse(name).with_context(|| format!("provider {name} is not known: expected gcp, aws or azure"))
 }
 
 fn cloud(venue: &Venue, addresses: u8) -> World {
