@@ -170,8 +170,8 @@ empty: {}
 
     #[test]
     fn the_readme_keeps_all_that_is_not_the_table() {
-        let made = readme(&format!("a\n{BEGIN}old\n{END}b\n"), VALUES).unwrap();
-        assert!(made.starts_with("a\n") && made.ends_with("b\n") && !made.contains("old"), "{made}");
+        let made = readme(&format!("a\n{BEGIN}stale\n{END}b\n"), VALUES).unwrap();
+        assert!(made.starts_with("a\n") && made.ends_with("b\n") && !made.contains("stale"), "{made}");
         assert_eq!(readme(&made, VALUES).unwrap(), made);
         assert!(readme("no place", VALUES).is_err());
     }
