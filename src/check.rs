@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    coordination::v1::{Lease, LeaseSpec},
+};
 use kube::{
     Api, Client,
     api::{ListParams, PostParams},
@@ -29,19 +33,52 @@ const CALL: Duration = Duration::from_secs(10);
 /// For finding credentials: a metadata server that is not there is noticed late.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// What the operator does in the cluster: group, resource, subresource, verbs. In the release's namespace where `true`.
-const RIGHTS: &[(&str, &str, &str, &[&str], bool)] = &[
-    (GROUP, "netipallocations", "", &["get", "list", "watch", "patch"], false),
-    (GROUP, "netipallocations", "status", &["update"], false),
-    ("", "nodes", "", &["get", "list", "watch", "patch"], false),
-    ("", "pods", "", &["list", "watch"], false),
-    ("", "pods", "eviction", &["create"], false),
-    ("apps", "deployments", "", &["get"], false),
-    ("apps", "statefulsets", "", &["get"], false),
-    ("apps", "daemonsets", "", &["get"], false),
-    ("apps", "replicasets", "", &["get"], false),
-    ("events.k8s.io", "events", "", &["create", "patch"], false),
-    ("coordination.k8s.io", "leases", "", &["create", "get", "watch", "update"], true),
+/// Something that the operator does in the cluster.
+struct Right {
+    group: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    verbs: &'static [&'static str],
+    on: On,
+}
+
+/// What a right is asked for on.
+enum On {
+    /// Every object, in every namespace.
+    All,
+    /// The one object of that name.
+    One(&'static str),
+    /// The Lease, in the release's namespace.
+    Lease,
+}
+
+const fn all(
+    group: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    verbs: &'static [&'static str],
+) -> Right {
+    Right { group, resource, subresource, verbs, on: On::All }
+}
+
+/// What the chart's roles grant, but for what only traces and OpenShift ask for.
+const RIGHTS: &[Right] = &[
+    all(GROUP, "netipallocations", "", &["get", "list", "watch", "patch"]),
+    all(GROUP, "netipallocations", "status", &["update"]),
+    all("", "nodes", "", &["get", "list", "watch", "patch"]),
+    all("", "pods", "", &["list", "watch"]),
+    all("", "pods", "eviction", &["create"]),
+    all("apps", "deployments", "", &["get"]),
+    all("apps", "statefulsets", "", &["get"]),
+    all("apps", "daemonsets", "", &["get"]),
+    all("apps", "replicasets", "", &["get"]),
+    all("events.k8s.io", "events", "", &["create", "patch"]),
+    // Without it no allocation can be let go: whether the CRD itself is being deleted has to be known first.
+    Right {
+        on: On::One("netipallocations.netinfra.darkbrains.com"),
+        ..all("apiextensions.k8s.io", "customresourcedefinitions", "", &["get"])
+    },
+    Right { on: On::Lease, ..all("coordination.k8s.io", "leases", "", &["create", "get", "watch", "update"]) },
 ];
 
 /// Prints one line a finding.
@@ -53,6 +90,7 @@ pub async fn check(settings: &Settings) -> Result<(), String> {
     let namespace = settings.pod_namespace.clone().unwrap_or(config.default_namespace);
     let mut findings = vec![crd(&client).await];
     findings.extend(rights(&client, &namespace, &settings.lease_name).await);
+    findings.push(lease(&client, &namespace, &settings.lease_name).await);
     let scopes = scopes(&client).await;
     if scopes.is_empty() {
         findings.push(Finding {
@@ -84,13 +122,49 @@ async fn crd(client: &Client) -> Finding {
     Finding { ok, subject: "CustomResourceDefinition".to_owned(), message }
 }
 
+/// Whether a replica leads. None has to: the check may run before the first one does.
+async fn lease(client: &Client, namespace: &str, name: &str) -> Finding {
+    let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let (ok, message) = match timeout(CALL, api.get_opt(name)).await {
+        Ok(Ok(None)) => (true, "not there: no replica has led in this namespace yet".to_owned()),
+        Ok(Ok(Some(lease))) => led(&lease.spec.unwrap_or_default(), Timestamp::now()),
+        Ok(Err(error)) => (false, error.to_string()),
+        Err(_) => (false, "no answer in time".to_owned()),
+    };
+    Finding { ok, subject: format!("Lease {namespace}/{name}"), message }
+}
+
+/// A holder that has not renewed for three durations leads no more, whatever the clocks differ by.
+fn led(lease: &LeaseSpec, now: Timestamp) -> (bool, String) {
+    let Some(holder) = lease.holder_identity.as_deref().filter(|holder| !holder.is_empty()) else {
+        return (true, "given back: the next replica that starts takes it".to_owned());
+    };
+    let Some(renewed) = lease.renew_time.as_ref().map(|time| time.0) else {
+        return (false, format!("held by {holder}, which has never renewed it; read the log of that pod"));
+    };
+    let since = now.duration_since(renewed);
+    let limit = SignedDuration::from_secs(lease.lease_duration_seconds.unwrap_or_default().into()) * 3;
+    match since > limit {
+        true => (
+            false,
+            format!("nobody leads: {holder} renewed it last at {renewed:.0}; read the log of the operator's pods"),
+        ),
+        false => (true, format!("held by {holder}")),
+    }
+}
+
 async fn rights(client: &Client, namespace: &str, lease: &str) -> Vec<Finding> {
     let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let mut findings = Vec::new();
-    for (group, resource, subresource, verbs, here) in RIGHTS {
+    for Right { group, resource, subresource, verbs, on } in RIGHTS {
         let mut missing = Vec::new();
         for verb in *verbs {
-            let named = *here && *verb != "create";
+            let (namespace, name) = match on {
+                On::All => (None, None),
+                On::One(name) => (None, Some(*name)),
+                // Creation cannot be limited to a name.
+                On::Lease => (Some(namespace), Some(lease).filter(|_| *verb != "create")),
+            };
             let review = SelfSubjectAccessReview {
                 spec: SelfSubjectAccessReviewSpec {
                     resource_attributes: Some(ResourceAttributes {
@@ -98,8 +172,8 @@ async fn rights(client: &Client, namespace: &str, lease: &str) -> Vec<Finding> {
                         resource: Some((*resource).to_owned()),
                         subresource: Some((*subresource).to_owned()).filter(|text| !text.is_empty()),
                         verb: Some((*verb).to_owned()),
-                        namespace: here.then(|| namespace.to_owned()),
-                        name: named.then(|| lease.to_owned()),
+                        namespace: namespace.map(str::to_owned),
+                        name: name.map(str::to_owned),
                         ..ResourceAttributes::default()
                     }),
                     ..SelfSubjectAccessReviewSpec::default()
@@ -169,4 +243,28 @@ async fn scopes(client: &Client) -> BTreeMap<Provider, BTreeSet<Scope>> {
         scopes.entry(scope.provider).or_default().insert(scope);
     }
     scopes
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_that_nobody_renews_is_a_finding() {
+        let renewed = Timestamp::constant(1_800_000_000, 0);
+        let lease = |holder: &str| LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(15),
+            renew_time: Some(MicroTime(renewed)),
+            ..LeaseSpec::default()
+        };
+        let after = |seconds| renewed + SignedDuration::from_secs(seconds);
+        assert_eq!(led(&lease("pod-1"), after(45)), (true, "held by pod-1".to_owned()));
+        let (ok, why) = led(&lease("pod-1"), after(46));
+        assert!(!ok && why.contains("pod-1 renewed it last at 2027-01-15T08:00:00Z"), "{why}");
+        assert!(led(&lease(""), after(1000)).0, "given back");
+        assert!(!led(&LeaseSpec { renew_time: None, ..lease("pod-1") }, after(0)).0);
+    }
 }

@@ -620,6 +620,11 @@ impl ErrorKind {
         }
     }
 
+    /// The cloud denies us, whatever is asked.
+    pub fn is_denial(self) -> bool {
+        matches!(self, ErrorKind::Denied | ErrorKind::Unauthenticated)
+    }
+
     /// What a person can do about it; ends messages in status and events.
     pub fn remedy(self) -> &'static str {
         match self {

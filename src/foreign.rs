@@ -213,7 +213,13 @@ const CLOCKS: [Timestamp; 3] = [Timestamp::MIN, Timestamp::constant(1_800_000_00
 fn decided(entry: &Entry, object: &NetIPAllocation) {
     let machine = entry.machine.clone();
     let place = machine.as_ref().map_or(Whereabouts::Free, |machine| Whereabouts::On(machine.place.clone()));
-    let reads = [Whereabouts::Unknown("away".to_owned()), Whereabouts::Free, Whereabouts::NotFound, place];
+    let reads = [
+        Whereabouts::Awaited,
+        Whereabouts::Unknown("away".to_owned()),
+        Whereabouts::Free,
+        Whereabouts::NotFound,
+        place,
+    ];
     for now in CLOCKS {
         for read in &reads {
             for (mode, wanted) in [(Mode::Enforce, Wanted::Yes), (Mode::Hold, Wanted::RemovedFromSpec)] {

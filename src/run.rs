@@ -135,6 +135,8 @@ async fn lead(
     let woken = wake.stream(allocations.clone());
     let (pump, pumped) = (wake.clone(), wake.clone());
     tokio::spawn(changed.for_each(move |object| {
+        // A standby too: what the next leader counts first is an increase wherever it was scraped before.
+        metrics::allocation_seen(&object.name);
         pump.one(&object.name, Cause::Object);
         std::future::ready(())
     }));

@@ -2,11 +2,56 @@
 //! titles that version 1 had. Whether its queries yield something is a matter of `e2e/tests/dashboard.rs`.
 
 // Helpers of tests are tests.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+
+mod promql;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
+
+/// Every row, and the panels in it.
+const ROWS: &[(&str, &[&str])] = &[
+    (
+        "Controller Overview",
+        &[
+            "Leader Status",
+            "Ready Pods",
+            "Healthy Pods",
+            "Total CRDs",
+            "Total Reserved IPs",
+            "Unattached IPs",
+            "Firing Alerts",
+            "Version",
+            "Leader Election History",
+            "Controller Pods Status",
+            "Leader Transitions",
+            "Last Success Age",
+        ],
+    ),
+    ("CRD Status", &["CRD Status Overview", "Allocations", "Conflicts"]),
+    ("IP Allocation", &["IP Allocation Over Time", "IP Attachment Rate", "IP to Node Mapping"]),
+    ("Address journeys", JOURNEYS),
+    ("Node Status", &["Node Status", "Cordoned Nodes Over Time", "Eligible Nodes", "Spare Nodes"]),
+    (
+        "Operations & Errors",
+        &[
+            "Reconciliation Rate",
+            "Reconciliation Duration",
+            "Queue Wait",
+            "IP Operations Rate",
+            "GCP API Errors",
+            "Cloud API Errors",
+            "Cloud API Duration",
+            "Throttling",
+            "Evictions",
+            "Status Write Errors",
+        ],
+    ),
+    ("Resources", &["CPU", "Memory", "Restarts"]),
+];
+/// The panels that lead to traces.
+const JOURNEYS: &[&str] = &["Transitions", "Time in State", "Gap", "Effects in Flight"];
 
 fn dashboard() -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/ip-address-controller.json");
@@ -67,6 +112,39 @@ fn it_is_known_by_what_version_1_called_it() {
     ];
     let missing: Vec<&str> = kept.into_iter().filter(|title| !titles.contains(title)).collect();
     assert!(missing.is_empty(), "gone: {missing:?}");
+}
+
+/// What was there is there: a panel, a link or a mark that is lost is lost in this test, too.
+#[test]
+fn no_panel_vanishes_unnoticed() {
+    let dashboard = dashboard();
+    let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
+    for panel in list(&dashboard, "/panels") {
+        match rows.last_mut() {
+            Some((_, panels)) if panel["type"] != "row" => panels.push(text(panel, "title")),
+            _ => rows.push((text(panel, "title"), Vec::new())),
+        }
+    }
+    let wanted: Vec<(&str, Vec<&str>)> = ROWS.iter().map(|(row, panels)| (*row, panels.to_vec())).collect();
+    assert_eq!(rows, wanted);
+}
+
+#[test]
+fn it_links_to_repository_runbooks_and_traces_and_marks_changes_of_the_leader() {
+    let dashboard = dashboard();
+    let repository = "https://github.com/darkbrains/ip-address-controller";
+    let runbooks = format!("{repository}/blob/main/docs/failure-modes.md");
+    let begins = [("Repository", repository), ("Runbooks", runbooks.as_str()), ("Traces", "/explore?")];
+    let links = list(&dashboard, "/links");
+    assert_eq!(links.len(), begins.len());
+    for (link, (title, begin)) in links.iter().zip(begins) {
+        assert_eq!(text(link, "title"), title);
+        assert!(text(link, "url").starts_with(begin), "{title} leads to {}", text(link, "url"));
+    }
+    let notes = list(&dashboard, "/annotations/list");
+    assert_eq!(notes.iter().map(|note| text(note, "name")).collect::<Vec<_>>(), ["Leader changes"]);
+    assert_eq!(notes[0]["enable"], true);
+    assert!(text(&notes[0], "expr").contains("netipallocation_leader_transitions_total"), "{}", notes[0]);
 }
 
 #[test]
@@ -166,11 +244,39 @@ fn every_expression_asks_for_what_was_chosen_and_for_rates_over_the_right_time()
     }
 }
 
+/// A series of an allocation that does not ask for `$crd_name` would show all, whatever is chosen.
+#[test]
+fn every_series_of_an_allocation_is_of_those_that_were_chosen() {
+    let mut seen = 0;
+    for (title, expression) in expressions(&dashboard()) {
+        for (at, _) in expression.match_indices('{') {
+            let (before, inside) = (&expression[..at], expression[at + 1..].split('}').next().unwrap());
+            let begin = before.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |end| end + 1);
+            let series = &before[begin..];
+            let has = promql::labels(series).is_some_and(|labels| labels.contains(&"crd_name"));
+            assert_eq!(inside.contains("crd_name=~\"$crd_name\""), has, "{title}: {series}{{{inside}}}");
+            seen += usize::from(has);
+        }
+    }
+    assert!(seen > 20, "only {seen} series of allocations were found");
+}
+
 #[test]
 fn what_is_well_at_zero_shows_zero() {
-    for (title, expression) in expressions(&dashboard()) {
+    let dashboard = dashboard();
+    let zero = |expression: &str| expression.ends_with("or vector(0)");
+    for (title, expression) in expressions(&dashboard) {
         if expression.contains("_errors_total") || expression.contains("ALERTS") {
-            assert!(expression.ends_with("or vector(0)"), "{title} shows nothing where nothing is wrong: {expression}");
+            assert!(zero(expression), "{title} shows nothing where nothing is wrong: {expression}");
+        }
+    }
+    // What is counted: one line of the panel at least.
+    let counted = |expression: &str| expression.contains("rate(netipallocation_") && expression.contains("_total{");
+    for panel in panels(&dashboard) {
+        let asked: Vec<&str> = list(panel, "/targets").iter().map(|target| text(target, "expr")).collect();
+        if asked.iter().any(|expression| counted(expression)) {
+            let shown = asked.iter().any(|expression| zero(expression));
+            assert!(shown, "{} shows nothing where nothing happens", text(panel, "title"));
         }
     }
 }
@@ -178,9 +284,12 @@ fn what_is_well_at_zero_shows_zero() {
 #[test]
 fn a_journey_leads_to_its_traces() {
     let dashboard = dashboard();
-    let journeys = ["Transitions", "Time in State", "Gap", "Effects in Flight"];
-    for panel in panels(&dashboard).filter(|panel| journeys.contains(&text(panel, "title"))) {
-        let link = list(panel, "/links").first().unwrap();
-        assert!(text(link, "url").starts_with("/explore?") && text(link, "url").contains("${traces}"), "{link}");
+    for title in JOURNEYS {
+        let panel = panels(&dashboard).find(|panel| text(panel, "title") == *title);
+        let links = list(panel.unwrap_or_else(|| panic!("there is no panel {title}")), "/links");
+        assert!(!links.is_empty(), "{title} leads to no traces");
+        for link in links {
+            assert!(text(link, "url").starts_with("/explore?") && text(link, "url").contains("${traces}"), "{link}");
+        }
     }
 }

@@ -221,8 +221,43 @@ fn every_runbook_begins_with_the_emergency_stop_and_says_the_same_four_things() 
     }
 }
 
+/// A text that slipped under another heading leaves its own with nothing.
+#[test]
+fn every_heading_has_something_below_it() {
+    let pages = fs::read_dir(manifest("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let depth = |heading: &str| heading.chars().take_while(|c| *c == '#').count();
+    for path in pages.chain(runbooks()) {
+        let text = read(&path);
+        let (mut fenced, mut bare) = (false, None::<&str>);
+        for line in text.lines().chain(["# The end"]) {
+            fenced ^= line.starts_with("```");
+            if !fenced && line.starts_with('#') {
+                if let Some(heading) = bare {
+                    assert!(depth(line) > depth(heading), "{}: nothing is below \"{heading}\"", path.display());
+                }
+                bare = Some(line);
+            } else if !line.trim().is_empty() {
+                bare = None;
+            }
+        }
+    }
+}
+
+/// Who copies a command should know whether it was ever run.
+#[test]
+fn the_kinds_of_command_that_no_test_runs_are_named() {
+    let test = read(&manifest("e2e/tests/hardening/runbooks.rs"));
+    let (_, left) = test.split_once("const LEFT: &[&str] = &[").unwrap();
+    let left: Vec<&str> = left.split(']').next().unwrap().split('"').skip(1).step_by(2).collect();
+    let page = page();
+    let (_, told) = page.split_once("It leaves out").unwrap();
+    let told: Vec<&str> = told.split(':').next().unwrap().split('`').skip(1).step_by(2).collect();
+    assert_eq!(told, left);
+}
+
 /// Commands that a person copies at 3 a.m.: ours are understood by our command line, and fields of our resource exist.
-/// `e2e/tests/runbooks.rs` runs those of kubectl.
+/// `e2e/tests/hardening/runbooks.rs` runs those of kubectl.
 #[test]
 fn every_command_of_a_runbook_is_one_that_exists() {
     let schema = serde_json::to_value(api::crd()).unwrap();

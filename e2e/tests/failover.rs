@@ -126,7 +126,7 @@ fn an_address_whose_machine_is_stopped_leaves_it_without_waiting() -> Result<()>
 }
 
 #[test]
-fn when_most_nodes_fall_silent_at_once_nothing_moves_until_they_are_back() -> Result<()> {
+fn p3_when_most_nodes_fall_silent_at_once_nothing_moves_until_they_are_back() -> Result<()> {
     THEATRE.together(async |stage| {
         let (name, ips) = ("network-cut", ["203.0.113.13", "203.0.113.14"]);
         reserve(stage, &ips)?;

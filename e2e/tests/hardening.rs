@@ -16,7 +16,10 @@ use std::sync::Mutex;
 
 use acts::Theatre;
 use anyhow::Result;
-use e2e::stage::{NAMESPACE, Stage, Venue};
+use e2e::{
+    collector::Collector,
+    stage::{NAMESPACE, Stage, Venue},
+};
 use tokio::sync::OnceCell;
 
 static GCP: Theatre = Theatre::at(&Venue::GCP);
@@ -29,8 +32,8 @@ static TURN: Mutex<()> = Mutex::new(());
 /// The most that can be asked for: the libraries that are quiet unless they are named, named.
 const LOUDEST: &str = "trace,kube=trace,kube_client=trace,kube_runtime=trace,hyper=trace,hyper_util=trace,h2=trace,tower=trace,rustls=trace,warp=trace";
 
-/// A namespace that enforces Pod Security *restricted*, and the release in it, as loud as can be.
-async fn installed(stage: &Stage, once: &OnceCell<()>) -> Result<()> {
+/// A namespace that enforces Pod Security *restricted*, and the release in it, as loud as can be. What it is traced by.
+async fn installed<'a>(stage: &Stage, once: &'a OnceCell<Collector>) -> Result<&'a Collector> {
     once.get_or_try_init(async || {
         let levels = ["enforce", "warn", "audit"].map(|mode| format!("pod-security.kubernetes.io/{mode}: restricted"));
         let namespace = format!(
@@ -39,31 +42,29 @@ async fn installed(stage: &Stage, once: &OnceCell<()>) -> Result<()> {
         );
         stage.cluster.apply(&namespace).await?;
         stage.agent.extra_env("LOG_LEVEL", LOUDEST);
-        stage.install(&[]).await?;
+        let collector = Collector::start().await?;
+        stage.agent.extra_env("OTEL_BSP_SCHEDULE_DELAY", "200");
+        stage.install(&["tracing.enabled=true", &format!("tracing.endpoint={}", collector.endpoint())]).await?;
         stage.until_led(None).await?;
-        Ok(())
+        Ok(collector)
     })
     .await
-    .copied()
 }
 
-static AT_GCP: OnceCell<()> = OnceCell::const_new();
+static AT_GCP: OnceCell<Collector> = OnceCell::const_new();
 
 #[test]
 fn no_secret_is_told_at_google_cloud_however_loud_the_log_is() -> Result<()> {
     let _turn = TURN.lock();
-    GCP.bare(async |stage| {
-        installed(stage, &AT_GCP).await?;
-        secrets::play(stage).await
-    })
+    GCP.bare(async |stage| secrets::play(stage, installed(stage, &AT_GCP).await?).await)
 }
 
 #[test]
 fn no_secret_is_told_at_aws_however_loud_the_log_is() -> Result<()> {
     let _turn = TURN.lock();
     AWS.bare(async |stage| {
-        installed(stage, &OnceCell::new()).await?;
-        secrets::play(stage).await
+        let once = OnceCell::new();
+        secrets::play(stage, installed(stage, &once).await?).await
     })
 }
 
@@ -72,8 +73,8 @@ fn no_secret_is_told_at_azure_however_loud_the_log_is() -> Result<()> {
     let _turn = TURN.lock();
     AZURE.bare(async |stage| {
         stage.agent.extra_env("AZURE_CLIENT_SECRET", secrets::CLIENT_SECRET);
-        installed(stage, &OnceCell::new()).await?;
-        secrets::play(stage).await
+        let once = OnceCell::new();
+        secrets::play(stage, installed(stage, &once).await?).await
     })
 }
 

@@ -26,7 +26,7 @@ use super::{
     taints::NodeTaints,
 };
 use crate::{
-    cloud::{Attach, Closed, Cloud, CloudError, Detach, Gate, Scope, Verified},
+    cloud::{Attach, Closed, Cloud, CloudError, Detach, Gate, ProviderId, Scope, Verified},
     leader::Proof,
     lifecycle::fencing,
 };
@@ -47,6 +47,8 @@ pub struct Actor {
 pub struct Deed {
     pub effect: Effect,
     pub ip: IpAddr,
+    /// Where the machine stands that the entry names: the labels of a Node of that name on another one say nothing of it.
+    pub machine: ProviderId,
     /// Of the Node that was decided on: one that was created anew under the same name is not labelled (F8).
     pub node_uid: Option<String>,
     pub allocation: String,
@@ -96,7 +98,7 @@ impl Actor {
         match &deed.effect {
             Effect::Label { node } => self.label(node, deed, noted).await,
             Effect::Unlabel { node } => {
-                self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints, noted).await
+                self.unlabel(node, &deed.machine, &deed.allocation, deed.left_by.as_deref(), &deed.taints, noted).await
             }
             Effect::Evict { pods, .. } => Done::Asked(self.ask_all(pods).await),
             Effect::Attach { machine, operation, send_before, may_displace_own, .. } => {

@@ -10,6 +10,7 @@ pub mod placement;
 pub mod state;
 pub mod story;
 pub mod users;
+pub mod ways;
 
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ fn new_plan(entry: &Entry, facts: &Facts) -> Option<Option<String>> {
             _ if facts.claim != Claim::Ours || facts.wanted != Wanted::Yes => None,
             Whereabouts::Free => target(),
             Whereabouts::On(_) => facts.adoptable.node().map(str::to_owned),
-            Whereabouts::Unknown(_) => entry.planned_node.clone(),
+            Whereabouts::Awaited | Whereabouts::Unknown(_) => entry.planned_node.clone(),
             Whereabouts::Unasked(_) | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => {
                 None
             }
@@ -402,10 +403,13 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
     }
     match &facts.read.place {
         Whereabouts::Free => {}
+        Whereabouts::Awaited => return Placing::Soon(wait(entry.reason, until_read(entry), SOON)),
         Whereabouts::Unknown(why) => {
-            return not_now(unreadable(entry), format!("its whereabouts are not known: {why}"), SOON);
+            return not_now(Reason::CloudUnavailable, format!("its whereabouts are not known: {why}"), SOON);
         }
-        Whereabouts::Unasked(why) => return not_now(Reason::NoEligibleNode, why.clone(), LATER),
+        Whereabouts::Unasked(why) => {
+            return not_now(Reason::NoEligibleNode, format!("cannot be asked for: {why}"), LATER);
+        }
         Whereabouts::NotFound => {
             return not_now(
                 Reason::AddressNotFound,
@@ -460,7 +464,9 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
         return not_now(reason, message, recheck);
     }
     let (node, machine, own) = match &facts.target {
-        Target::None(verdicts) => return not_now(Reason::NoEligibleNode, verdicts.clone(), LATER),
+        Target::None(verdicts) => {
+            return not_now(Reason::NoEligibleNode, format!("has no node to go to ({verdicts})"), LATER);
+        }
         Target::Looking { node } => {
             return Placing::Soon(wait(entry.reason, format!("reads the machine of node {node}"), SOON));
         }
@@ -492,11 +498,12 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
     Placing::Now(go(State::Attaching, Reason::Attaching, note))
 }
 
-/// Why the whereabouts are unknown: before the first answer that is no fault of the cloud.
-fn unreadable(entry: &Entry) -> Reason {
+/// What was said last stands until there is an answer.
+fn until_read(entry: &Entry) -> String {
     match entry.reason {
-        Reason::Pending => Reason::Pending,
-        _ => Reason::CloudUnavailable,
+        Reason::Pending => "waits for the first read of the cloud".to_owned(),
+        _ if entry.message.is_empty() => "waits for a read that says where it is".to_owned(),
+        _ => entry.message.clone(),
     }
 }
 
@@ -595,6 +602,7 @@ fn undo(entry: &Entry, machine: &MachineId, operation: &Operation, facts: &Facts
         Whereabouts::On(other) if *other != machine.place => return Some(Reason::AddressInUse),
         Whereabouts::Foreign(_) => return Some(Reason::AddressInUse),
         Whereabouts::On(_)
+        | Whereabouts::Awaited
         | Whereabouts::Unknown(_)
         | Whereabouts::Unasked(_)
         | Whereabouts::Free
@@ -697,7 +705,10 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
             return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
                 wait(
                     Reason::NoTarget,
-                    format!("must leave node {node} ({}), but nowhere to go: {verdicts}", cause.reason().as_str()),
+                    format!(
+                        "must leave node {node} ({}), but has no node to go to ({verdicts})",
+                        cause.reason().as_str()
+                    ),
                     LATER,
                 )
             });
@@ -832,7 +843,7 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     if stuck {
         return wait(
             cause.reason(),
-            format!("may leave node {node}, but no node can take it; it stays: {}", story::verdicts(facts)),
+            format!("may leave node {node}, but has no node to go to ({}); stays", story::verdicts(facts)),
             LATER,
         );
     }
@@ -894,8 +905,8 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     }
     let gone = matches!(life(entry, facts), Life::Gone | Life::Replaced);
     // Read on our machine while it is another's: that one holds it there, and it is not ours to cut (S2).
-    let yielded =
-        facts.claim != Claim::Ours && !matches!(facts.read.place, Whereabouts::Unknown(_) | Whereabouts::Unasked(_));
+    let read = !matches!(facts.read.place, Whereabouts::Awaited | Whereabouts::Unknown(_) | Whereabouts::Unasked(_));
+    let yielded = facts.claim != Claim::Ours && read;
     let off = gone || facts.read.is_off(machine) || yielded;
     if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);
@@ -906,11 +917,12 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     {
         return wait(entry.reason, message, recheck);
     }
+    // Somebody took it off, and it is back: pods that run there by now use it like any other.
     let elsewhere = facts.read.is_off(machine) || (entry.reason == Reason::Drifted && !facts.read.is_on(machine));
     let cut = if elsewhere || facts.claim != Claim::Ours {
         Cut::Never
-    } else if entry.deadline.is_some_and(|deadline| facts.now >= deadline)
-        || !waits(entry.reason)
+    } else if entry.deadline.or_else(|| drifted_until(entry, operation, facts)).is_some_and(|end| facts.now >= end)
+        || !(waits(entry.reason) || entry.reason == Reason::Drifted)
         || never_arrived(entry)
         || leaving::is_unattended(entry, facts)
     {
@@ -940,9 +952,15 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     })
 }
 
+/// How long pods are waited for on a machine that an outsider took the address from and gave it back to: as in a drain.
+fn drifted_until(entry: &Entry, operation: &Operation, facts: &Facts) -> Option<Timestamp> {
+    let timeout = facts.drain.timeout.filter(|_| entry.reason == Reason::Drifted)?;
+    operation.start.checked_add(timeout).ok()
+}
+
 /// An attach is being undone: the address was never verified there, so nobody has it to lose. A verified one has a
 /// complete ledger.
-fn never_arrived(entry: &Entry) -> bool {
+pub fn never_arrived(entry: &Entry) -> bool {
     entry.last_move.as_ref().is_none_or(|journey| journey.to.is_none())
 }
 

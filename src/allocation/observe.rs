@@ -148,13 +148,18 @@ pub struct Surroundings {
     pub nodes: Vec<Arc<SlimNode>>,
     pub survey: Option<Arc<Survey>>,
     pub survey_error: Option<CloudError>,
-    /// Clouds that nobody can be asked about now, with the sentence for status.
-    pub unreachable: BTreeMap<Provider, String>,
+    /// Of the clouds that are used here those that are not connected. Where an attempt has failed, the sentence for status.
+    pub unconnected: BTreeMap<Provider, Option<String>>,
     pub disruption_taints: Vec<String>,
     pub moment: Moment,
 }
 
 impl Surroundings {
+    /// An attempt to connect to it has failed, and none has succeeded since.
+    pub fn cannot_connect(&self, provider: Provider) -> bool {
+        matches!(self.unconnected.get(&provider), Some(Some(_)))
+    }
+
     pub fn node(&self, name: &str) -> Option<&Arc<SlimNode>> {
         self.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name))
     }
@@ -293,14 +298,16 @@ impl Eyes<'_> {
     /// question by id; only its answer proves absence (R2).
     fn read(&self, entry: &Entry, tables: &Tables) -> Read {
         let unknown = |why: String| Read { place: Whereabouts::Unknown(why), live: false };
-        let unasked = |why: String| Read { place: Whereabouts::Unasked(why), live: false };
+        let awaited = Read { place: Whereabouts::Awaited, live: false };
         let scope = match &self.subject.scope_of(entry) {
             Ok(scope) => scope.clone(),
-            Err(why) => return unasked(why.clone()),
+            Err(why) => return Read { place: Whereabouts::Unasked(why.clone()), live: false },
         };
         let scope = &scope;
-        if let Some(why) = self.around.unreachable.get(&scope.provider) {
-            return unasked(why.clone());
+        match self.around.unconnected.get(&scope.provider) {
+            Some(Some(why)) => return unknown(why.clone()),
+            Some(None) => return awaited,
+            None => {}
         }
         let keys: Vec<Key> = std::iter::once(Key::Address(entry.ip))
             .chain(entry.machine.as_ref().map(|machine| Key::Machine(machine.place.clone())))
@@ -350,10 +357,13 @@ impl Eyes<'_> {
         if let Some(Answer { result: Err(error), .. }) = found {
             return unknown(error.to_string());
         }
-        unknown(match &survey_error {
-            Some(error) => format!("{error}; {}", error.kind.remedy()),
-            None => "waits for the first read of the cloud".to_owned(),
-        })
+        match &survey_error {
+            Some(error) => unknown(format!("{error}; {}", error.kind.remedy())),
+            None if newest.is_some_and(|survey| self.since(survey.began) >= self.subject.blind_after()) => {
+                unknown("the last read of the cloud is too old, and no other has ended since".to_owned())
+            }
+            None => awaited,
+        }
     }
 
     /// Keeps the survey of `scope` no older than the interval asks.
@@ -732,7 +742,7 @@ fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
         State::Draining | State::Releasing => Some(1),
         State::Attached => leaving::cause(entry, facts).map(|_| 1),
         State::Unassigned => match facts.read.place {
-            Whereabouts::Free | Whereabouts::Unknown(_) => Some(2),
+            Whereabouts::Free | Whereabouts::Awaited | Whereabouts::Unknown(_) => Some(2),
             Whereabouts::On(_)
             | Whereabouts::Unasked(_)
             | Whereabouts::Foreign(_)

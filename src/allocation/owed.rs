@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_written_before_it_is_sent_and_repeated_only_while_it_may_be() {
+    fn p10_an_attempt_to_pay_a_debt_is_written_before_it_is_sent_and_repeated_only_while_it_may_be() {
         let id = Uuid::from_u128(1);
         let fresh = Uuid::from_u128(2);
         let decide = |debt: &Owed, now, busy, spent| next(debt, now, busy, spent, fresh, at(60));

@@ -5,7 +5,7 @@ mod deeds;
 mod telling;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{
     api::{self, NetIPAllocation},
-    cloud::Provider,
     lifecycle::{Outcome, backoff::Backoff, finalizer},
     metrics::{self},
 };
@@ -55,8 +54,6 @@ impl Controller {
         object: Arc<DeserializeGuard<NetIPAllocation>>,
     ) -> Result<Action, PassError> {
         let name = object.name_any();
-        // Before anything can fail: a failure that is counted from nothing shows no increase.
-        metrics::allocation_seen(&name);
         let began = Instant::now();
         let waited = self.wake.waited(&name);
         if let Some((waited, _)) = waited {
@@ -130,7 +127,7 @@ impl Controller {
 
         course.concerns(&subject.uid, subject.object.metadata.generation);
         if let Ok(scope) = &subject.scope {
-            Counted::known(scope.provider);
+            Counted::known(&subject.name, scope.provider);
         }
 
         // Observe.
@@ -139,7 +136,7 @@ impl Controller {
         let named = subject.object.spec.workload();
         let workload = self.pods.workload(named.as_ref(), false).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
-        let around = self.surroundings(&subject, moment);
+        let around = self.surroundings(&subject, &entries, moment);
         let no_taint_left = self.no_taint_left(&subject, &claims).await;
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left };
         scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
@@ -162,13 +159,15 @@ impl Controller {
     }
 
     /// What one pass sees of the cluster and of the clouds' state.
-    fn surroundings(&self, subject: &Subject, moment: Moment) -> Surroundings {
+    fn surroundings(&self, subject: &Subject, entries: &Entries, moment: Moment) -> Surroundings {
         let (mut survey, mut survey_error) = (None, None);
         if let Ok(scope) = &subject.scope {
             (survey, survey_error) = self.view.answers().survey(scope);
             survey_error = survey_error.or_else(|| self.view.failure(scope.provider));
         }
-        let unreachable: BTreeMap<Provider, String> = Provider::ALL
+        // Only these are connected: an operator that serves one cloud has the credentials of no other.
+        let used = entries.providers(subject);
+        let unconnected = used
             .into_iter()
             .filter(|provider| self.view.cloud(*provider).is_none())
             .map(|provider| (provider, self.view.why_not(provider)))
@@ -177,7 +176,7 @@ impl Controller {
             nodes: self.nodes.all(),
             survey,
             survey_error,
-            unreachable,
+            unconnected,
             disruption_taints: self.config.disruption_taints.clone(),
             moment,
         }

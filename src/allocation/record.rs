@@ -32,7 +32,8 @@ pub enum Written {
 /// Writes the status onto the very version that was decided on.
 ///
 /// Refused by the gate: nothing is sent. Refused by the server or unanswered: the object is read live, so that the next
-/// pass acts on what is true; with our intent in it the write did happen, and the next pass continues it.
+/// pass acts on what is true. Where only the answer was lost, and what was sent is read there, the write did happen: what
+/// it made durable is told like any other.
 pub async fn write(
     api: &Api<NetIPAllocation>,
     ledger: &Ledger,
@@ -48,6 +49,12 @@ pub async fn write(
     let mut next = decided_on.clone();
     next.metadata.managed_fields = None;
     next.status = Some(status);
+    // The spec that was decided on, too: what is done next depends on it.
+    let landed = |live: &NetIPAllocation| {
+        live.uid() == decided_on.uid()
+            && live.metadata.generation == decided_on.metadata.generation
+            && live.status == next.status
+    };
     let (failure, why) = match timeout(limit, api.replace_status(&name, &PostParams::default(), &next)).await {
         Ok(Ok(stored)) => return Written::Yes(ledger.put(stored)),
         Ok(Err(error)) => (kind(&error), error.to_string()),
@@ -58,6 +65,7 @@ pub async fn write(
         tracing::warn!(crd = name, error = why, "status write failed");
     }
     match ledger.reread(&name).await {
+        Ok(Some(live)) if failure.is_unanswered() && landed(&live) => Written::Yes(live),
         Ok(_) => Written::No(why),
         Err(ReadError::Undecodable(invalid)) => Written::No(invalid),
         Err(error) => {
@@ -79,3 +87,6 @@ fn kind(error: &kube::Error) -> WriteFailure {
         _ => WriteFailure::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests;

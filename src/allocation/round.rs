@@ -223,8 +223,8 @@ impl Round {
         let rest = turns.iter().all(|turn| turn.forgotten || turn.deed.is_none());
         let may_go = rest
             && if subject.retain {
-                !kept.iter().zip(&kept_facts).any(|(entry, facts)| must_end(subject, entry, facts))
-                    && !owed.iter().any(|owed| debts::must_pay(subject, scene, owed))
+                !kept.iter().zip(&kept_facts).any(|(entry, facts)| must_end(subject, around, entry, facts))
+                    && !owed.iter().any(|owed| debts::must_pay(subject, around, owed, tables))
             } else {
                 kept.is_empty() && entries.foreign.is_empty() && !owes && untainted
             };
@@ -232,11 +232,15 @@ impl Round {
     }
 }
 
-/// An open intent is ended before the object may go, unless the cloud denies us and nothing of it is under way: Retain is
-/// the way out.
-fn must_end(subject: &Subject, entry: &Entry, facts: &Facts) -> bool {
-    let hopeless = facts.intent_dead && !facts.in_flight && (facts.failure.is_some() || subject.scope.is_err());
-    entry.state.is_open_intent() && !hopeless
+/// An open intent is ended before the object may go, unless nothing of it is under way and the cloud denies us (Retain is the
+/// way out) or the address was not cut off yet and may stay as it is. What passes by itself, or can be undone, excuses
+/// nothing: half of a swap would be left for good (P10).
+fn must_end(subject: &Subject, around: &Surroundings, entry: &Entry, facts: &Facts) -> bool {
+    let denied = facts.failure.as_ref().is_some_and(|failure| failure.kind.is_denial());
+    let unheard = subject.scope_of(entry).map_or(true, |scope| around.cannot_connect(scope.provider));
+    let whole = entry.state == State::Releasing && entry.machine.as_ref().is_some_and(|at| facts.read.is_on(at));
+    let may_stay = facts.intent_dead && !facts.in_flight && (denied || unheard || whole);
+    entry.state.is_open_intent() && !may_stay
 }
 
 impl Record {

@@ -26,10 +26,11 @@ use super::{
     tables::Key,
     tainting::Failing,
     taints::NodeTaints,
+    watch::Cause,
 };
 use crate::{
     api::{ALLOCATION_LABEL, Mode, READY_LABEL},
-    cloud::Place,
+    cloud::{Place, ProviderId},
     metrics::{self, Eviction, NodeGauges},
 };
 
@@ -192,12 +193,26 @@ impl Controller {
 
     /// Whether the labels are off.
     async fn take_off(&self, node: &SlimNode) -> bool {
+        let Some(place) = node.place() else { return false };
+        // What began since is about to give the node its address.
+        let begun = {
+            let mut tables = self.tables();
+            if tables.seats.is_taken(&place) { None } else { tables.flights.begin([Key::Machine(place.clone())]) }
+        };
+        let Some(ticket) = begun else { return false };
+        let off = self.unlabel_stray(node, &place).await;
+        self.tables().flights.end(ticket);
+        self.wake.all(Cause::Node);
+        off
+    }
+
+    async fn unlabel_stray(&self, node: &SlimNode, place: &ProviderId) -> bool {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
         let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
         let mut noted = Vec::new();
-        let done = self.actor.unlabel(&name, &whose, None, &taints, &mut noted).await;
+        let done = self.actor.unlabel(&name, place, &whose, None, &taints, &mut noted).await;
         if noted.iter().any(|noted| matches!(noted, Noted::Unlabeled(_))) {
             let note = format!("node {name} has no address of ours, so ip.ready was taken off");
             self.teller.say_of_node(node, Word::new(Event::NodeUnlabeled, "", note));

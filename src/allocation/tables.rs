@@ -97,6 +97,7 @@ enum Paying {
     Ended(Option<String>),
     Failed {
         attempt: Uuid,
+        kind: ErrorKind,
         attempts: u32,
         retry: Timestamp,
     },
@@ -324,7 +325,7 @@ impl Tables {
             Some(Paying::Ended(_)) | None => 1,
         };
         let retry = now.checked_add(backoff(error.kind).delay(attempts, ended.jitter())).unwrap_or(now);
-        self.debts.insert(machine.clone(), Paying::Failed { attempt, attempts, retry });
+        self.debts.insert(machine.clone(), Paying::Failed { attempt, kind: error.kind, attempts, retry });
     }
 
     /// How the debt ended, if it has.
@@ -338,6 +339,13 @@ impl Tables {
     /// Whether an effect of this attempt has ended here.
     pub fn restore_spent(&self, machine: &MachineId, id: Uuid) -> bool {
         matches!(self.debts.get(machine), Some(Paying::Failed { attempt, .. }) if *attempt == id)
+    }
+
+    /// Whether the cloud denied the last attempt, or so many have failed that the machine itself may be why: one that is
+    /// stopped takes nothing.
+    pub fn is_restore_in_vain(&self, machine: &MachineId) -> bool {
+        let in_vain = |kind: ErrorKind, attempts| kind.is_denial() || attempts >= IN_VAIN;
+        matches!(self.debts.get(machine), Some(Paying::Failed { kind, attempts, .. }) if in_vain(*kind, *attempts))
     }
 
     /// Not tried again before.
@@ -380,6 +388,8 @@ impl Tables {
     }
 }
 
+/// A passing failure is over by then.
+const IN_VAIN: u32 = 5;
 /// A pod that was asked to go is remembered for so long after it might be asked again.
 const FORGET_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// A Node that is gone is remembered beyond the longest `failover.notReadySeconds`, 30 days.
@@ -447,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_wait_longer_by_their_kind() {
+    fn p11_failures_in_a_row_wait_longer_by_their_kind() {
         let mut tables = Tables::new(Instant::now());
         let mut waits = |kind, n: usize| {
             tables.clear_failure(IP);
@@ -460,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_refused_comes_last_for_ten_minutes_and_a_hiccup_is_no_refusal() {
+    fn p11_a_node_that_refused_comes_last_for_ten_minutes_and_a_hiccup_is_no_refusal() {
         let mut tables = Tables::new(Instant::now());
         fail(&mut tables, ErrorKind::Timeout, at(0));
         assert!(tables.refused(IP, at(1)).is_empty());
@@ -470,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn undoing_an_attach_does_not_make_its_refusal_good() {
+    fn p11_undoing_an_attach_does_not_make_its_refusal_good() {
         let machine = ProviderId::new("gce://p/us-west1-a/a");
         let mut tables = Tables::new(Instant::now());
         fail(&mut tables, ErrorKind::Quota, at(0));
@@ -481,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_may_not_go_is_asked_again_soon_and_forgotten_when_it_is_over() {
+    fn p11_a_pod_that_may_not_go_is_asked_again_soon_and_forgotten_when_it_is_over() {
         let mut tables = Tables::new(Instant::now());
         let mut user = User {
             namespace: "voip".into(),

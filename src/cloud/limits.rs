@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_free_and_then_the_pace_holds() {
+    async fn p11_a_burst_is_free_and_then_the_pace_holds() {
         let limits = limits(2.0, 2);
         let began = Instant::now();
         for _ in 0..6 {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_waiters_are_all_served_in_time() {
+    async fn p11_a_thousand_waiters_are_all_served_in_time() {
         let limits = limits(100.0, 1);
         let scope = scope("us-west1");
         let began = Instant::now();

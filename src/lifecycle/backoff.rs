@@ -35,14 +35,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_and_are_capped() {
+    fn p11_delays_double_and_are_capped() {
         let seconds: Vec<u64> = (0..8).map(|n| Backoff::TRANSIENT.delay(n, 0.0).as_secs()).collect();
         assert_eq!(seconds, [0, 1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(Backoff::TRANSIENT.delay(u32::MAX, 0.0), Duration::from_secs(30));
     }
 
     #[test]
-    fn jitter_takes_off_a_quarter_at_most() {
+    fn p11_jitter_takes_off_a_quarter_at_most() {
         assert_eq!(Backoff::THROTTLED.delay(1, 1.0), Duration::from_secs(45));
         assert_eq!(Backoff::THROTTLED.delay(1, 7.0), Duration::from_secs(45));
     }

@@ -1,7 +1,7 @@
 //! What is counted and timed when it happens.
 //!
 //! A counter that is born at 1 shows no increase, so each set of series is created at 0 as soon as its subject is known:
-//! [`allocation_seen`], [`cloud_operation_known`], [`cloud_known`]. Transitions are not: few of their many labels ever meet.
+//! [`allocation_seen`], [`cloud_operation_known`], [`cloud_known`], [`transition_known`].
 
 use std::time::Duration;
 
@@ -75,6 +75,11 @@ pub enum WriteFailure {
 }
 
 impl WriteFailure {
+    /// Only the answer may have been lost: it may have been written.
+    pub fn is_unanswered(self) -> bool {
+        matches!(self, Self::Timeout | Self::Unavailable)
+    }
+
     /// Every cause.
     pub const ALL: [Self; 6] =
         [Self::Conflict, Self::Forbidden, Self::Invalid, Self::TooLarge, Self::Timeout, Self::Unavailable];
@@ -158,6 +163,11 @@ pub fn cloud_known(provider: Provider, states: &[&'static str]) {
     }
 }
 
+/// Creates the counter of a transition at 0: from which state, to which, for which reason. Repeating it changes nothing.
+pub fn transition_known(crd_name: &str, provider: Provider, way: [&'static str; 3]) {
+    count_transition(crd_name, provider, way, 0);
+}
+
 /// A call to a cloud was answered, or given up, after `spent`. Google's are told under version 1's names as well.
 pub fn cloud_call(provider: Provider, operation: &'static str, result: Result<(), ErrorKind>, spent: Duration) {
     let cloud = provider.as_str();
@@ -195,15 +205,19 @@ pub fn queued(waited: Duration) {
 /// An address changed its state, and status says so.
 pub fn moved(transition: Transition<'_>) {
     let Transition { crd_name, provider, from, to, reason, spent } = transition;
-    let provider = provider.as_str();
+    count_transition(crd_name, provider, [from, to, reason], 1);
+    if let Some(spent) = spent {
+        histogram!(IP_STATE_SECONDS, "provider" => provider.as_str(), "state" => from).record(spent);
+    }
+}
+
+fn count_transition(crd_name: &str, provider: Provider, [from, to, reason]: [&'static str; 3], by: u64) {
+    let (crd_name, provider) = (crd_name.to_owned(), provider.as_str());
     counter!(
         IP_TRANSITIONS,
-        "crd_name" => crd_name.to_owned(), "provider" => provider, "from" => from, "to" => to, "reason" => reason,
+        "crd_name" => crd_name, "provider" => provider, "from" => from, "to" => to, "reason" => reason,
     )
-    .increment(1);
-    if let Some(spent) = spent {
-        histogram!(IP_STATE_SECONDS, "provider" => provider, "state" => from).record(spent);
-    }
+    .increment(by);
 }
 
 /// A moved address is on a node again, after it was on none for `gap`.

@@ -24,11 +24,12 @@ const FIRST_IN_LOGFMT: [&str; 7] = ["crd", "node", "ip", "zone", "error", "leade
 const TRACE: [&str; 2] = ["trace_id", "span_id"];
 
 /// What spans call otherwise, because traces have names of their own for it.
-const ALIASES: [(&str, &str); 4] = [
+const ALIASES: [(&str, &str); 5] = [
     ("netipallocation.name", "crd"),
     ("netipallocation.ip", "ip"),
     ("k8s.node.name", "node"),
     ("cloud.provider", "provider"),
+    ("cloud.availability_zone", "zone"),
 ];
 
 /// Keys of ours that a field may not take; such a field gets an underscore.

@@ -309,5 +309,6 @@ const WITHIN: &[&str] = &[
     "node-a is tainted",
     "the machine of",
     "nobody can be asked",
+    "its read is on its way",
     "it is in another region",
 ];

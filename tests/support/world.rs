@@ -11,6 +11,7 @@ use ip_address_controller::{
         },
         leaving::Cause,
         state::{Reason, State},
+        ways,
     },
     cloud::{ErrorKind, MachineId, Own, ProviderId},
     lifecycle::{
@@ -247,6 +248,7 @@ impl World {
             }
             ["it", "is", "not", "found"] => self.reads(Whereabouts::NotFound, true),
             ["it", "is", "in", "another", "region"] => self.reads(Whereabouts::OtherRegion("us-east1".into()), true),
+            ["its", "read", "is", "on", "its", "way"] => self.reads(Whereabouts::Awaited, false),
             ["it", "cannot", "be", "read"] => self.blind = true,
             ["it", "can", "be", "read"] => self.blind = false,
             ["the", "machine", "of", "its", "holder", "cannot", "be", "read"] => {
@@ -483,6 +485,7 @@ impl World {
         let mut told = Vec::new();
         for step in &pass.steps {
             let to = step.to.map_or("forgotten", |state| state.label());
+            assert!(ways::all().contains(&(step.from, step.to, step.reason)), "not among the known ways: {step:?}");
             shown.moves.insert(format!("{} -> {to}", step.from.label()));
             shown.reasons.insert(step.reason.as_str().to_owned());
             told.push(format!("{} -> {to} {}", step.from.label(), step.reason.as_str()));

@@ -1,5 +1,5 @@
 //! Credentials that can be recognised, a life with everything in it that makes a program talk, and then a search of all
-//! that it said: logs, events, status, metrics, and whatever else the API server keeps.
+//! that it said: logs, events, status, metrics, spans, and whatever else the API server keeps.
 //!
 //! First the release, as loud as can be, with one way of getting credentials; then each other way by the same program
 //! beside it, which only observes.
@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
+    collector::Collector,
     stage::{NAMESPACE, PATIENCE, Stage, operator},
     world::Fault,
 };
@@ -40,10 +41,11 @@ struct Chain {
     works: bool,
 }
 
-pub async fn play(stage: &Stage) -> Result<()> {
+pub async fn play(stage: &Stage, collector: &Collector) -> Result<()> {
     let mut canaries = of_the_cluster(stage)?;
     canaries.extend(of_the_release(stage));
-    let said = the_release_lives(stage).await?;
+    let mut said = the_release_lives(stage).await?;
+    said.insert("spans", spans(collector).await?);
     ensure!(said["log"].contains("\"level\":\"trace\""), "it was not as loud as can be");
     search(&said, &canaries)?;
 
@@ -54,6 +56,15 @@ pub async fn play(stage: &Stage) -> Result<()> {
         search(&BTreeMap::from([("log", said)]), all).with_context(|| chain.what)?;
     }
     Ok(())
+}
+
+/// Each on a line of its own. Those of the last moments may still be on their way: the attach's is among them.
+async fn spans(collector: &Collector) -> Result<String> {
+    wait_for("the attach is traced", PATIENCE, || async {
+        let spans: String = collector.spans().iter().map(|span| format!("{span:?}\n")).collect();
+        Ok(if spans.contains("netipallocation.attach") { Seen::Yes(spans) } else { Seen::NotYet(spans) })
+    })
+    .await
 }
 
 /// Tokens for the API server: those of ServiceAccounts are JWTs, and all of those begin so (`{"alg":`).

@@ -44,6 +44,10 @@ pub async fn play(stage: &Stage) -> Result<()> {
         ensure!(hex(&id("trace_id")) && hex(&id("span_id")), "{line}");
         ensure!(line["crd"] == NAME && line["ip"] == IP && line["leader"] == true && line["level"] == "info", "{line}");
     }
+    let placed = |line: &&Value| line["msg"] == "effect begins" && line["crd"] == NAME && line["ip"] == IP;
+    let zones: Vec<&Value> = told.iter().filter(placed).map(|line| &line["zone"]).collect();
+    let named = |zone: &&Value| zone.as_str().is_some_and(|zone| zone.starts_with("us-west1-"));
+    ensure!(!zones.is_empty() && zones.iter().all(named), "each deed says the zone of its machine: {zones:?}");
     stage.cluster.kubectl(&["delete", "nia", NAME, "--timeout=120s"]).await.map(drop)
 }
 

@@ -24,7 +24,8 @@ impl Actor {
         cut: Cut,
         noted: &mut Vec<Noted>,
     ) -> Done {
-        match self.unlabel(node, &deed.allocation, deed.left_by.as_deref(), &deed.taints, noted).await {
+        let Deed { machine, allocation, left_by, taints, .. } = deed;
+        match self.unlabel(node, machine, allocation, left_by.as_deref(), taints, noted).await {
             Done::Node(Some(written)) => self.nodes.wrote(*written),
             Done::Node(None) => {}
             Done::NodeFailed(why) => return Done::HeldBack(why),

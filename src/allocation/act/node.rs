@@ -15,7 +15,7 @@ use super::{Actor, Deed, Done, Noted};
 use crate::{
     allocation::{observe::nodes::SlimNode, taints::NodeTaints},
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, READY_LABEL, READY_VALUE},
-    cloud::Gate,
+    cloud::{Gate, ProviderId},
 };
 
 /// A Node's taints are one list, which others write too: a patch that changes it is made anew so often, each time from
@@ -48,11 +48,12 @@ impl Actor {
         .await
     }
 
-    /// Takes the labels off, unless another allocation has earned them, and puts the taint on. `left_by`: one whose labels
-    /// are nobody's any more.
+    /// Takes the labels off, unless another allocation has earned them or the Node is another machine's by now, and puts
+    /// the taint on. `left_by`: an allocation whose labels are nobody's any more.
     pub async fn unlabel(
         &self,
         name: &str,
+        machine: &ProviderId,
         allocation: &str,
         left_by: Option<&str>,
         taints: &NodeTaints,
@@ -60,7 +61,8 @@ impl Actor {
     ) -> Done {
         self.change(name, taints, noted, |node| {
             let earned = |whose: &str| whose != allocation && Some(whose) != left_by;
-            if node.label(ALLOCATION_LABEL).is_some_and(earned) {
+            let is_another = node.place().is_some_and(|place| place != *machine);
+            if is_another || node.label(ALLOCATION_LABEL).is_some_and(earned) {
                 return Wish::Leave;
             }
             let ours = [READY_LABEL, ALLOCATION_LABEL, ADDRESS_LABEL];

@@ -86,3 +86,6 @@ fn refusal(status: &Status) -> Asked {
         _ => Asked::Failed(status.message.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,7 +211,7 @@ pub enum Mode {
     Observe,
 }
 
-/// Where the address is, by a read that counts for it (R1). Anything older is `Unknown`.
+/// Where the address is, by a read that counts for it (R1). Anything older is `Awaited` or `Unknown`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
     pub place: Whereabouts,
@@ -222,6 +222,8 @@ pub struct Read {
 /// See [`Read`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whereabouts {
+    /// No read that counts yet, and none that failed: the answer is on its way, and there is nothing to say before it.
+    Awaited,
     /// No read that counts; the text says why.
     Unknown(String),
     /// Nobody can be asked: spec and nodes do not say in which account and region, or this build has no such provider.
@@ -244,7 +246,7 @@ impl Read {
     pub fn is_off(&self, machine: &MachineId) -> bool {
         self.live
             && match &self.place {
-                Whereabouts::Unknown(_) | Whereabouts::Unasked(_) => false,
+                Whereabouts::Awaited | Whereabouts::Unknown(_) | Whereabouts::Unasked(_) => false,
                 Whereabouts::On(place) => *place != machine.place,
                 Whereabouts::Free | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => {
                     true

@@ -233,12 +233,19 @@ pub fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
 /// pod that ends at once, and the moment between two pods would never be seen. One that terminates is past saving,
 /// whatever it holds: it keeps the address, not the labels that would bring its successor.
 ///
+/// On a node that is about to be ended no DaemonSet's pod is in service for long, and none leaves by itself before: there
+/// the labels go while it runs, which ends it in its own time, unless it holds.
+///
 /// A cordon keeps nobody away who tolerates it. With such a user the labels go first on a cordoned node too, else each
 /// pod that leaves is replaced there, and with eviction for ever.
 pub fn labels_may_go(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
     let Users::Known(users) = facts.users_of(entry) else { return false };
     let daemons = || users.iter().filter(|user| user.daemon);
-    let none_in_service = daemons().all(|user| user.terminating_until.is_some() || (!user.ready && !user.hold));
+    let ends_anyway = facts
+        .holder_of(entry)
+        .is_some_and(|holder| matches!(&holder.object, NodeObject::Present(node) if node.disrupted.is_some()));
+    let leaves = |user: &User| user.terminating_until.is_some() || (!user.hold && (!user.ready || ends_anyway));
+    let none_in_service = daemons().all(leaves);
     match cause.row().labels_go {
         LabelsGo::First => none_in_service,
         LabelsGo::AfterUsers if users.iter().any(|user| user.returns && !user.daemon) => none_in_service,

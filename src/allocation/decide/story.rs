@@ -35,7 +35,9 @@ pub fn plan(entry: &Entry, facts: &Facts) -> String {
     let Some(cause) = leaving::cause(entry, facts) else { return String::new() };
     let next = match &facts.target {
         Target::Looking { node } | Target::Seat { node, .. } => format!("go to node {node}"),
-        Target::None(verdicts) if leaving::needs_target(cause, facts) => format!("stay: {verdicts}"),
+        Target::None(verdicts) if leaving::needs_target(cause, facts) => {
+            format!("stay, with no node to go to ({verdicts})")
+        }
         Target::None(_) => "be let go".to_owned(),
     };
     format!("; must leave it ({}), would {next}", cause.reason().as_str())
@@ -48,7 +50,7 @@ pub fn leaving(cause: Cause, node: &str, entry: &Entry, facts: &Facts) -> String
         None => "no deadline".to_owned(),
     };
     let next = match &facts.target {
-        Target::None(verdicts) if leaving::needs_target(cause, facts) => format!("no node can take it: {verdicts}"),
+        Target::None(verdicts) if leaving::needs_target(cause, facts) => format!("has no node to go to ({verdicts})"),
         Target::None(_) => "then it is let go".to_owned(),
         Target::Looking { node } | Target::Seat { node, .. } => format!("goes to node {node} next"),
     };
@@ -84,7 +86,7 @@ fn condition(user: &User) -> String {
     match user.terminating_until {
         Some(end) => format!("Terminating, grace ends {}", clock(end)),
         None if user.hold => "holds".to_owned(),
-        None if user.daemon => "DaemonSet, does not leave a cordoned node by itself".to_owned(),
+        None if user.daemon => "DaemonSet, does not leave by itself".to_owned(),
         None => "Running".to_owned(),
     }
 }
@@ -114,7 +116,8 @@ pub fn trouble(node: &str, entry: &Entry, facts: &Facts) -> Option<(Reason, Stri
         Whereabouts::Unknown(why) | Whereabouts::Unasked(why) => {
             Some((Reason::CloudUnavailable, format!("is on node {node} as last read; not read since: {why}")))
         }
-        Whereabouts::Free
+        Whereabouts::Awaited
+        | Whereabouts::Free
         | Whereabouts::On(_)
         | Whereabouts::Foreign(_)
         | Whereabouts::NotFound

@@ -43,8 +43,8 @@ pub enum Workload {
     Missing,
     /// One is named, and whether it exists cannot be told now.
     Unknown,
-    /// It exists.
-    Named { kind: String, namespace: String, name: String },
+    /// It exists. `gated`: its pods ask for a node with an address.
+    Named { kind: String, namespace: String, name: String, gated: bool },
 }
 
 /// The pods that use the address of the node on which they all run.
@@ -55,7 +55,7 @@ pub enum Workload {
 pub fn users(pods: &[Pod], workload: &Workload) -> Vec<User> {
     let running = || pods.iter().filter(|pod| !pod.finished);
     let chosen: Vec<&Pod> = match workload {
-        Workload::Named { kind, namespace, name } => running()
+        Workload::Named { kind, namespace, name, gated: _ } => running()
             .filter(|pod| {
                 pod.namespace == *namespace
                     && pod.owner.as_ref().is_some_and(|owner| owner.kind == *kind && owner.name == *name)
@@ -119,7 +119,11 @@ mod tests {
     }
 
     fn kamailio() -> Workload {
-        Workload::Named { kind: "Deployment".into(), namespace: "voip".into(), name: "kamailio".into() }
+        named("Deployment")
+    }
+
+    fn named(kind: &str) -> Workload {
+        Workload::Named { kind: kind.into(), namespace: "voip".into(), name: "kamailio".into(), gated: true }
     }
 
     #[test]
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_daemonset_that_does_not_ask_for_an_address_does_not_hold_it() {
-        let workload = Workload::Named { kind: "DaemonSet".into(), namespace: "voip".into(), name: "kamailio".into() };
+        let workload = named("DaemonSet");
         let gated = Pod { gated: true, ..pod("gated", "DaemonSet", "kamailio") };
         assert_eq!(names(&[pod("free", "DaemonSet", "kamailio")], &workload), Vec::<String>::new());
         assert_eq!(names(&[gated], &workload), ["gated"]);

@@ -47,12 +47,10 @@ impl CloudView {
         self.clouds.failure(provider)
     }
 
-    /// Why there is no such cloud yet: the sentence for status.
-    pub fn why_not(&self, provider: Provider) -> String {
-        match self.clouds.failure(provider) {
-            Some(error) => format!("{provider} cannot be reached: {error}; {}", error.kind.remedy()),
-            None => format!("connects to {provider}"),
-        }
+    /// Why there is no such cloud yet, if that is known: the sentence for status.
+    pub fn why_not(&self, provider: Provider) -> Option<String> {
+        let error = self.clouds.failure(provider)?;
+        Some(format!("{provider} cannot be reached: {error}; {}", error.kind.remedy()))
     }
 
     /// What is known. Held for no await.

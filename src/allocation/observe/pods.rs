@@ -45,11 +45,34 @@ const LEAVING_FOR: Duration = Duration::from_secs(1);
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// How long an answer about a workload is believed.
-fn lately(exists: bool, leaving: bool) -> Duration {
-    match (exists, leaving) {
+fn lately(sight: Sight, leaving: bool) -> Duration {
+    match (sight, leaving) {
         (_, true) => LEAVING_FOR,
-        (true, false) => FOUND_FOR,
-        (false, false) => MISSING_FOR,
+        (Sight::Found { .. }, false) => FOUND_FOR,
+        (Sight::Missing, false) => MISSING_FOR,
+    }
+}
+
+/// A workload, as the API server has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Missing,
+    /// `gated`: its pods ask for a node with an address.
+    Found {
+        gated: bool,
+    },
+}
+
+impl Sight {
+    /// By the template of its pods.
+    fn of(found: Option<Option<v1::PodTemplateSpec>>) -> Self {
+        match found {
+            None => Sight::Missing,
+            Some(template) => {
+                let spec = template.and_then(|template| template.spec);
+                Sight::Found { gated: spec.as_ref().is_some_and(is_gated) }
+            }
+        }
     }
 }
 
@@ -67,7 +90,7 @@ struct Inner {
     wanted: HashMap<Uid, BTreeSet<String>>,
     /// ReplicaSet uid → what controls it. A ReplicaSet keeps its controller while that lives.
     owners: HashMap<String, Option<Owner>>,
-    workloads: HashMap<String, (Instant, bool)>,
+    workloads: HashMap<String, (Instant, Sight)>,
 }
 
 struct Watch {
@@ -238,47 +261,52 @@ impl Pods {
         let Some(reference) = reference else { return Workload::Unnamed };
         let key = reference.to_string();
         let known = self.lock().workloads.get(&key).copied();
-        let exists = match known {
-            Some((when, exists)) if when.elapsed() < lately(exists, leaving) => exists,
-            _ => match self.exists(reference).await {
-                Some(exists) => {
-                    self.lock().workloads.insert(key, (Instant::now(), exists));
-                    exists
+        let sight = match known {
+            Some((when, sight)) if when.elapsed() < lately(sight, leaving) => sight,
+            _ => match self.look_for(reference).await {
+                Some(sight) => {
+                    self.lock().workloads.insert(key, (Instant::now(), sight));
+                    sight
                 }
                 // Not to be told now: as it was, while nothing depends on it.
                 None => match known {
-                    Some((_, exists)) if !leaving => exists,
+                    Some((_, sight)) if !leaving => sight,
                     Some(_) | None => return Workload::Unknown,
                 },
             },
         };
-        if !exists {
-            return Workload::Missing;
-        }
-        Workload::Named {
-            kind: reference.kind.as_str().to_owned(),
-            namespace: reference.namespace.clone(),
-            name: reference.name.clone(),
+        match sight {
+            Sight::Missing => Workload::Missing,
+            Sight::Found { gated } => Workload::Named {
+                kind: reference.kind.as_str().to_owned(),
+                namespace: reference.namespace.clone(),
+                name: reference.name.clone(),
+                gated,
+            },
         }
     }
 
-    async fn exists(&self, reference: &WorkloadRef) -> Option<bool> {
+    /// `None`: not to be told now.
+    async fn look_for(&self, reference: &WorkloadRef) -> Option<Sight> {
         let (client, namespace, name) = (self.client.clone(), &reference.namespace, &reference.name);
         let get = async {
             match reference.kind {
                 WorkloadKind::Deployment => {
-                    Api::<Deployment>::namespaced(client, namespace).get_opt(name).await.map(|found| found.is_some())
+                    let found = Api::<Deployment>::namespaced(client, namespace).get_opt(name).await;
+                    found.map(|found| found.map(|found| found.spec.map(|spec| spec.template)))
                 }
                 WorkloadKind::StatefulSet => {
-                    Api::<StatefulSet>::namespaced(client, namespace).get_opt(name).await.map(|found| found.is_some())
+                    let found = Api::<StatefulSet>::namespaced(client, namespace).get_opt(name).await;
+                    found.map(|found| found.map(|found| found.spec.map(|spec| spec.template)))
                 }
                 WorkloadKind::DaemonSet => {
-                    Api::<DaemonSet>::namespaced(client, namespace).get_opt(name).await.map(|found| found.is_some())
+                    let found = Api::<DaemonSet>::namespaced(client, namespace).get_opt(name).await;
+                    found.map(|found| found.map(|found| found.spec.map(|spec| spec.template)))
                 }
             }
         };
         match timeout(CALL, get).await {
-            Ok(Ok(found)) => Some(found),
+            Ok(Ok(found)) => Some(Sight::of(found)),
             Ok(Err(error)) => {
                 tracing::warn!(workload = %reference, %error, "looking for the workload failed");
                 None

@@ -12,6 +12,7 @@ use super::super::{
     act::{Deed, Done, Noted, pods::Asked},
     decide::{Effect, facts::User},
     journey,
+    memory::Owed,
     moment::Moment,
     observe::Subject,
     record::{audience, events::Event, tell::Word},
@@ -21,7 +22,7 @@ use super::super::{
 };
 use crate::{
     api::NetIPAllocation,
-    cloud::{CloudError, ErrorKind, Provider, Restore},
+    cloud::{CloudError, ErrorKind, Restore},
     lifecycle::{Trace, flight},
     metrics::{self, Ended, Eviction},
     telemetry::traces,
@@ -57,7 +58,7 @@ impl Controller {
                     }),
                 None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
             };
-            if let Done::Failed(CloudError { message: why, .. }) | Done::NodeFailed(why) = &done {
+            if let Some(why) = failure(&done) {
                 tell_span_failed(why);
             }
             noted.into_iter().for_each(|noted| me.tell_noted(&stored, &deed, noted, trace));
@@ -174,7 +175,7 @@ impl Controller {
             own: owed.own.clone(),
             gate: self.actor.gate_until(before),
         };
-        let span = restore_span(&subject.name, &owed.node, scope.provider);
+        let span = restore_span(&subject.name, &owed);
         if let Some(trace) = trace {
             traces::follow(&span, trace);
         }
@@ -200,6 +201,18 @@ impl Controller {
     }
 }
 
+/// Why an effect failed, if it did.
+fn failure(done: &Done) -> Option<&str> {
+    match done {
+        Done::Failed(CloudError { message, .. }) | Done::NodeFailed(message) => Some(message),
+        Done::Asked(asked) => asked.iter().find_map(|(_, asked)| match asked {
+            Asked::Failed(why) => Some(why.as_str()),
+            Asked::Accepted | Asked::Blocked(_) => None,
+        }),
+        Done::Node(_) | Done::Verified(_) | Done::HeldBack(_) => None,
+    }
+}
+
 /// The span of the effect that runs now is a failed one.
 fn tell_span_failed(why: &str) {
     let span = Span::current();
@@ -208,15 +221,17 @@ fn tell_span_failed(why: &str) {
 }
 
 /// The span of giving a machine an address of its own back.
-fn restore_span(allocation: &str, node: &str, provider: Provider) -> Span {
+fn restore_span(allocation: &str, owed: &Owed) -> Span {
+    let place = owed.machine.place.place();
     tracing::info_span!(
         "effect",
         otel.name = "netipallocation.restore",
         otel.status_code = field::Empty,
         otel.status_description = field::Empty,
         netipallocation.name = allocation,
-        k8s.node.name = node,
-        cloud.provider = provider.as_str(),
+        k8s.node.name = owed.node,
+        cloud.provider = place.as_ref().map(|place| place.provider.as_str()),
+        cloud.availability_zone = place.as_ref().map(|place| place.zone.as_str()),
     )
 }
 
@@ -238,6 +253,7 @@ fn span(deed: &Deed) -> Span {
         netipallocation.ip = %deed.ip,
         k8s.node.name = deed.effect.node(),
         cloud.provider = deed.scope.provider.as_str(),
+        cloud.availability_zone = deed.machine.place().map(|place| place.zone),
     )
 }
 

@@ -17,7 +17,7 @@ use crate::{
         },
         memory::{self, Owed, clip},
     },
-    api::{AddressStatus, AppliedTaint, Condition, Mode, NetIPAllocation, NetIPAllocationStatus},
+    api::{AddressStatus, AppliedTaint, Condition, Mode, NetIPAllocation, NetIPAllocationStatus, READY_LABEL},
     cloud::{CloudError, ErrorKind},
 };
 
@@ -129,7 +129,7 @@ fn conditions(picture: &Picture<'_>, old: &[Condition], reserved: usize, require
         let message = format!("taint {}:{} is being taken off the nodes", taint.key, taint.effect);
         all.push(Said::new("True", Reconciling::TaintLeaving, message));
     }
-    if let Some(said) = stalled(picture) {
+    if let Some(said) = stalled(picture, reserved, required) {
         all.push(said);
     }
     all.into_iter().map(|said| said.at(picture, old)).collect()
@@ -218,10 +218,7 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
     let Some((entry, facts)) = missing.iter().min_by_key(|(entry, _)| weight(entry.reason)) else {
         let text = match picture.unusable.first() {
             Some(unusable) => format!("{head}: \"{}\" {}", unusable.text, unusable.why),
-            None => format!(
-                "spec.minAttached asks for {required} addresses, but only {reserved} {} asked for; lower it, or name more",
-                if reserved == 1 { "is" } else { "are" }
-            ),
+            None => too_many_required(reserved, required),
         };
         return said("False", Ready::InvalidSpec, text);
     };
@@ -231,6 +228,13 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
         of_reason(entry.reason)
     };
     said(status, reason, format!("{head}: {} {}", entry.ip, entry.message))
+}
+
+fn too_many_required(reserved: usize, required: usize) -> String {
+    let are = if reserved == 1 { "is" } else { "are" };
+    format!(
+        "spec.minAttached asks for {required} addresses, but only {reserved} {are} asked for; lower it, or name more"
+    )
 }
 
 fn node_is_ready(facts: &Facts) -> bool {
@@ -357,6 +361,14 @@ fn workload_found(picture: &Picture<'_>) -> Said {
             WorkloadFound::NotNamed,
             "spec names no workload; pods that ask for ip.ready use the addresses".to_owned(),
         ),
+        // L3: such a pod never leaves by itself, so it is not waited for.
+        Workload::Named { kind, gated: false, .. } if kind == "DaemonSet" => said(
+            "True",
+            WorkloadFound::WorkloadNotGated,
+            format!(
+                "{named} does not ask for {READY_LABEL}, so its pods run with an address and without, and hold none; add the label to the nodeSelector of its pods"
+            ),
+        ),
         Workload::Named { .. } => said("True", WorkloadFound::Found, format!("{named} exists")),
         Workload::Unknown => {
             said("Unknown", WorkloadFound::NotRead, format!("whether {named} exists cannot be read now"))
@@ -381,8 +393,8 @@ fn leaving_taint<'a>(picture: &Picture<'a>) -> Option<&'a AppliedTaint> {
         .filter(|taint| asked.is_none_or(|asked| asked.key != taint.key || asked.effect.as_str() != taint.effect))
 }
 
-/// kstatus: needs a human.
-fn stalled(picture: &Picture<'_>) -> Option<Said> {
+/// kstatus: needs a human. Whoever waits for the object to become Current (Flux, Helm 4) gives up on it at once.
+fn stalled(picture: &Picture<'_>, reserved: usize, required: usize) -> Option<Said> {
     let stops = |reason| match reason {
         Reason::AddressNotFound => Some(Stalled::AddressNotFound),
         Reason::AddressInUse => Some(Stalled::AddressInUse),
@@ -391,8 +403,29 @@ fn stalled(picture: &Picture<'_>) -> Option<Said> {
         Reason::Denied => Some(Stalled::Denied),
         _ => None,
     };
-    let (entry, why) = picture.entries.iter().find_map(|entry| Some((entry, stops(entry.reason)?)))?;
-    Some(Said::new("True", why, format!("{} {}", entry.ip, entry.message)))
+    let stuck = picture.entries.iter().find_map(|entry| Some((entry, stops(entry.reason)?)));
+    if let Some((entry, why)) = stuck {
+        return Some(Said::new("True", why, format!("{} {}", entry.ip, entry.message)));
+    }
+    if let Some(unusable) = picture.unusable.first() {
+        return Some(Said::new("True", Stalled::InvalidSpec, format!("\"{}\" {}", unusable.text, unusable.why)));
+    }
+    let unnamed = picture.scope_error.filter(|_| picture.object.spec.cloud.provider.is_none());
+    if let Some(why) = unnamed {
+        return Some(Said::new("True", Stalled::InvalidSpec, why));
+    }
+    let counted = picture.surveyed || picture.object.spec.address_selector.is_none();
+    if required > reserved && counted && !picture.terminating {
+        return Some(Said::new("True", Stalled::InvalidSpec, too_many_required(reserved, required)));
+    }
+    // While an older survey still counts, a refusal may pass: permissions take time to arrive everywhere.
+    let error = picture.cloud_error.filter(|_| !picture.surveyed)?;
+    let why = match error.kind {
+        ErrorKind::Denied => Stalled::Denied,
+        ErrorKind::Unauthenticated => Stalled::Unauthenticated,
+        _ => return None,
+    };
+    Some(Said::new("True", why, format!("{error}; {}", error.kind.remedy())))
 }
 
 #[cfg(test)]

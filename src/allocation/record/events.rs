@@ -2,7 +2,7 @@
 
 use kube_runtime::events::EventType;
 
-use super::reasons::{CredentialsValid, Ready, Why};
+use super::reasons::{AddressesValid, CredentialsValid, Ready, Why, WorkloadFound};
 use crate::allocation::decide::state::Reason;
 
 macro_rules! events {
@@ -80,6 +80,12 @@ events! {
         DuplicateClaim,
         /// The machine that holds an address cannot be read.
         HolderUnreachable,
+        /// The workload that the spec names does not exist.
+        WorkloadNotFound,
+        /// The DaemonSet that the spec names does not ask for nodes with an address.
+        WorkloadNotGated,
+        /// The selector matches nothing any more, or half of what it did.
+        SelectorLost,
         /// Too many nodes are NotReady at once: no involuntary move.
         FailoverFrozen,
         /// The node of an address is NotReady.
@@ -114,6 +120,9 @@ impl Event {
             (Why::from(CredentialsValid::Denied), Event::CredentialsFailed),
             (Why::from(CredentialsValid::Unauthenticated), Event::CredentialsFailed),
             (Why::from(CredentialsValid::CloudThrottled), Event::CloudThrottled),
+            (Why::from(WorkloadFound::NotFound), Event::WorkloadNotFound),
+            (Why::from(WorkloadFound::WorkloadNotGated), Event::WorkloadNotGated),
+            (Why::from(AddressesValid::SelectorLost), Event::SelectorLost),
         ];
         all.into_iter().find(|(why, _)| (why.kind, why.reason) == (kind, reason)).map(|(_, event)| event)
     }

@@ -124,6 +124,8 @@ conditions! {
     WorkloadFound {
         /// It does.
         Found,
+        /// It does, and is a DaemonSet whose pods do not ask for a node with an address: they hold none.
+        WorkloadNotGated,
         /// None is named.
         NotNamed,
         /// It does not.
@@ -158,5 +160,9 @@ conditions! {
         DuplicateClaim,
         /// The cloud does not permit something.
         Denied,
+        /// The cloud does not accept our credentials.
+        Unauthenticated,
+        /// The spec names what cannot be used, or asks for more than it names.
+        InvalidSpec,
     }
 }

@@ -8,8 +8,11 @@ use super::{audience, events::Event, note::note};
 use crate::{
     allocation::{
         decide::{
+            self,
             facts::Entry,
+            leaving::Cause,
             state::{Reason, State},
+            story, ways,
         },
         memory::clip,
         observe::nodes::{Nodes, SlimNode},
@@ -102,7 +105,7 @@ impl Teller {
     pub fn moved(&self, told: &Told<'_>) {
         let Told { object, before, after, step, trace } = told;
         let crd_name = object.metadata.name.clone().unwrap_or_default();
-        let to = step.to.map_or("Forgotten", |to| to.label());
+        let to = target(step.to);
         let node = after.node.as_deref().or(before.node.as_deref());
         let trace_id = trace.map(tracing::field::display);
         let span_id = trace.map(|trace| format!("{:016x}", trace.root()));
@@ -182,9 +185,12 @@ impl Teller {
 pub struct Counted;
 
 impl Counted {
-    /// Before the first transition at a cloud, so that it shows as an increase.
-    pub fn known(provider: Provider) {
+    /// Before the first transition of an allocation at a cloud, so that it shows as an increase.
+    pub fn known(crd_name: &str, provider: Provider) {
         metrics::cloud_known(provider, &State::ALL.map(|state| state.label()));
+        for (from, to, reason) in ways::all() {
+            metrics::transition_known(crd_name, provider, [from.label(), target(to), reason.as_str()]);
+        }
     }
 }
 
@@ -192,12 +198,11 @@ impl Observer<State> for Counted {
     fn moved(&self, transition: &Transition<State>) {
         let Transition { object, kind, from, to, reason, spent, gap, .. } = transition;
         let Some(provider) = Provider::parse(kind) else { return };
-        let to = to.map_or("Forgotten", |to| to.label());
         metrics::moved(metrics::Transition {
             crd_name: object,
             provider,
             from: from.label(),
-            to,
+            to: target(*to),
             reason,
             spent: Some(*spent),
         });
@@ -213,11 +218,18 @@ impl Observer<State> for Counted {
     }
 }
 
+/// The word for where a transition leads.
+fn target(to: Option<State>) -> &'static str {
+    to.map_or("Forgotten", State::label)
+}
+
 /// The event of a transition, where people look for one.
 fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option<(Event, String)> {
     let ip = after.ip;
     let here = after.node.as_deref().unwrap_or("?");
     let there = before.node.as_deref().unwrap_or("?");
+    // A pass may have gone on to where the entry names no node any more.
+    let left = before.node.as_deref().unwrap_or(here);
     match (step.from, step.to?) {
         (State::Unassigned, State::Attached) => Some((
             Event::IPAttached,
@@ -229,15 +241,25 @@ fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option
         (_, State::Attached) => {
             let from = after.last_move.as_ref().and_then(|journey| journey.from.as_deref());
             Some(match from {
+                Some(from) if from == here => (Event::IPAttached, format!("{ip} is on node {here} again")),
                 Some(from) => (Event::IPReallocated, format!("{ip} moved from node {from} to node {here}")),
                 None => (Event::IPAttached, format!("{ip} is on node {here}")),
             })
         }
         (_, State::Draining) => {
-            Some((Event::IPDraining, format!("{ip} is to leave node {here}: {}", step.reason.as_str())))
+            let waits = Cause::of(step.reason).is_some_and(|cause| cause.row().waits_for_users);
+            let deadline = after.deadline.filter(|_| waits);
+            let until = deadline.map(|deadline| format!("; leaves at {} whatever runs", story::clock(deadline)));
+            let next = after.planned_node.as_ref().map(|node| format!("; goes to node {node} next"));
+            let cause = step.reason.as_str();
+            let rest = [until, next].into_iter().flatten().collect::<String>();
+            Some((Event::IPDraining, format!("{ip} is to leave node {left}: {cause}{rest}")))
         }
-        (State::Attached, State::Releasing) => {
-            Some((Event::IPDrifted, format!("{ip} is no longer on node {here}: somebody else took it off")))
+        (State::Attached | State::Draining, State::Releasing) if step.reason == Reason::Drifted => {
+            Some((Event::IPDrifted, format!("{ip} is no longer on node {left}: somebody else took it off")))
+        }
+        (_, State::Detached) if decide::never_arrived(before) => {
+            Some((Event::IPDetached, format!("{ip} is not on node {there}: its attach was undone")))
         }
         (_, State::Detached) => Some((Event::IPDetached, format!("{ip} is off node {there}"))),
         (_, State::Unassigned | State::Attaching | State::Releasing) => None,

@@ -9,7 +9,7 @@ use super::{
             state::{Reason, State},
         },
         memory::{self, Owed},
-        observe::Subject,
+        observe::{Subject, Surroundings},
         owed,
         tables::{Key, SEND_WINDOW, Tables},
     },
@@ -68,7 +68,7 @@ fn one(
         owed::Next::Begin(begun) => begun,
     };
     let Some(scope) = subject.scope_at(place) else { return waits };
-    if !subject.pays || scene.around.unreachable.contains_key(&scope.provider) {
+    if !subject.pays || scene.around.unconnected.contains_key(&scope.provider) {
         return waits;
     }
     if !permits.contains(&place.to_string()) {
@@ -81,12 +81,12 @@ fn one(
     }
 }
 
-/// Whether the object must stay for this debt although it is let go with Retain: it can be paid, and nothing has refused it
-/// yet (where the cloud denies us, Retain is the way out).
-pub(super) fn must_pay(subject: &Subject, scene: &Scene, owed: &Owed) -> bool {
+/// Whether the object must stay for this debt although it is let go with Retain: it can be paid, and trying is not in vain
+/// (where the cloud denies us, Retain is the way out).
+pub(super) fn must_pay(subject: &Subject, around: &Surroundings, owed: &Owed, tables: &Tables) -> bool {
     let scope = subject.scope_at(&owed.machine.place);
-    let reachable = scope.is_some_and(|scope| !scene.around.unreachable.contains_key(&scope.provider));
-    subject.pays && reachable && owed.retry.is_none()
+    let heard = scope.is_some_and(|scope| !around.cannot_connect(scope.provider));
+    subject.pays && heard && !tables.is_restore_in_vain(&owed.machine)
 }
 
 /// While a detached address waits, what its last node gets back is the news.

@@ -1,6 +1,6 @@
 //! What one pass reads out of an object: its entries, debts and seats.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use jiff::SignedDuration;
 use kube::ResourceExt;
@@ -28,6 +28,14 @@ pub struct Entries {
 }
 
 impl Entries {
+    /// The clouds that a pass has to do with: that of the spec, and those of machines that are named here.
+    pub fn providers(&self, subject: &Subject) -> BTreeSet<Provider> {
+        let machines = self.known.iter().filter_map(|entry| entry.machine.as_ref());
+        let machines = machines.chain(self.owed.iter().map(|owed| &owed.machine));
+        let named = machines.filter_map(|machine| Some(machine.place.place()?.provider));
+        named.chain(subject.scope.iter().map(|scope| scope.provider)).collect()
+    }
+
     /// The entries in status, and new ones for what the spec asks for beside them.
     pub fn of(subject: &Subject, nodes: &[Arc<SlimNode>], moment: &Moment) -> Self {
         let mut entries = read(subject, moment);

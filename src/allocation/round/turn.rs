@@ -131,10 +131,10 @@ fn deed(
 ) -> Option<(Deed, flight::Ticket<Key>)> {
     let place = entry.machine.as_ref()?.place.clone();
     let scope = subject.scope_of(entry).ok()?;
-    if scene.around.unreachable.contains_key(&scope.provider) {
+    if scene.around.unconnected.contains_key(&scope.provider) {
         return None;
     }
-    let ticket = tables.begin(entry.ip, place)?;
+    let ticket = tables.begin(entry.ip, place.clone())?;
     let cause = Cause::of(entry.reason);
     let node = entry.node.as_ref().and_then(|name| scene.around.node(name));
     let left_by = entry.node.as_ref().and_then(|name| {
@@ -147,11 +147,13 @@ fn deed(
         left_by,
         taints: scene.claims.taints().clone(),
         ip: entry.ip,
+        machine: place.clone(),
         allocation: subject.name.clone(),
         scope,
         workload: scene.workload.clone(),
         cause,
-        evict: cause.is_some_and(|cause| cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)),
+        evict: entry.reason == Reason::Drifted
+            || cause.is_some_and(|cause| cause.row().always_evicts || (cause.row().may_evict && facts.drain.evict)),
     };
     Some((deed, ticket))
 }

@@ -479,16 +479,7 @@ impl Cosmos {
         if let Some(record) = &passed.record {
             self.struck.extend(record.struck.iter().map(|owed| owed.machine.clone()));
         }
-        if let Some(object) = &passed.released {
-            // With Retain an object goes although the first attempt to pay a debt failed: that is the way out.
-            let owed = object.status.iter().flat_map(|status| &status.owed);
-            self.struck.extend(owed.filter_map(|owed| owed.machine_id.parse::<MachineId>().ok()));
-            // The same for a swap that could not be brought to its end.
-            let entries = object.status.iter().flat_map(|status| &status.addresses);
-            let half_done = entries.filter(|entry| entry.restore.is_some() && entry.operation.is_some());
-            let machines = half_done.filter_map(|entry| entry.machine_id.as_ref()?.parse::<MachineId>().ok());
-            self.struck.extend(machines.collect::<Vec<_>>());
-        }
+        self.struck.extend(passed.refused.iter().cloned());
         invariants::passed(self, id, leads, name, &passed)
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use ip_address_controller::{
     allocation::{
         act::{Deed, Done},
         claims::Claims,
-        decide::{Effect, users::Workload},
+        decide::{Effect, facts::Failure, users::Workload, ways},
         ledger::{Versions, number},
         memory::{self, Owed, Stored},
         moment::Moment,
@@ -25,7 +25,7 @@ use ip_address_controller::{
         tables::{Key, Tables, left_to_send},
     },
     api::{self, NetIPAllocation},
-    cloud::{CloudError, ErrorKind, Scope},
+    cloud::{CloudError, ErrorKind, MachineId, Scope},
     lifecycle::{fencing, finalizer, flight::Ticket},
 };
 use kube::ResourceExt;
@@ -169,6 +169,8 @@ pub struct Passed {
     pub record: Option<Told>,
     /// The finalizer went.
     pub released: Option<Arc<NetIPAllocation>>,
+    /// Machines that it leaves as they are: the cloud refused what was to be done there.
+    pub refused: Vec<MachineId>,
     /// Calls to the API server that changed something or tried to.
     pub writes: usize,
     /// The process died on the way.
@@ -180,6 +182,7 @@ pub struct Passed {
 /// Of a record, what is durable.
 #[derive(Debug)]
 pub struct Told {
+    /// Each with what is wrong with it, if anything is.
     pub turns: Vec<(memory_entry::Entry, memory_entry::Entry, Option<String>)>,
     pub struck: Vec<Owed>,
 }
@@ -353,7 +356,7 @@ impl Term {
             nodes,
             survey,
             survey_error,
-            unreachable: BTreeMap::new(),
+            unconnected: BTreeMap::new(),
             disruption_taints: vec![DISRUPTION.to_owned()],
             moment: *moment,
         };
@@ -449,6 +452,7 @@ impl Term {
                 let version = stored.resource_version().unwrap_or_default();
                 match cluster.clear_finalizer(name, &version, api::FINALIZER) {
                     Ok(_) | Err(Refused::NotFound) => {
+                        passed.refused = self.refused(&stored);
                         passed.released = Some(stored);
                         self.forget(name);
                         return passed;
@@ -462,6 +466,22 @@ impl Term {
         }
         passed.idle = passed.writes == 0 && !acts && !asked;
         passed
+    }
+
+    /// The machines of debts and half-done swaps that the cloud refused: Retain is the way out, and says so.
+    fn refused(&self, object: &NetIPAllocation) -> Vec<MachineId> {
+        let status = object.status.clone().unwrap_or_default();
+        let owed = status.owed.iter().filter_map(memory::read_owed).map(|owed| owed.machine);
+        let owed = owed.filter(|machine| self.tables.is_restore_in_vain(machine));
+        let entries = status.addresses.iter().filter_map(|address| match memory::read(address) {
+            Stored::Known(entry) => Some(entry),
+            Stored::Foreign(_) => None,
+        });
+        let half_done = entries.filter(|entry| {
+            let refused = |failure: &Failure| failure.kind.is_denial();
+            entry.restore.is_some() && entry.operation.is_some() && self.tables.failure(entry.ip).is_some_and(refused)
+        });
+        owed.chain(half_done.filter_map(|entry| entry.machine)).collect()
     }
 
     /// Decided anew at once, on what was read live. Who acts on the watch cache waits for its news.
@@ -587,7 +607,7 @@ impl Term {
             cause: deed.cause,
             evict: deed.evict,
         };
-        let intent = |machine: &ip_address_controller::cloud::MachineId, operation, send_before| Intent {
+        let intent = |machine: &MachineId, operation, send_before| Intent {
             kind: cloud.kind(),
             machine: machine.clone(),
             operation,
@@ -707,12 +727,19 @@ enum Written {
 /// The taint that says that a node is about to go.
 pub const DISRUPTION: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// What transitions are counted by.
+static WAYS: LazyLock<Vec<ways::Way>> = LazyLock::new(ways::all);
+
 fn told(record: &Record) -> Told {
     Told {
         turns: record
             .turns
             .iter()
-            .map(|turn| (turn.before.clone(), turn.after.clone(), turn.refused.clone()))
+            .map(|turn| {
+                let unknown = turn.steps.iter().find(|step| !WAYS.contains(&(step.from, step.to, step.reason)));
+                let wrong = turn.refused.clone().or_else(|| unknown.map(|step| format!("no known way: {step:?}")));
+                (turn.before.clone(), turn.after.clone(), wrong)
+            })
             .collect(),
         struck: record
             .debts
@@ -749,6 +776,7 @@ fn workload(subject: &Subject, cluster: &Cluster) -> Workload {
             kind: format!("{:?}", reference.kind),
             namespace: reference.namespace.clone(),
             name: reference.name.clone(),
+            gated: true,
         },
         Some(_) => Workload::Missing,
     }

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    allocation::observe::{nodes::Nodes, pods::Pods},
+    allocation::{
+        decide::{Effect, users::Workload},
+        observe::{nodes::Nodes, pods::Pods},
+    },
     api::{NetIPAllocation, NetIPAllocationSpec, NodeTaint},
     leader::Proof,
 };
@@ -116,6 +119,10 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
+fn machine() -> ProviderId {
+    ProviderId::new("gce://p/us-west1-a/a")
+}
+
 fn actor(server: &Server) -> Actor {
     let client = server.client();
     let (nodes, _) = crate::allocation::watch::store();
@@ -153,7 +160,7 @@ async fn a_taint_that_somebody_else_puts_on_in_between_is_not_lost() {
 #[tokio::test]
 async fn labels_and_taint_change_in_one_patch_also_against_a_second_writer() {
     let server = Server::new(&["gpu"], &["rival", "another"]);
-    let done = actor(&server).unlabel("a", "alloc", None, &taints(), &mut Vec::new()).await;
+    let done = actor(&server).unlabel("a", &machine(), "alloc", None, &taints(), &mut Vec::new()).await;
     assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
     assert_eq!(server.taints(), ["another", "gpu", "ours", "rival"]);
     for patch in server.patches() {
@@ -180,4 +187,38 @@ async fn a_node_that_others_write_without_a_pause_is_left_for_later() {
     assert!(matches!(&done, Done::NodeFailed(why) if why.contains("changed by others")), "{done:?}");
     assert_eq!(server.patches().len(), TRIES as usize);
     assert!(!server.taints().contains(&"ours".to_owned()));
+}
+
+#[tokio::test]
+async fn f8_a_node_of_the_same_name_on_another_machine_keeps_its_labels() {
+    let server = Server::new(&[], &[]);
+    server.0.lock().unwrap().node["spec"]["providerID"] = json!("gce://p/us-west1-b/a");
+    server.0.lock().unwrap().node["metadata"]["labels"][READY_LABEL] = json!(READY_VALUE);
+    let done = actor(&server).unlabel("a", &machine(), "alloc", None, &taints(), &mut Vec::new()).await;
+    assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
+    assert_eq!(server.patches(), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn f8_a_node_that_was_created_anew_is_not_labelled() {
+    let server = Server::new(&[], &[]);
+    let deed = |uid: &str| Deed {
+        effect: Effect::Label { node: "a".to_owned() },
+        ip: "203.0.113.7".parse().unwrap(),
+        machine: machine(),
+        node_uid: Some(uid.to_owned()),
+        allocation: "alloc".to_owned(),
+        left_by: None,
+        taints: Arc::default(),
+        scope: machine().place().unwrap().scope(),
+        workload: Workload::Unnamed,
+        cause: None,
+        evict: false,
+    };
+    let done = actor(&server).label("a", &deed("uid-of-the-one-before"), &mut Vec::new()).await;
+    assert!(matches!(&done, Done::NodeFailed(why) if why.contains("created anew")), "{done:?}");
+    assert_eq!(server.patches(), Vec::<Value>::new());
+    let done = actor(&server).label("a", &deed("uid-a"), &mut Vec::new()).await;
+    assert!(matches!(done, Done::Node(Some(_))), "{done:?}");
+    assert_eq!(server.patches()[0]["metadata"]["uid"], "uid-a", "the API server refuses it for any other Node");
 }
