@@ -25,6 +25,8 @@ use serde_json::json;
 use crate::cluster::condition;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Leads nowhere (RFC 5737). Not loopback: an EndpointSlice refuses such addresses.
+const NOWHERE: &str = "192.0.2.1";
 
 /// Renews the node's Lease, which counts for four beats; says Ready whenever somebody thought otherwise.
 ///
@@ -57,7 +59,8 @@ pub async fn beat(client: &Client, name: &str, every: Duration) -> Result<()> {
     };
     let resources = json!({"cpu": "64", "memory": "256Gi", "pods": "250"});
     let status = json!({"status": {
-        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}],
+        // No InternalIP: a cluster's network would make a route to it.
+        "addresses": [{"type": "Hostname", "address": name}],
         "capacity": resources,
         "allocatable": resources,
         "conditions": [
@@ -115,9 +118,9 @@ async fn start(api: &Api<Pod>, pod: &Pod) -> kube::Result<()> {
     let status = json!({"metadata": {"uid": pod.uid()}, "status": {
         "phase": "Running",
         "startTime": now,
-        "hostIP": "127.0.0.1",
-        "podIP": "127.0.0.1",
-        "podIPs": [{"ip": "127.0.0.1"}],
+        "hostIP": NOWHERE,
+        "podIP": NOWHERE,
+        "podIPs": [{"ip": NOWHERE}],
         "conditions": conditions,
         "containerStatuses": containers,
     }});

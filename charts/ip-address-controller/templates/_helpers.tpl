@@ -88,9 +88,9 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* Without this label on the pod the webhook of Azure's workload identity does nothing. */}}
+{{/* Without this label on the pod the webhook of Azure's workload identity does nothing, wherever the annotation is set. */}}
 {{- define "ip-address-controller.cloudPodLabels" -}}
-{{- if .Values.cloud.azure.clientId }}
+{{- if or .Values.cloud.azure.clientId (hasKey .Values.serviceAccount.annotations "azure.workload.identity/client-id") }}
 azure.workload.identity/use: "true"
 {{- end }}
 {{- end }}

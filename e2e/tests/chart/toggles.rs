@@ -45,6 +45,11 @@ fn each_cloud_is_told_who_the_operator_is_in_its_own_way() -> Result<()> {
     ensure!(pod(&azure)?["metadata"]["labels"]["azure.workload.identity/use"] == "true");
     ensure!(only(&azure, "Pod")?["metadata"]["labels"]["azure.workload.identity/use"] == "true");
     ensure!(pod(&gcp)?["metadata"]["labels"]["azure.workload.identity/use"].is_null());
+    // Also where the annotation is set by hand.
+    let by_hand = with(&[r#"serviceAccount.annotations={"azure.workload.identity/client-id":"{{ .Release.Name }}"}"#])?;
+    ensure!(annotation(&by_hand, "azure.workload.identity/client-id")? == RELEASE);
+    ensure!(pod(&by_hand)?["metadata"]["labels"]["azure.workload.identity/use"] == "true");
+    ensure!(only(&by_hand, "Pod")?["metadata"]["labels"]["azure.workload.identity/use"] == "true");
     Ok(())
 }
 
@@ -328,7 +333,11 @@ fn the_notes_name_the_next_command_and_warn_of_what_is_missing() -> Result<()> {
         "get lease ip-address-controller-leader",
         "WARNING: no cloud credentials",
         "WARNING: nothing scrapes the metrics",
+        "exec deployment/ip-address-controller -- /ip-address-controller check",
         "Before uninstalling",
+        "also when\nit is Terminating already",
+        r#""args":["release","--all"]"#,
+        r#""serviceAccountName":"ip-address-controller""#,
     ] {
         ensure!(bare.contains(wanted), "no {wanted:?} in {bare}");
     }

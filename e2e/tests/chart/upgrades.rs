@@ -1,4 +1,10 @@
-//! One version of the chart over another: the CRD changes, no address moves; and back by the image alone.
+//! One version of the chart over another: the CRD changes, no address moves; and back by the image alone. Over version 1,
+//! too, and with Helm 3.
+
+#[path = "upgrades/helm_3.rs"]
+mod helm_3;
+#[path = "upgrades/version_1.rs"]
+mod version_1;
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +16,23 @@ use e2e::{
 
 use super::{
     THEATRE,
-    acts::{self, at_rest, still_there, surveys},
+    acts::{self, Theatre, at_rest, still_there, surveys},
+    helm::Major,
 };
+
+const CRD: &str = "netipallocations.netinfra.darkbrains.com";
+
+/// A stage on which there is no CRD before the play: one without the release of all the others.
+static EMPTY: Theatre = Theatre::new();
+
+/// What [`Stage::install`] sets, for those who call Helm themselves.
+const VALUES: [&str; 4] = [
+    "--set-string",
+    "nodeSelector.ip-address-controller/agent=true",
+    "--set",
+    "readinessProbe.initialDelaySeconds=0,readinessProbe.periodSeconds=1,leaderElection.leaseDurationSeconds=6,\
+     leaderElection.skewGraceSeconds=1,controller.cloudApi.qps=100,controller.cloudApi.burst=100",
+];
 
 #[test]
 fn p9_an_upgrade_that_changes_the_crd_moves_nothing_and_the_older_image_works_with_the_newer_crd() -> Result<()> {
@@ -23,7 +44,7 @@ fn p9_an_upgrade_that_changes_the_crd_moves_nothing_and_the_older_image_works_wi
 
         let folder = tempfile::tempdir()?;
         let next = next_version(folder.path())?;
-        upgrade(stage, &next, &[]).await?;
+        upgrade(stage, Major::Four, &next, &[]).await?;
         acts::cast(stage).await?;
         ensure!(image(stage).await?.ends_with(":2.1.0"), "{}", image(stage).await?);
         let patch = r#"{"spec":{"colour":"blue"}}"#;
@@ -38,7 +59,7 @@ fn p9_an_upgrade_that_changes_the_crd_moves_nothing_and_the_older_image_works_wi
         still_there(stage, name, &ips, &nodes).await?;
 
         // As packaging says it: the image goes back, the release does not.
-        upgrade(stage, &next, &["--set", "image.tag=2.0.0"]).await?;
+        upgrade(stage, Major::Four, &next, &["--set", "image.tag=2.0.0"]).await?;
         acts::cast(stage).await?;
         ensure!(image(stage).await?.ends_with(":2.0.0"), "{}", image(stage).await?);
         surveys(stage, 3).await?;
@@ -71,12 +92,26 @@ fn edit(file: &Path, from: &str, to: &str) -> Result<()> {
 }
 
 /// With the values of the release, and a wait for its pods.
-async fn upgrade(stage: &Stage, chart: &Path, more: &[&str]) -> Result<()> {
+async fn upgrade(stage: &Stage, helm: Major, chart: &Path, more: &[&str]) -> Result<()> {
     let chart = chart.to_string_lossy();
     let mut args =
         vec!["upgrade", RELEASE, &*chart, "--namespace", NAMESPACE, "--reuse-values", "--wait", "--timeout", "120s"];
     args.extend(more);
-    stage.cluster.helm(&args).await.map(drop)
+    match helm {
+        Major::Three => stage.cluster.helm3(&args).await.map(drop),
+        Major::Four => stage.cluster.helm(&args).await.map(drop),
+    }
+}
+
+/// Neither CRD nor release, whatever an earlier play has left.
+async fn emptied(stage: &Stage) -> Result<()> {
+    // While there is an operator: it takes its finalizers off.
+    stage.cluster.kubectl(&["delete", "crd", CRD, "--ignore-not-found", "--timeout=120s"]).await?;
+    for namespace in [NAMESPACE, "kube-system"] {
+        let args = ["uninstall", RELEASE, "--namespace", namespace, "--ignore-not-found", "--wait"];
+        stage.cluster.helm(&args).await?;
+    }
+    Ok(())
 }
 
 async fn image(stage: &Stage) -> Result<String> {

@@ -7,6 +7,7 @@ use e2e::{
     chart::{self, leaves, rows, spelled},
     stage,
 };
+use ip_address_controller::settings::VARIABLES;
 use serde_json::{Value, json};
 
 use super::helm::{self, Major};
@@ -267,6 +268,17 @@ fn the_schema_knows_every_value_and_no_other() -> Result<()> {
     let mut extra = Vec::new();
     unlisted(&schema, &schema, &values, &mut Vec::new(), &mut extra);
     ensure!(extra.is_empty(), "only in the schema: {extra:?}");
+    Ok(())
+}
+
+#[test]
+fn the_flags_that_extra_args_may_be_are_those_of_the_operator() -> Result<()> {
+    let text = read("templates/refusals.yaml")?;
+    let (_, list) = text.split_once(r#"$flags := splitList " " ""#).context("refusals.yaml has no list of flags")?;
+    let (list, _) = list.split_once('"').context("the list of flags does not end")?;
+    let told: BTreeSet<String> = list.split(' ').map(str::to_owned).collect();
+    let known: BTreeSet<String> = VARIABLES.iter().map(|name| name.to_lowercase().replace('_', "-")).collect();
+    ensure!(told == known, "{:?}", &told ^ &known);
     Ok(())
 }
 
