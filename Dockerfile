@@ -7,6 +7,8 @@
 
 # Keep the version in step with rust-version in Cargo.toml, or above it.
 FROM rust:1.95-alpine AS build
+# Set by buildx for each platform; a stage that does not ask for it reads nothing.
+ARG TARGETARCH
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /src
 COPY . .
