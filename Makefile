@@ -33,9 +33,9 @@ test: ## Every test, end to end ones included
 	@cargo test --locked --workspace
 
 STATES ?= 200000
-model: ## Search the small worlds of tests/promises further than the tests do: STATES (200000) of each
+model: ## Search the small worlds of tests/promises further than the tests do: STATES (200000) of each; MODEL_CLOUD=aws for one cloud
 	$(call prepared)
-	@STATES=$(STATES) cargo test --locked --workspace --test promises -- --nocapture --test-threads 1 model::worlds
+	@STATES=$(STATES) MODEL_CLOUD=$(MODEL_CLOUD) cargo test --locked --workspace --test promises -- --nocapture --test-threads 1 model::worlds
 
 FUZZ_SECONDS ?= 30
 fuzz: ## Fuzz every door at which foreign text comes in, FUZZ_SECONDS (30) each; FUZZ="object azure" for some of them

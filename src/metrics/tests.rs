@@ -242,7 +242,10 @@ fn counters_of_an_allocation_and_of_a_call_are_born_at_zero() {
         allocation_seen("sip");
         cloud_operation_known(Provider::Gcp, "instances.get");
         cloud_known(Provider::Gcp, &["Attaching"]);
+        transition_known("sip", Provider::Gcp, ["Attached", "Draining", "NodeCordoned"]);
     });
+    let way = "from=\"Attached\",to=\"Draining\",reason=\"NodeCordoned\"";
+    has(&text, &format!("netipallocation_ip_transitions_total{{crd_name=\"sip\",provider=\"gcp\",{way}}} 0"));
     for name in ["reconcile", "ip_attach", "ip_detach"] {
         for status in ["success", "error"] {
             has(&text, &format!("netipallocation_{name}_total{{crd_name=\"sip\",status=\"{status}\"}} 0"));

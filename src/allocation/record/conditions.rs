@@ -433,7 +433,7 @@ mod tests {
     use super::*;
     use crate::{
         allocation::decide::facts::Journey,
-        api::{IntOrPercent, NetIPAllocationSpec},
+        api::{AddressSelector, IntOrPercent, NetIPAllocationSpec},
     };
 
     const IP: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
@@ -539,5 +539,68 @@ mod tests {
         assert_eq!(said(None, Reason::Retrying).0, "True");
         let unreachable = CloudError::new(ErrorKind::Unavailable, "DescribeAddresses", "come back later");
         assert_eq!(said(Some(&unreachable), Reason::Denied).0, "Unknown", "what is known now comes first");
+    }
+
+    /// Reason of the condition Stalled, if it is there.
+    fn stalled_of(picture: &Picture<'_>) -> Option<&'static str> {
+        stalled(picture, 1, 1).map(|said| said.why.reason)
+    }
+
+    #[test]
+    fn what_only_a_person_can_mend_is_stalled() {
+        let object = NetIPAllocation::new("a", NetIPAllocationSpec::default());
+        let well = [entry(State::Attached, Reason::Verified)];
+        let refused = CloudError::new(ErrorKind::Unauthenticated, "DescribeAddresses", "the token is over");
+        let down = CloudError::new(ErrorKind::Unavailable, "DescribeAddresses", "come back later");
+        let unread = |error| Picture { surveyed: false, ..picture(&object, &well, &[], error) };
+        assert_eq!(stalled_of(&unread(Some(&refused))), Some("Unauthenticated"));
+        assert_eq!(stalled_of(&unread(Some(&down))), None, "it passes by itself");
+        let still_good = picture(&object, &well, &[], Some(&refused));
+        assert_eq!(stalled_of(&still_good), None, "an older survey counts");
+
+        let unusable =
+            [Unusable { text: "x".into(), why: "is not an IP address".into(), reason: Reason::InvalidAddress }];
+        let invalid = Picture { unusable: &unusable, ..picture(&object, &well, &[], None) };
+        assert_eq!(stalled_of(&invalid), Some("InvalidSpec"));
+        let nowhere = Picture { scope_error: Some("set spec.cloud.provider"), ..picture(&object, &well, &[], None) };
+        assert_eq!(stalled_of(&nowhere), Some("InvalidSpec"));
+        let lacking = [entry(State::Unassigned, Reason::AddressNotFound)];
+        assert_eq!(stalled_of(&picture(&object, &lacking, &[], None)), Some("AddressNotFound"));
+    }
+
+    #[test]
+    fn more_required_than_there_are_is_stalled_once_the_selector_was_read() {
+        let object = |selector: bool| {
+            let spec = NetIPAllocationSpec {
+                address_selector: selector
+                    .then(|| AddressSelector { match_tags: [("pool".to_owned(), "sip".to_owned())].into() }),
+                ..NetIPAllocationSpec::default()
+            };
+            NetIPAllocation::new("a", spec)
+        };
+        let stalled = |selector, surveyed| {
+            let object = object(selector);
+            let picture = Picture { surveyed, ..picture(&object, &[], &[], None) };
+            stalled(&picture, 1, 2).map(|said| said.why.reason)
+        };
+        assert_eq!(stalled(false, false), Some("InvalidSpec"));
+        assert_eq!(stalled(true, false), None, "what it matches is not known yet");
+        assert_eq!(stalled(true, true), Some("InvalidSpec"));
+    }
+
+    #[test]
+    fn a_daemon_set_that_asks_for_no_address_is_named_and_a_deployment_is_not() {
+        let object = NetIPAllocation::new("a", NetIPAllocationSpec::default());
+        let said = |kind: &str, gated| {
+            let workload = Workload::Named { kind: kind.into(), namespace: "voip".into(), name: "sip".into(), gated };
+            let Said { status, why, message } =
+                workload_found(&Picture { workload: &workload, ..picture(&object, &[], &[], None) });
+            (status, why.reason, message)
+        };
+        let (status, reason, message) = said("DaemonSet", false);
+        assert_eq!((status, reason), ("True", "WorkloadNotGated"));
+        assert!(message.contains("ip.ready"), "{message}");
+        assert_eq!(said("DaemonSet", true).1, "Found");
+        assert_eq!(said("Deployment", false).1, "Found");
     }
 }

@@ -265,3 +265,77 @@ fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option
         (_, State::Unassigned | State::Attaching | State::Releasing) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::allocation::decide::facts::Journey;
+
+    fn entry(state: State, node: Option<&str>, moved: Option<(&str, Option<&str>)>) -> Entry {
+        let last_move = moved.map(|(from, to)| Journey {
+            from: Some(from.to_owned()),
+            to: to.map(str::to_owned),
+            reason: "NodeCordoned".to_owned(),
+            start: Timestamp::UNIX_EPOCH,
+            finish: Timestamp::UNIX_EPOCH,
+            gap: None,
+            trace_id: None,
+        });
+        let ip = std::net::Ipv4Addr::new(203, 0, 113, 7).into();
+        Entry { state, node: node.map(str::to_owned), last_move, ..Entry::new(ip, Timestamp::UNIX_EPOCH) }
+    }
+
+    fn said(before: &Entry, after: &Entry, reason: Reason) -> Option<(Event, String)> {
+        sentence(before, after, &Step { from: before.state, to: Some(after.state), reason })
+    }
+
+    #[test]
+    fn an_address_that_is_back_on_its_node_has_not_moved() {
+        let before = entry(State::Attaching, Some("a"), Some(("a", None)));
+        let back = entry(State::Attached, Some("a"), Some(("a", Some("a"))));
+        let (event, note) = said(&before, &back, Reason::Verified).unwrap();
+        assert_eq!((event, note.as_str()), (Event::IPAttached, "203.0.113.7 is on node a again"));
+        let moved = entry(State::Attached, Some("b"), Some(("a", Some("b"))));
+        assert_eq!(said(&before, &moved, Reason::Verified).unwrap().0, Event::IPReallocated);
+    }
+
+    #[test]
+    fn a_drain_names_its_node_its_end_and_its_next_node_also_when_the_pass_went_on() {
+        let before = entry(State::Attached, Some("a"), Some(("z", Some("a"))));
+        let until = Timestamp::from_second(60).unwrap();
+        let planned = Entry {
+            deadline: Some(until),
+            planned_node: Some("b".to_owned()),
+            ..entry(State::Draining, Some("a"), None)
+        };
+        let (event, note) = said(&before, &planned, Reason::NodeCordoned).unwrap();
+        assert_eq!(event, Event::IPDraining);
+        assert_eq!(
+            note,
+            "203.0.113.7 is to leave node a: NodeCordoned; leaves at 1970-01-01T00:01:00Z whatever runs; goes to node b next"
+        );
+        let gone = Entry { deadline: Some(until), ..entry(State::Draining, None, None) };
+        let (_, note) = said(&before, &gone, Reason::MachineGone).unwrap();
+        assert_eq!(note, "203.0.113.7 is to leave node a: MachineGone", "nobody is waited for");
+    }
+
+    #[test]
+    fn what_somebody_else_took_off_has_drifted_also_during_a_drain() {
+        for state in [State::Attached, State::Draining] {
+            let before = entry(state, Some("a"), Some(("z", Some("a"))));
+            let after = entry(State::Releasing, Some("a"), Some(("z", Some("a"))));
+            assert_eq!(said(&before, &after, Reason::Drifted).unwrap().0, Event::IPDrifted, "{state:?}");
+            assert_eq!(said(&before, &after, Reason::NodeCordoned), None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_attach_that_was_undone_was_never_there() {
+        let undone = entry(State::Releasing, Some("b"), Some(("a", None)));
+        let after = entry(State::Detached, None, Some(("a", None)));
+        let (event, note) = said(&undone, &after, Reason::Released).unwrap();
+        assert_eq!((event, note.as_str()), (Event::IPDetached, "203.0.113.7 is not on node b: its attach was undone"));
+    }
+}

@@ -61,6 +61,15 @@ fn everywhere(name: &str, kind: Provider, model: &Model) {
     searched(&format!("{name}, {kind}"), model, limits).must_hold_everywhere();
 }
 
+/// Every cloud, or the one that `MODEL_CLOUD` names.
+fn clouds() -> Vec<Provider> {
+    let asked = std::env::var("MODEL_CLOUD").unwrap_or_default();
+    let clouds: Vec<Provider> =
+        Provider::ALL.into_iter().filter(|kind| asked.is_empty() || asked == kind.as_str()).collect();
+    assert!(!clouds.is_empty(), "MODEL_CLOUD={asked}: expected gcp, aws or azure");
+    clouds
+}
+
 /// Too large for CI: searched to the end where the limit allows for so many states, else as far as it.
 fn to_the_end_of(states: usize, name: &str, kind: Provider, model: &Model) {
     let limits = limits();
@@ -115,7 +124,7 @@ fn orders(name: &str, last: u8) -> Vec<Outside> {
 
 #[test]
 fn p1_to_p12_nothing_happens() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7])], 1);
         everywhere("nothing", kind, &Model::new(cosmos, Budget::default()));
     }
@@ -133,7 +142,7 @@ fn p1_to_p12_one_address_two_nodes_two_edits() {
 
 #[test]
 fn p1_to_p12_its_own_writes_come_back_late() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7])], 1);
         let budget = Budget { edits: vec![(cordons(&["a", "b"]), 1)], ..Budget::default() };
         let model = Model { own_writes_show_late: true, ..Model::new(cosmos, budget) };
@@ -143,7 +152,7 @@ fn p1_to_p12_its_own_writes_come_back_late() {
 
 #[test]
 fn p1_to_p12_one_address_two_nodes_two_leaders_one_take_over() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7])], 2);
         let budget = Budget { take_overs: 1, short_waits: 1, ..Budget::default() };
         everywhere("one take-over", kind, &Model::new(cosmos, budget));
@@ -152,7 +161,7 @@ fn p1_to_p12_one_address_two_nodes_two_leaders_one_take_over() {
 
 #[test]
 fn p1_to_p12_one_address_two_nodes_two_leaders_two_edits_one_take_over() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7])], 2);
         let budget = Budget { edits: vec![(cordons(&["a", "b"]), 2)], take_overs: 1, ..Budget::default() };
         let model = Model::new(cosmos, budget);
@@ -170,7 +179,7 @@ fn p1_to_p12_one_address_two_nodes_two_leaders_two_edits_one_take_over() {
 
 #[test]
 fn p1_to_p12_two_allocations_three_nodes_one_crash_one_edit() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b", "c"], &[("red", &[7]), ("blue", &[8])], 1);
         let edits = [cordons(&["a", "b"]), orders("red", 7)].concat();
         let budget = Budget { edits: vec![(edits, 1)], crashes: 1, ..Budget::default() };
@@ -190,7 +199,7 @@ fn p1_to_p12_two_allocations_three_nodes_one_crash_one_edit() {
 
 #[test]
 fn p1_to_p12_two_allocations_name_one_address() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7]), ("blue", &[7])], 1);
         let edits = [cordons(&["a"]), orders("red", 7)].concat();
         let budget = Budget { edits: vec![(edits, 2)], ..Budget::default() };
@@ -200,7 +209,7 @@ fn p1_to_p12_two_allocations_name_one_address() {
 
 #[test]
 fn p1_to_p12_one_address_three_nodes_one_machine_lost_one_answer_lost() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b", "c"], &[("red", &[7])], 1);
         let edits = vec![(losses(&["a"]), 1)];
         let budget = Budget { edits, lost_answers: 1, short_waits: 1, ..Budget::default() };
@@ -210,7 +219,7 @@ fn p1_to_p12_one_address_three_nodes_one_machine_lost_one_answer_lost() {
 
 #[test]
 fn p1_to_p12_two_allocations_two_nodes_one_take_over() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7]), ("blue", &[8])], 2);
         let budget = Budget { take_overs: 1, ..Budget::default() };
         so_far("two allocations, one take-over", kind, &Model::new(cosmos, budget));
@@ -219,7 +228,7 @@ fn p1_to_p12_two_allocations_two_nodes_one_take_over() {
 
 #[test]
 fn p1_to_p12_an_outsider_and_the_scheduler() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7])], 1);
         let outsider = vec![
             Outside::OutsiderDetaches(ip(7)),
@@ -234,7 +243,7 @@ fn p1_to_p12_an_outsider_and_the_scheduler() {
 
 #[test]
 fn p1_to_p12_a_person_gives_orders() {
-    for kind in Provider::ALL {
+    for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7])], 1);
         let edits = vec![(orders("red", 7), 2)];
         let budget = Budget { edits, ..Budget::default() };
