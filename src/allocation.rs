@@ -7,6 +7,8 @@
 //! Knows Kubernetes and [`crate::cloud::Cloud`]; knows no SDK.
 
 pub mod act;
+#[cfg(test)]
+mod api_server;
 pub mod claims;
 pub mod decide;
 pub mod journey;
@@ -51,7 +53,7 @@ use crate::{
     api::NetIPAllocation,
     cloud::{
         Provider,
-        limits::{Limits, Urgency},
+        limits::{Allowance, Limits, Urgency},
     },
     lifecycle::Observer,
     metrics::Gauges,
@@ -105,11 +107,18 @@ pub struct Controller {
     failures: Mutex<HashMap<String, u32>>,
 }
 
-/// Slots and rate tokens that were waited for and not used yet (F2).
+/// What a change of the cloud needs before its intent is written (F2).
+struct Permit {
+    /// Kept until the change has ended.
+    slot: OwnedSemaphorePermit,
+    allowance: Allowance,
+}
+
+/// Those that were waited for and not used yet.
 #[derive(Default)]
 struct Permits {
     /// By name of the allocation, which outlives its uid in a wake that comes late, and subject.
-    held: HashMap<(String, String), (OwnedSemaphorePermit, Instant)>,
+    held: HashMap<(String, String), (Permit, Instant)>,
     asked: BTreeSet<(String, String)>,
 }
 
@@ -201,16 +210,31 @@ impl Controller {
         self.permits().held.keys().filter(|(whose, _)| whose == name).map(|(_, subject)| subject.clone()).collect()
     }
 
-    /// Hands out the permits of those subjects; the allocation's others are given back, so that they block nobody.
-    fn use_permits(&self, name: &str, used: &BTreeSet<String>) -> HashMap<String, OwnedSemaphorePermit> {
+    /// Hands out the permits that the round uses; of the allocation's others those that it does not keep are given back, so
+    /// that they block nobody.
+    fn use_permits(&self, name: &str, round: &round::Round) -> HashMap<String, Permit> {
         let mut permits = self.permits();
-        let (ours, others) = std::mem::take(&mut permits.held).into_iter().partition(|((whose, _), _)| whose == name);
-        permits.held = others;
-        let ours: HashMap<_, _> = ours;
-        ours.into_iter()
-            .filter(|((_, subject), _)| used.contains(subject))
-            .map(|((_, subject), (slot, _))| (subject, slot))
-            .collect()
+        let mut used = HashMap::new();
+        for ((whose, subject), permit) in std::mem::take(&mut permits.held) {
+            if whose == name && round.used.contains(&subject) {
+                used.insert(subject, permit.0);
+            } else if whose != name || round.kept.contains(&subject) {
+                permits.held.insert((whose, subject), permit);
+            }
+        }
+        used
+    }
+
+    /// What a pass could not use because its status was not written: the next one needs it, and a permit that came back to
+    /// the queue would be granted, and wake the allocation, again and again.
+    fn keep_permits(&self, name: &str, permits: HashMap<String, Permit>) {
+        let kept = permits.into_iter().map(|(subject, permit)| ((name.to_owned(), subject), (permit, Instant::now())));
+        self.permits().held.extend(kept);
+    }
+
+    /// Gives back all that an allocation holds.
+    fn return_permits(&self, name: &str) {
+        self.permits().held.retain(|(whose, _), _| whose != name);
     }
 
     /// Gives back what no pass has used for long, so that an allocation whose passes fail blocks nobody.
@@ -227,18 +251,19 @@ impl Controller {
         let (me, name, scope) = (self.clone(), name.to_owned(), scope.clone());
         tokio::spawn(async move {
             let got = me.stop.run_until_cancelled(async {
-                // The token first: it is served by urgency, and who waits for one must not hold a slot.
-                me.limits.acquire(&scope, urgency).await;
-                me.slots.clone().acquire_owned().await
+                // The tokens first: they are served by urgency, and who waits for them must not hold a slot.
+                let allowance = me.limits.acquire(&scope, urgency, &name, scope.provider.requests_of_a_change()).await;
+                let slot = me.slots.clone().acquire_owned().await.ok()?;
+                Some(Permit { slot, allowance })
             });
             let got = got.await;
             {
                 let mut permits = me.permits();
                 permits.asked.remove(&key);
-                if let Some(Ok(slot)) = got
+                if let Some(Some(permit)) = got
                     && me.ledger.knows(&name)
                 {
-                    permits.held.insert(key, (slot, Instant::now()));
+                    permits.held.insert(key, (permit, Instant::now()));
                 }
             }
             me.wake.one(&name, Cause::Permit);

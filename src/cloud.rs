@@ -81,6 +81,16 @@ impl Provider {
         }
     }
 
+    /// Requests that a change takes as a rule, its reads and the looks at how it goes included: what has to be there of the
+    /// rate budget before it begins. `make bench` counts them.
+    pub fn requests_of_a_change(self) -> u32 {
+        match self {
+            Provider::Gcp => 8,
+            Provider::Aws => 5,
+            Provider::Azure => 10,
+        }
+    }
+
     /// How long after a request's last permitted instant the cloud may still let it take effect (F5).
     pub fn settle_time(self) -> Duration {
         match self {

@@ -105,7 +105,7 @@ impl Bench for GcpBench {
                 read: ("compute.addresses.list", "GET"),
                 id: None,
                 place: Some((HOME.region, HOME.zone)),
-                poll: Some("compute.zoneOperations.get"),
+                poll: Some("compute.zoneOperations.wait"),
                 reads_again: true,
             },
             names_are_reused: true,
@@ -255,12 +255,21 @@ async fn an_operation_that_may_not_be_asked_about_leaves_the_outcome_open() {
 }
 
 #[tokio::test]
-async fn a_poll_that_fails_for_a_moment_is_tried_again() {
+async fn a_wait_that_fails_for_a_moment_is_tried_again() {
     let bench = GcpBench::start().await.unwrap();
     bench.world.set_latency(Latency { operation: Duration::from_millis(300), ..Latency::default() });
-    bench.world.fail_next("zoneOperations.get", Fault::refuse(403, "rateLimitExceeded", "slow down"));
-    bench.world.fail_next("zoneOperations.get", Fault::refuse(500, "backendError", "once more"));
+    bench.world.fail_next("zoneOperations.wait", Fault::refuse(403, "rateLimitExceeded", "slow down"));
+    bench.world.fail_next("zoneOperations.wait", Fault::refuse(500, "backendError", "once more"));
     bench.cloud.attach(&bench.attach(ONE, PRIVATE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_an_operation_is_heard_of_by_one_request() {
+    let bench = GcpBench::start().await.unwrap();
+    bench.world.set_latency(Latency { operation: Duration::from_millis(900), ..Latency::default() });
+    bench.cloud.attach(&bench.attach(ONE, PRIVATE)).await.unwrap();
+    let waits = bench.world.calls().into_iter().filter(|call| call.method == "zoneOperations.wait").count();
+    assert_eq!((waits, bench.world.mutations().len()), (1, 1));
 }
 
 #[tokio::test]

@@ -93,6 +93,19 @@ pub enum Noted {
 }
 
 impl Actor {
+    /// One that talks to this API server, and leads until then.
+    #[cfg(test)]
+    fn leading(client: Client, until: Instant) -> Self {
+        let (nodes, _) = super::watch::store();
+        Self {
+            pods: Pods::new(client.clone(), Arc::new(|| {})),
+            client,
+            proof: Proof::fixed(until),
+            timeout: Duration::from_secs(5),
+            nodes: Nodes::new(nodes),
+        }
+    }
+
     /// Runs a deed to its end, at the cloud of its scope. Safe to repeat.
     pub async fn perform(&self, deed: &Deed, cloud: &dyn Cloud, noted: &mut Vec<Noted>) -> Done {
         match &deed.effect {

@@ -453,7 +453,7 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
     }
     match facts.mode {
         Mode::Enforce => {}
-        Mode::Hold if entry.last_move.as_ref().is_some_and(|j| j.to.is_none() && Cause::is_fault(&j.reason)) => {}
+        Mode::Hold if leaving::has_left_by_fault(entry) => {}
         Mode::Hold => return not_now(Reason::Held, "mode Hold begins no move by choice".into(), LATER),
         Mode::Observe => {
             let plan = facts.target.node().map_or("nowhere".to_owned(), |node| format!("to node {node}"));
@@ -463,32 +463,26 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
     if let Some((reason, message, recheck)) = failed(facts) {
         return not_now(reason, message, recheck);
     }
-    let (node, machine, own) = match &facts.target {
+    let node = match &facts.target {
         Target::None(verdicts) => {
             return not_now(Reason::NoEligibleNode, format!("has no node to go to ({verdicts})"), LATER);
         }
-        Target::Looking { node } => {
-            return Placing::Soon(wait(entry.reason, format!("reads the machine of node {node}"), SOON));
-        }
-        Target::Seat { node, machine, own } => (node, machine, own),
+        Target::Looking { node } | Target::Seat { node, .. } => node,
     };
+    let soon = |text: String| Placing::Soon(wait(entry.reason, text, SOON));
     if !facts.finalizer {
-        return Placing::Soon(wait(entry.reason, "waits for the finalizer", SOON));
+        return soon("waits for the finalizer".to_owned());
     }
     if !facts.intent_dead || facts.in_flight {
-        return Placing::Soon(wait(
-            entry.reason,
-            "waits until the last request to the cloud can no longer take effect",
-            SOON,
-        ));
+        return soon("waits until the last request to the cloud can no longer take effect".to_owned());
     }
     if !facts.permit {
-        return Placing::Soon(wait(
-            entry.reason,
-            format!("waits for its turn at the cloud's rate limit, then goes to node {node}"),
-            SOON,
-        ));
+        return soon(format!("waits for its turn at the cloud's rate limit, then goes to node {node}"));
     }
+    // Last of all, so that what is read is not old when it is acted on.
+    let Target::Seat { machine, own, .. } = &facts.target else {
+        return soon(format!("reads the machine of node {node}"));
+    };
     let note = Note::Place {
         node: node.clone(),
         machine: machine.clone(),
@@ -905,8 +899,7 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     }
     let gone = matches!(life(entry, facts), Life::Gone | Life::Replaced);
     // Read on our machine while it is another's: that one holds it there, and it is not ours to cut (S2).
-    let read = !matches!(facts.read.place, Whereabouts::Awaited | Whereabouts::Unknown(_) | Whereabouts::Unasked(_));
-    let yielded = facts.claim != Claim::Ours && read;
+    let yielded = facts.claim != Claim::Ours && facts.read.is_known();
     let off = gone || facts.read.is_off(machine) || yielded;
     if off && !labelled(entry, facts) {
         return go(State::Detached, Reason::Released, Note::Plain);

@@ -18,8 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use self::{
-    answers::{Answer, Answers, Question, Questions, holder, is_gone},
-    nodes::SlimNode,
+    answers::{Answer, Answers, Asking, Question, Questions, holder, is_gone},
+    nodes::{Roster, SlimNode},
 };
 use super::{
     claims::Claims,
@@ -41,7 +41,10 @@ use super::{
 };
 use crate::{
     api::{self, NetIPAllocation},
-    cloud::{self, CloudError, ErrorKind, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey},
+    cloud::{
+        self, CloudError, ErrorKind, Interface, Place, Power, Provider, ProviderId, Scope, Seat, Survey,
+        limits::Urgency,
+    },
 };
 
 /// An address that the survey does not list is looked for by id no more often (R2).
@@ -144,8 +147,7 @@ impl Subject {
 
 /// The nodes around an allocation, as one pass sees them.
 pub struct Surroundings {
-    /// By name.
-    pub nodes: Vec<Arc<SlimNode>>,
+    pub nodes: Arc<Roster>,
     pub survey: Option<Arc<Survey>>,
     pub survey_error: Option<CloudError>,
     /// Of the clouds that are used here those that are not connected. Where an attempt has failed, the sentence for status.
@@ -161,11 +163,11 @@ impl Surroundings {
     }
 
     pub fn node(&self, name: &str) -> Option<&Arc<SlimNode>> {
-        self.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name))
+        self.nodes.named(name)
     }
 
     fn node_at(&self, place: &ProviderId) -> Option<&Arc<SlimNode>> {
-        self.nodes.iter().find(|node| node.place().as_ref() == Some(place))
+        self.nodes.on(place)
     }
 }
 
@@ -335,7 +337,7 @@ impl Eyes<'_> {
             let read = Read { place: whereabouts(place), live: true };
             // What is known by id to be missing is looked for again before it is believed for ever.
             if expected.is_some_and(|machine| !read.is_on(machine)) {
-                self.find(scope, entry.ip, self.subject.interval);
+                self.find(scope, entry, self.subject.interval);
             }
             if let (cloud::Whereabouts::NotFound, Some(machine)) = (place, expected)
                 && let Some(why) = self.contradicts(machine, entry, scope, tables)
@@ -346,13 +348,15 @@ impl Eyes<'_> {
         }
         if let Some((_, reservation)) = listed {
             let read = Read { place: of_holder(&reservation.holder), live: false };
-            if expected.is_some_and(|machine| !read.is_on(machine)) {
-                self.find(scope, entry.ip, CONFIRM);
+            // What a lost machine was read to hold before it was lost it may hold no more; the next survey is far.
+            let lost = expected.is_none() && read.place != Whereabouts::Free && leaving::has_left_by_fault(entry);
+            if lost || expected.is_some_and(|machine| !read.is_on(machine)) {
+                self.find(scope, entry, CONFIRM);
             }
             return read;
         }
         if survey.is_some() || tables.failure(entry.ip).is_some() || entry.state.is_open_intent() {
-            self.find(scope, entry.ip, if survey.is_some() && expected.is_none() { LOOK_AGAIN } else { CONFIRM });
+            self.find(scope, entry, if survey.is_some() && expected.is_none() { LOOK_AGAIN } else { CONFIRM });
         }
         if let Some(Answer { result: Err(error), .. }) = found {
             return unknown(error.to_string());
@@ -369,29 +373,31 @@ impl Eyes<'_> {
     /// Keeps the survey of `scope` no older than the interval asks.
     pub fn keep_surveyed(&self, scope: &Scope) {
         if !self.answers.is_surveyed(scope, self.subject.survey_age(), &self.around.moment) {
-            self.ask(Question::Survey(scope.clone()), scope);
+            self.ask(Question::Survey(scope.clone()), scope, Urgency::Survey);
         }
     }
 
-    /// Has one address looked for by id, unless the answer is younger than `age`.
-    fn find(&self, scope: &Scope, ip: IpAddr, age: Duration) {
-        if self.answers.found(scope, ip).is_none_or(|answer| self.since(answer.began) >= age) {
-            self.ask(Question::Find(scope.clone(), ip), scope);
+    /// Has an entry's address looked for by id, unless the answer is younger than `age`.
+    fn find(&self, scope: &Scope, entry: &Entry, age: Duration) {
+        if self.answers.found(scope, entry.ip).is_none_or(|answer| self.since(answer.began) >= age) {
+            self.ask(Question::Find(scope.clone(), entry.ip), scope, hurry(entry));
         }
     }
 
     /// The answer about one machine; asked anew when it is older than `age`, and of no use when it is older than twice
     /// that: a machine read of yesterday proves nothing today.
-    fn inspect(&self, scope: &Scope, machine: &ProviderId, age: Duration) -> Option<&Answer<Seat>> {
+    fn inspect(&self, scope: &Scope, machine: &ProviderId, age: Duration, urgency: Urgency) -> Option<&Answer<Seat>> {
         let known = self.answers.inspected(machine);
         if known.is_none_or(|answer| self.since(answer.began) >= age) {
-            self.ask(Question::Inspect(machine.clone()), scope);
+            self.ask(Question::Inspect(machine.clone()), scope, urgency);
         }
         known.filter(|answer| self.since(answer.began) < age * 2)
     }
 
-    fn ask(&self, question: Question, scope: &Scope) {
-        self.questions.borrow_mut().insert(question, scope.clone());
+    fn ask(&self, question: Question, scope: &Scope, urgency: Urgency) {
+        let mut questions = self.questions.borrow_mut();
+        let asking = questions.entry(question).or_insert_with(|| Asking { scope: scope.clone(), urgency });
+        asking.urgency = asking.urgency.min(urgency);
     }
 
     fn since(&self, began: Instant) -> Duration {
@@ -402,7 +408,7 @@ impl Eyes<'_> {
     /// account, or with fewer rights, get short lists too (P3). The machine itself has to show that it is off, or to be gone
     /// with its Node.
     fn contradicts(&self, machine: &cloud::MachineId, entry: &Entry, scope: &Scope, tables: &Tables) -> Option<String> {
-        let Some(answer) = self.inspect(scope, &machine.place, FRESH_SEAT) else {
+        let Some(answer) = self.inspect(scope, &machine.place, FRESH_SEAT, hurry(entry)) else {
             return Some("is not listed; its machine is being looked at".to_owned());
         };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
@@ -460,9 +466,9 @@ impl Eyes<'_> {
     /// seen; what was read before says nothing about it.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
         let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
-        let Some(answer) = self.inspect(&scope, &machine.place, self.subject.interval.min(FRESH_SEAT)) else {
-            return Life::Unknown;
-        };
+        let urgency = if since.is_some() { Urgency::Failover } else { Urgency::Drain };
+        let age = self.subject.interval.min(FRESH_SEAT);
+        let Some(answer) = self.inspect(&scope, &machine.place, age, urgency) else { return Life::Unknown };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
             return Life::Unknown;
         }
@@ -506,7 +512,7 @@ impl Eyes<'_> {
         }
         let surveyed = self.around.survey.as_ref().map_or(FRESH_SEAT, |survey| self.since(survey.began));
         let counted = self
-            .inspect(scope, place, FRESH_SEAT.min(surveyed.max(CONFIRM)))
+            .inspect(scope, place, FRESH_SEAT.min(surveyed.max(CONFIRM)), Urgency::Placement)
             .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
         let overtaken = |began: Instant| self.around.survey.as_ref().is_some_and(|survey| survey.began > began);
         match counted.map(|answer| (answer.began, &answer.result)) {
@@ -568,7 +574,7 @@ impl Eyes<'_> {
         // freeze the others' failover.
         if suspected && let Ok(scope) = &self.subject.scope {
             for place in suspects.iter().flatten() {
-                self.inspect(scope, place, PROVEN_FOR / 2);
+                self.inspect(scope, place, PROVEN_FOR / 2, Urgency::Failover);
             }
         }
         let dead = suspects.iter().flatten().filter(|place| self.proven_dead(place)).count();
@@ -714,7 +720,12 @@ impl Eyes<'_> {
             // A plan only: the machine is read when the address is about to go there.
             return looking();
         }
-        let answer = self.inspect(scope, &place, FRESH_SEAT);
+        // Permit first: what is read here is soon too old, and where many wait for a permit none would ever be young enough.
+        // Whoever holds one keeps it while it looks, so this goes before all that still waits.
+        let answer = match self.permits.contains(&entry.ip) {
+            true => self.inspect(scope, &place, FRESH_SEAT, Urgency::Failover),
+            false => self.answers.inspected(&place).filter(|answer| self.since(answer.began) < FRESH_SEAT),
+        };
         let counted = answer.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));
         match counted.map(|answer| &answer.result) {
             Some(Ok(Seat { machine, power: Power::Running, interface }))
@@ -732,6 +743,17 @@ impl Eyes<'_> {
     }
 }
 
+/// For what an entry is read by id.
+fn hurry(entry: &Entry) -> Urgency {
+    match entry.state {
+        _ if leaving::has_left_by_fault(entry) => Urgency::Failover,
+        // It is not where it should be.
+        State::Attached => Urgency::Failover,
+        State::Unassigned => Urgency::Placement,
+        State::Attaching | State::Draining | State::Releasing | State::Detached => Urgency::Drain,
+    }
+}
+
 /// Which addresses look for a node, the most urgent first.
 fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
     if facts.wanted != Wanted::Yes || facts.deleting {
@@ -739,6 +761,7 @@ fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
     }
     match entry.state {
         State::Detached => Some(0),
+        State::Unassigned if leaving::has_left_by_fault(entry) && facts.read.place == Whereabouts::Free => Some(0),
         State::Draining | State::Releasing => Some(1),
         State::Attached => leaving::cause(entry, facts).map(|_| 1),
         State::Unassigned => match facts.read.place {

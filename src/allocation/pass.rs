@@ -12,17 +12,16 @@ use std::{
 
 use kube::{ResourceExt, core::DeserializeGuard};
 use kube_runtime::controller::Action;
-use tokio::sync::OwnedSemaphorePermit;
 
 use self::course::Course;
 use super::{
-    Controller,
+    Controller, Permit,
     claims::Claims,
     decide::facts::Mode,
     journey,
     ledger::{ReadError, number},
     moment::Moment,
-    observe::{Subject, Surroundings},
+    observe::{Subject, Surroundings, nodes::Roster},
     record::{self, Written, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
@@ -122,7 +121,7 @@ impl Controller {
         // Observe changes nothing, not even on the way out.
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
-        let nodes = self.nodes.all();
+        let nodes = Arc::new(self.nodes.all());
         let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
         course.concerns(&subject.uid, subject.object.metadata.generation);
@@ -136,7 +135,7 @@ impl Controller {
         let named = subject.object.spec.workload();
         let workload = self.pods.workload(named.as_ref(), false).await;
         let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
-        let around = self.surroundings(&subject, &entries, moment);
+        let around = self.surroundings(&subject, &entries, nodes, moment);
         let no_taint_left = self.no_taint_left(&subject, &claims).await;
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left };
         scene.pods = self.pods_of_leaving_nodes(&subject, &scene, &entries).await;
@@ -151,15 +150,15 @@ impl Controller {
             let mut tables = self.tables();
             round::decide(&subject, &scene, &entries, &self.view.answers(), &permits, &mut tables)
         };
-        let slots = self.use_permits(&subject.name, &round.used);
+        let permits = self.use_permits(&subject.name, &round);
         self.ask(&subject, &scene, &round);
 
         // Record, and only then act.
-        self.finish(&subject, &scene, &entries, round, slots, course).await
+        self.finish(&subject, &scene, &entries, round, permits, course).await
     }
 
     /// What one pass sees of the cluster and of the clouds' state.
-    fn surroundings(&self, subject: &Subject, entries: &Entries, moment: Moment) -> Surroundings {
+    fn surroundings(&self, subject: &Subject, entries: &Entries, nodes: Arc<Roster>, moment: Moment) -> Surroundings {
         let (mut survey, mut survey_error) = (None, None);
         if let Ok(scope) = &subject.scope {
             (survey, survey_error) = self.view.answers().survey(scope);
@@ -173,7 +172,7 @@ impl Controller {
             .map(|provider| (provider, self.view.why_not(provider)))
             .collect();
         Surroundings {
-            nodes: self.nodes.all(),
+            nodes,
             survey,
             survey_error,
             unconnected,
@@ -188,7 +187,7 @@ impl Controller {
             let mut tables = self.tables();
             round::leaving_nodes(subject, scene, entries, &self.view.answers(), &mut tables)
         };
-        self.view.ask(questions, scene.around.moment.instant);
+        self.view.ask(&subject.name, questions, scene.around.moment.instant);
         self.pods.want(&subject.uid, leaving.clone());
         let mut pods = PodsByNode::new();
         for node in leaving {
@@ -201,7 +200,7 @@ impl Controller {
 
     /// What the round wants to know, and the permits that it waits for.
     fn ask(self: &Arc<Self>, subject: &Subject, scene: &Scene, round: &Round) {
-        self.view.ask(round.questions.clone(), scene.around.moment.instant);
+        self.view.ask(&subject.name, round.questions.clone(), scene.around.moment.instant);
         for wish in &round.wishes {
             self.ask_permit(&subject.name, &wish.subject, &wish.scope, wish.urgency);
         }
@@ -247,7 +246,7 @@ impl Controller {
         scene: &Scene,
         entries: &Entries,
         round: Round,
-        mut slots: HashMap<String, OwnedSemaphorePermit>,
+        mut permits: HashMap<String, Permit>,
         course: &mut Course,
     ) -> Result<(Duration, Outcome), PassError> {
         let record = round.record(subject, scene, entries, &mut self.tables(), self.began);
@@ -259,6 +258,7 @@ impl Controller {
                 Written::Yes(stored) => stored,
                 Written::No(why) => {
                     record.abandon(&mut self.tables());
+                    self.keep_permits(&subject.name, permits);
                     return Err(PassError::NotWritten(why));
                 }
             }
@@ -270,13 +270,13 @@ impl Controller {
         let (outcome, recheck) = (record.outcome(), record.recheck(subject));
         let Record { turns, debts, kept, may_go, .. } = record;
         for turn in turns {
-            let slot = slots.remove(&turn.before.ip.to_string());
-            self.begin(subject, turn, slot, &scene.around.moment);
+            let permit = permits.remove(&turn.before.ip.to_string());
+            self.begin(subject, turn, permit, &scene.around.moment);
         }
         for debt in debts {
-            let slot = slots.remove(debt.owed.machine.place.as_str());
+            let permit = permits.remove(debt.owed.machine.place.as_str());
             let trace = journey::trace_of_debt(&kept, &debt.owed.node);
-            self.pay(subject, debt, slot, trace);
+            self.pay(subject, debt, permit, trace);
         }
         if subject.mode != Mode::Observe {
             self.answer_move(&stored, &kept).await;

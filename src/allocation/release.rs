@@ -62,7 +62,7 @@ impl Controller {
     /// the end is seen: when our finalizer goes, and by the sweep for objects that went without us.
     pub(super) fn forget(&self, name: &str) {
         self.gauges.forget(name);
-        self.use_permits(name, &BTreeSet::new());
+        self.return_permits(name);
         for uid in self.ledger.forget(name) {
             self.forget_uid(&uid);
         }

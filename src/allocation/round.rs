@@ -86,8 +86,10 @@ pub struct Round {
     /// To be asked beside the pass.
     pub questions: Questions,
     pub wishes: Vec<Wish>,
-    /// The subjects whose permits its deeds use up.
+    /// The subjects whose permits its deeds use up,
     pub used: BTreeSet<String>,
+    /// and those that keep theirs for a next pass.
+    pub kept: BTreeSet<String>,
 }
 
 /// A round as it is written: nothing of it is done before the write is known to have succeeded (P2).
@@ -156,7 +158,8 @@ pub fn decide(
         .map(|turn| turn.before.ip.to_string())
         .chain(paying.map(|debt| debt.owed.machine.place.to_string()))
         .collect();
-    Round { turns, facts, plan, debts, questions: eyes.questions.into_inner(), wishes, used }
+    let kept = turns.iter().filter(|turn| turn.keeps_permit).map(|turn| turn.before.ip.to_string()).collect();
+    Round { turns, facts, plan, debts, questions: eyes.questions.into_inner(), wishes, used, kept }
 }
 
 fn eyes<'a>(subject: &'a Subject, scene: &'a Scene, answers: &'a Answers, permits: &'a BTreeSet<IpAddr>) -> Eyes<'a> {

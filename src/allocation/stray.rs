@@ -91,8 +91,10 @@ impl Controller {
                 }
             }
         }
-        let nodes: BTreeSet<String> = self.nodes.all().iter().map(|node| node.name_any()).collect();
-        self.tables().prune(Moment::here().now, &nodes);
+        let nodes = self.nodes.all();
+        let names = nodes.iter().map(|node| node.name_any()).collect();
+        let machines = nodes.iter().filter_map(|node| node.place()).collect();
+        self.tables().prune(&Moment::here(), &names, &machines);
         self.view.answers().prune(&Moment::here());
         self.nodes.prune();
         self.return_stale_permits();
@@ -112,7 +114,8 @@ impl Controller {
     }
 
     async fn take_strays_off(&self, evicting: &mut Evicting) {
-        let labelled: Vec<_> = self.nodes.all().into_iter().filter(|node| node.label(READY_LABEL).is_some()).collect();
+        let labelled: Vec<_> =
+            self.nodes.all().iter().filter(|node| node.label(READY_LABEL).is_some()).cloned().collect();
         if !labelled.is_empty() {
             let claimed = self.claimed();
             for node in &labelled {

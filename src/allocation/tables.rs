@@ -378,9 +378,15 @@ impl Tables {
         self.reads.forget(&Key::Address(ip));
     }
 
-    /// Forgets what is over, so that nothing grows with the cluster's history: pods asked long ago, and nodes that are gone
-    /// and named by no entry (their clocks start anew should they come back).
-    pub fn prune(&mut self, now: Timestamp, nodes: &BTreeSet<String>) {
+    /// Forgets what is over, so that nothing grows with the cluster's history: pods asked long ago, nodes that are gone and
+    /// named by no entry (their clocks start anew should they come back), and when machines were changed that no Node is any
+    /// more. `nodes`: the names of all; `machines`: what they stand for.
+    pub fn prune(&mut self, moment: &Moment, nodes: &BTreeSet<String>, machines: &BTreeSet<ProviderId>) {
+        let now = moment.now;
+        self.reads.retain(|key, floor| match key {
+            Key::Address(_) => true,
+            Key::Machine(place) => machines.contains(place) || moment.since(floor) < READS_KEPT,
+        });
         self.evictions.retain(|_, asked| now.duration_since(asked.again) < FORGET_AFTER);
         self.readiness.retain(|node, _| nodes.contains(node));
         self.lives.retain(|node, _| nodes.contains(node));
@@ -388,6 +394,8 @@ impl Tables {
     }
 }
 
+/// Longer than what was read of a single machine is kept: no read from before the change is left then.
+const READS_KEPT: Duration = Duration::from_secs(3600);
 /// A passing failure is over by then.
 const IN_VAIN: u32 = 5;
 /// A pod that was asked to go is remembered for so long after it might be asked again.
@@ -493,27 +501,33 @@ mod tests {
     #[test]
     fn p11_a_pod_that_may_not_go_is_asked_again_soon_and_forgotten_when_it_is_over() {
         let mut tables = Tables::new(Instant::now());
-        let mut user = User {
-            namespace: "voip".into(),
-            name: "sip".into(),
-            uid: "1".into(),
-            owner: String::new(),
-            controller: None,
-            daemon: false,
-            ready: true,
-            terminating_until: None,
-            hold: false,
-            returns: false,
-            eviction_blocked: None,
-            ask_again: None,
-        };
+        let mut user = User { uid: "1".into(), ..User::plain("sip") };
         tables.asked("1", Some("budget".into()), at(0), 0.0);
         tables.tell_asked(&mut user);
         assert_eq!((user.eviction_blocked.as_deref(), user.ask_again), (Some("budget"), Some(at(5))));
-        tables.prune(at(2000), &BTreeSet::new());
+        tables.prune(&Moment { now: at(2000), ..Moment::here() }, &BTreeSet::new(), &BTreeSet::new());
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn when_a_machine_was_changed_is_forgotten_an_hour_after_its_node_has_gone() {
+        let began = Moment::here();
+        let mut tables = Tables::new(began.instant);
+        let [gone, there] = ["gone", "there"].map(|name| ProviderId::new(format!("gce://prod/us-west1-a/{name}")));
+        let later = |seconds| Moment { instant: began.instant + Duration::from_secs(seconds), ..began };
+        for place in [&gone, &there] {
+            tables.changed(place, later(60).instant);
+        }
+        let counts = |tables: &Tables, place: &ProviderId| {
+            tables.reads.counts([&Key::Machine(place.clone())], later(30).instant)
+        };
+        let machines = BTreeSet::from([there.clone()]);
+        tables.prune(&later(600), &BTreeSet::new(), &machines);
+        assert!(!counts(&tables, &gone) && !counts(&tables, &there));
+        tables.prune(&later(4000), &BTreeSet::new(), &machines);
+        assert!(counts(&tables, &gone) && !counts(&tables, &there));
     }
 
     #[test]

@@ -37,13 +37,13 @@ impl Controller {
         if taints.is_empty() {
             return;
         }
-        for node in self.nodes.all() {
+        for node in self.nodes.all().iter() {
             let name = node.name_any();
             if self.stop.is_cancelled() {
                 return;
             }
             let waits = failing.get(&name).is_some_and(|(_, again)| Instant::now() < *again);
-            if waits || self.is_busy(&node) || taints.on(&node).is_none() {
+            if waits || self.is_busy(node) || taints.on(node).is_none() {
                 continue;
             }
             match self.actor.taint(&name, &taints).await {

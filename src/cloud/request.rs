@@ -10,7 +10,7 @@ use std::future::Future;
 
 use tracing::{Instrument as _, Span, field, info_span};
 
-use super::{CloudError, Place, Provider};
+use super::{CloudError, Place, Provider, limits};
 use crate::telemetry::traces::{self, Fact};
 
 /// The event of a look at how a change goes.
@@ -33,6 +33,7 @@ pub(super) async fn request<T>(
     call: &'static str,
     answer: impl Future<Output = Result<T, CloudError>>,
 ) -> Result<T, CloudError> {
+    limits::spend();
     let span = span(provider, service, call);
     let result = exchange::told_by(&span, answer).instrument(span.clone()).await;
     tell(&span, result.as_ref().err());
@@ -47,6 +48,7 @@ pub(super) async fn change<A, T, W: Future<Output = Result<T, CloudError>>>(
     accepted: impl Future<Output = Result<A, CloudError>>,
     wait: impl FnOnce(A) -> W,
 ) -> Result<T, CloudError> {
+    limits::spend();
     let span = span(provider, service, call);
     let whole = async { wait(exchange::told_by(&span, accepted).await?).await };
     let result = whole.instrument(span.clone()).await;
@@ -61,6 +63,7 @@ pub(super) async fn poll<T>(
     answer: impl Future<Output = Result<T, CloudError>>,
     state: impl FnOnce(&T) -> Option<String>,
 ) -> Result<T, CloudError> {
+    limits::spend();
     let (result, exchange) = exchange::heard(answer).await;
     let mut facts = vec![("netipallocation.call", Fact::Text(format!("{service}.{call}")))];
     facts.extend(exchange.status.map(|status| ("http.response.status_code", Fact::Number(status.into()))));

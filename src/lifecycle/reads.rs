@@ -45,6 +45,13 @@ impl<K: Ord + Clone> ReadFilter<K> {
         began >= self.birth && keys.into_iter().all(counts)
     }
 
+    /// Forgets the keys that are not to be kept, by their floors.
+    pub fn retain(&mut self, keep: impl Fn(&K, Instant) -> bool) {
+        let Self { floors, closing, .. } = self;
+        floors.retain(|key, floor| keep(key, *floor));
+        closing.retain(|key, _| floors.contains_key(key));
+    }
+
     /// Forgets a key whose subject is gone.
     pub fn forget(&mut self, key: &K) {
         self.floors.remove(key);

@@ -4,7 +4,7 @@
 //! what the operator believes. What outsiders and failing machines change behind its back is excused until it could know
 //! ([`super::cosmos::course::Excuses`]).
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ip_address_controller::{
     allocation::{
@@ -18,9 +18,10 @@ use ip_address_controller::{
         observe::nodes::SlimNode,
     },
     api::{
-        ADDRESS_LABEL, ALLOCATION_LABEL, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation, READY_LABEL, READY_VALUE,
+        ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation,
+        READY_LABEL, READY_VALUE,
     },
-    cloud::{Provider, ProviderId},
+    cloud::{MachineId, Provider, ProviderId},
     lifecycle::State as _,
 };
 use kube::ResourceExt;
@@ -48,15 +49,29 @@ fn entries(cosmos: &Cosmos) -> Vec<(String, Entry)> {
         .collect()
 }
 
+/// The same of those entries alone that name this machine.
+fn entries_at(cosmos: &Cosmos, place: &ProviderId) -> Vec<(String, Entry)> {
+    let named = |stored: &AddressStatus| {
+        let machine = stored.machine_id.as_ref().and_then(|id| id.parse::<MachineId>().ok());
+        machine.is_some_and(|machine| machine.place == *place)
+    };
+    let objects = cosmos.cluster.allocations().iter();
+    let stored = objects.flat_map(|(name, object)| object.status.iter().map(move |status| (name, status)));
+    stored
+        .flat_map(|(name, status)| status.addresses.iter().map(move |stored| (name, stored)))
+        .filter(|(_, stored)| named(stored))
+        .filter_map(|(name, stored)| match memory::read(stored) {
+            Stored::Known(entry) => Some((name.clone(), *entry)),
+            Stored::Foreign(_) => None,
+        })
+        .collect()
+}
+
 fn of(object: &NetIPAllocation) -> impl Iterator<Item = Entry> + '_ {
     object.status.iter().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
         Stored::Known(entry) => Some(*entry),
         Stored::Foreign(_) => None,
     })
-}
-
-fn at(entry: &Entry, place: &ProviderId) -> bool {
-    entry.machine.as_ref().is_some_and(|machine| machine.place == *place)
 }
 
 /// `ip.ready=true` on a node whose machine has not the address that the labels name.
@@ -134,19 +149,19 @@ fn leads(cosmos: &Cosmos, process: u8, what: &str) -> Judged {
 pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     let meta = &landed.request.meta;
     let call = landed.request.order.call();
-    let entries = entries(cosmos);
     match &landed.removed {
         Some((place, Slot::Reserved(ip))) => {
+            let entries = entries_at(cosmos, place);
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
             let moved = cosmos.excuses.addresses.contains(ip) && cosmos.cloud.kind() != Provider::Azure;
-            if moved && (cosmos.excuses.edited || entries.iter().any(|(_, entry)| at(entry, place))) {
+            if moved && (cosmos.excuses.edited || !entries.is_empty()) {
                 return Ok(());
             }
             if meta.address != Some(*ip) && !cosmos.excuses.edited {
                 return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
             }
-            let named = entries.iter().filter(|(_, entry)| entry.ip == *ip && at(entry, place));
+            let named = entries.iter().filter(|(_, entry)| entry.ip == *ip);
             let states: Vec<State> = named.clone().map(|(_, entry)| entry.state).collect();
             if !states.contains(&State::Releasing) && !cosmos.excuses.edited {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
@@ -161,10 +176,8 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             }
         }
         Some((place, Slot::Own)) => {
-            let said = entries.iter().any(|(_, entry)| {
-                at(entry, place)
-                    && (entry.restore.is_some() || entry.state == State::Releasing)
-                    && entry.state.is_open_intent()
+            let said = entries_at(cosmos, place).iter().any(|(_, entry)| {
+                (entry.restore.is_some() || entry.state == State::Releasing) && entry.state.is_open_intent()
             });
             // AWS gives it back by itself, and may do so between our read and our change.
             let returns = cosmos.cloud.kind() == Provider::Aws && cosmos.cloud.returns == OwnReturns::AtOnce;
@@ -179,11 +192,12 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
         Some((_, Slot::Empty)) | None => {}
     }
     if let Some((place, Slot::Reserved(ip))) = &landed.put {
-        let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && at(entry, place) && !entry.state.at_rest());
+        let entries = entries_at(cosmos, place);
+        let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && !entry.state.at_rest());
         if !waited && !cosmos.excuses.edited {
             return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
         }
-        for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip && at(entry, place)) {
+        for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip) {
             another_life(cosmos, entry, place, call)?;
         }
     }
@@ -237,7 +251,7 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
             truthful(cosmos, before, after)?;
         }
     }
-    if passed.status.is_some() {
+    if passed.status.is_some() && cosmos.is_judged() {
         one_seat(cosmos)?;
     }
     match &passed.released {
@@ -281,19 +295,21 @@ fn one_seat(cosmos: &Cosmos) -> Judged {
         return Ok(());
     }
     let all = entries(cosmos);
-    for (i, (name, one)) in all.iter().enumerate() {
-        for (other_name, other) in all.iter().skip(i + 1) {
-            let machine = one.machine.as_ref().filter(|_| !one.state.at_rest() && !other.state.at_rest());
-            let same = machine.is_some_and(|machine| at(other, &machine.place));
-            if same && one.ip != other.ip {
-                return broken(format!(
-                    "P5: {} of {name} and {} of {other_name} are meant for one machine",
-                    one.ip, other.ip
-                ));
-            }
+    let mut meant: BTreeMap<&ProviderId, (&str, IpAddr)> = BTreeMap::new();
+    for (name, entry) in all.iter().filter(|(_, entry)| !entry.state.at_rest()) {
+        let Some(machine) = &entry.machine else { continue };
+        let (first, ip) = *meant.entry(&machine.place).or_insert((name.as_str(), entry.ip));
+        if ip != entry.ip {
+            return broken(format!("P5: {ip} of {first} and {} of {name} are meant for one machine", entry.ip));
         }
     }
     Ok(())
+}
+
+/// What is judged after every action where the world is small, and in a large one only after some: at the end, whole.
+pub fn whole(cosmos: &Cosmos) -> Judged {
+    state(cosmos)?;
+    one_seat(cosmos)
 }
 
 /// The finalizer went: nothing of the object's is left outside, unless it was to stay.

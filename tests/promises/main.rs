@@ -9,10 +9,14 @@
 
 mod broken_steps;
 mod canon;
+mod chance;
 mod cosmos;
 mod invariants;
 mod lives;
 mod model;
+mod outage;
 mod random_lives;
+mod scarcity;
 mod search;
+mod soak;
 mod story;

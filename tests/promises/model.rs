@@ -20,7 +20,7 @@ use crate::{
     cosmos::{
         course::{Action, CallFault, Cosmos, Outside, POOL},
         errand::Call,
-        process::{Process, WriteFault},
+        process::{FlightId, Process, WriteFault},
     },
     invariants,
     search::System,
@@ -207,13 +207,13 @@ impl Model {
         Err("P11: it looks for ever without time passing".to_owned())
     }
 
-    fn next_call(&self, process: u8, flight: u8) -> Option<Call> {
+    fn next_call(&self, process: u8, flight: FlightId) -> Option<Call> {
         let under_way = self.cosmos.process(process).term.as_ref()?.flights.get(&flight)?;
         under_way.sent.is_none().then(|| under_way.errand.next())
     }
 
     /// Effects whose request landed, or expired, while their process was paused.
-    fn answered_to_nobody(&self) -> impl Iterator<Item = (u8, u8)> {
+    fn answered_to_nobody(&self) -> impl Iterator<Item = (u8, FlightId)> {
         let requests = self.cosmos.cloud.requests();
         let running = self.cosmos.processes.iter().filter(|process| !process.paused);
         let terms = running.filter_map(|process| Some((process.id, process.term.as_ref()?)));

@@ -15,32 +15,13 @@ use std::{
 use ip_address_controller::{api, cloud::Provider};
 use serde_json::json;
 
-use crate::cosmos::{
-    course::{Action, CallFault, Cosmos, Outside},
-    process::{DISRUPTION, Rules},
+use crate::{
+    chance::{Chance, number},
+    cosmos::{
+        course::{Action, CallFault, Cosmos, Outside},
+        process::{DISRUPTION, Rules},
+    },
 };
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to choose with.
-#[derive(Clone)]
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).unwrap()
-    }
-
-    fn of<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())].clone()
-    }
-}
 
 /// What befalls the operator, after so many things have gone on by themselves.
 #[derive(Clone, Debug)]
@@ -252,10 +233,6 @@ fn strike(cosmos: &Cosmos, what: &What) -> Vec<Action> {
         What::Resume => (0..2).map(Action::Resume).collect(),
         What::Elapse(seconds) => vec![Action::Elapse(Duration::from_secs(*seconds))],
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
 }
 
 #[test]

@@ -242,16 +242,14 @@ impl Read {
         matches!(&self.place, Whereabouts::On(place) if *place == machine.place)
     }
 
+    /// Whether there is a read that counts at all.
+    pub fn is_known(&self) -> bool {
+        !matches!(self.place, Whereabouts::Awaited | Whereabouts::Unknown(_) | Whereabouts::Unasked(_))
+    }
+
     /// Known, by a call by id (R2), to be somewhere else or nowhere.
     pub fn is_off(&self, machine: &MachineId) -> bool {
-        self.live
-            && match &self.place {
-                Whereabouts::Awaited | Whereabouts::Unknown(_) | Whereabouts::Unasked(_) => false,
-                Whereabouts::On(place) => *place != machine.place,
-                Whereabouts::Free | Whereabouts::Foreign(_) | Whereabouts::NotFound | Whereabouts::OtherRegion(_) => {
-                    true
-                }
-            }
+        self.live && self.is_known() && !self.is_on(machine)
     }
 }
 
@@ -395,6 +393,27 @@ pub struct User {
     pub eviction_blocked: Option<String>,
     /// Not asked again before.
     pub ask_again: Option<Timestamp>,
+}
+
+impl User {
+    /// A pod of a Deployment that runs and asks for nothing.
+    #[cfg(test)]
+    pub(crate) fn plain(name: &str) -> Self {
+        Self {
+            namespace: "voip".to_owned(),
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            owner: "Deployment voip/kamailio".to_owned(),
+            controller: None,
+            daemon: false,
+            ready: true,
+            terminating_until: None,
+            hold: false,
+            returns: false,
+            eviction_blocked: None,
+            ask_again: None,
+        }
+    }
 }
 
 /// How addresses leave nodes that work.

@@ -122,6 +122,11 @@ impl Cause {
     }
 }
 
+/// It was taken off a node by a fault, and has not arrived at another yet.
+pub fn has_left_by_fault(entry: &Entry) -> bool {
+    entry.last_move.as_ref().is_some_and(|journey| journey.to.is_none() && Cause::is_fault(&journey.reason))
+}
+
 /// Why the address must leave the node that its entry names, if it must.
 ///
 /// Proven death first, then what the person took back, then faults by judgement, then choices: an earlier one asks for
@@ -303,20 +308,7 @@ mod tests {
     }
 
     fn user(name: &str, hold: bool) -> User {
-        User {
-            namespace: "voip".to_owned(),
-            name: name.to_owned(),
-            uid: name.to_owned(),
-            owner: "Deployment voip/kamailio".to_owned(),
-            controller: None,
-            daemon: false,
-            ready: true,
-            terminating_until: None,
-            hold,
-            returns: false,
-            eviction_blocked: None,
-            ask_again: None,
-        }
+        User { hold, ..User::plain(name) }
     }
 
     /// An address on a cordoned node, with one pod that holds it and one that only uses it.

@@ -144,59 +144,106 @@ pub fn place(needs: &[(u8, Need)], nodes: &[Candidate], by_zone: &BTreeMap<Strin
     for node in nodes {
         *plan.counts.entry(node.verdict).or_default() += 1;
     }
-    let eligible = plan.counts.get(&Verdict::Eligible).copied().unwrap_or_default();
-    let mut free: BTreeMap<&str, &Candidate> =
-        nodes.iter().filter(|n| n.verdict == Verdict::Eligible).map(|n| (n.name.as_str(), n)).collect();
-    let mut counts: HashMap<&str, usize> = by_zone.iter().map(|(zone, n)| (zone.as_str(), *n)).collect();
-    let mut ordered: Vec<(usize, u8, &Need)> = needs
-        .iter()
-        .map(|(urgency, need)| (nodes.iter().filter(|node| need.fits(node)).count(), *urgency, need))
-        .collect();
+    let mut free = Free::of(nodes, by_zone);
+    let eligible = free.count(&Reach::Region);
+    let mut ordered: Vec<(usize, u8, &Need)> =
+        needs.iter().map(|(urgency, need)| (free.count(&need.reach), *urgency, need)).collect();
     plan.out_of_reach = ordered.iter().map(|(fitting, _, need)| (need.ip, eligible - fitting)).collect();
     ordered.sort_by_key(|(fitting, urgency, need)| (*urgency, *fitting, need.ip));
 
-    let keeps = |need: &Need| {
-        let planned = need.planned.as_deref().filter(|planned| !need.refused.contains(*planned));
-        planned.and_then(|planned| free.get(planned)).is_some_and(|node| need.fits(node))
-    };
     let (settled, open): (Vec<&Need>, Vec<&Need>) =
-        ordered.into_iter().map(|(_, _, need)| need).partition(|need| keeps(need));
+        ordered.into_iter().map(|(_, _, need)| need).partition(|need| free.planned(need).is_some());
     let mut late = Vec::new();
     for need in settled {
         // Two addresses may have been planned for one node by passes that did not know of each other.
-        match need.planned.as_deref().and_then(|planned| free.remove(planned)) {
+        match free.planned(need) {
             Some(node) => {
-                *counts.entry(node.zone.as_str()).or_default() += 1;
-                plan.targets.insert(need.ip, node.name.clone());
+                plan.targets.insert(need.ip, free.take(node));
             }
             None => late.push(need),
         }
     }
     for need in open.into_iter().chain(late) {
-        let best = free
-            .values()
-            .filter(|node| need.fits(node))
-            .min_by_key(|node| {
-                (
-                    need.refused.contains(&node.name),
-                    node.last_choice,
-                    counts.get(node.zone.as_str()).copied().unwrap_or_default(),
-                    node.name.as_str(),
-                )
-            })
-            .copied();
-        if let Some(node) = best {
-            free.remove(node.name.as_str());
-            *counts.entry(node.zone.as_str()).or_default() += 1;
-            plan.targets.insert(need.ip, node.name.clone());
+        if let Some(node) = free.best(need) {
+            plan.targets.insert(need.ip, free.take(node));
         }
     }
-    plan.spare = free.len();
+    plan.spare = free.count(&Reach::Region);
     plan
+}
+
+/// The eligible nodes that nobody has taken yet, zone by zone: nodes differ for an address by zone alone, but for the few
+/// that refused it, so that none has to be looked at for every address.
+struct Free<'a> {
+    zones: BTreeMap<&'a str, Zone<'a>>,
+    eligible: HashMap<&'a str, &'a Candidate>,
+}
+
+#[derive(Default)]
+struct Zone<'a> {
+    /// Addresses in it, those of this plan included.
+    addresses: usize,
+    /// Those that may end soon last, then by name.
+    nodes: BTreeSet<(bool, &'a str)>,
+}
+
+impl<'a> Free<'a> {
+    fn of(nodes: &'a [Candidate], by_zone: &BTreeMap<String, usize>) -> Self {
+        let (mut zones, mut eligible) = (BTreeMap::<&str, Zone<'_>>::new(), HashMap::new());
+        for node in nodes.iter().filter(|node| node.verdict == Verdict::Eligible) {
+            zones.entry(&node.zone).or_default().nodes.insert((node.last_choice, &node.name));
+            eligible.insert(node.name.as_str(), node);
+        }
+        for (name, zone) in &mut zones {
+            zone.addresses = by_zone.get(*name).copied().unwrap_or_default();
+        }
+        Self { zones, eligible }
+    }
+
+    /// How many an address of this reach could have.
+    fn count(&self, reach: &Reach) -> usize {
+        self.zones.iter().filter(|(name, _)| reach.covers(name)).map(|(_, zone)| zone.nodes.len()).sum()
+    }
+
+    /// The node that was planned for it, while it is free and may still have it.
+    fn planned(&self, need: &Need) -> Option<&'a Candidate> {
+        let name = need.planned.as_deref().filter(|planned| !need.refused.contains(*planned))?;
+        let node = *self.eligible.get(name)?;
+        need.fits(node).then_some(node)
+    }
+
+    /// Not one that refused it, not one that may end soon, in the zone with the fewest addresses, by name: in this order.
+    fn best(&self, need: &Need) -> Option<&'a Candidate> {
+        let reached = self.zones.iter().filter(|(name, _)| need.reach.covers(name));
+        let firsts = reached.filter_map(|(_, zone)| {
+            let rank = |(last, name): &(bool, &'a str)| (need.refused.contains(*name), *last, zone.addresses, *name);
+            // Beyond those that refused it, which are few, the first is as good as any.
+            let looked_at = zone.nodes.iter().take(need.refused.len() + 1);
+            looked_at.map(rank).min()
+        });
+        let (_, _, _, name) = firsts.min()?;
+        self.eligible.get(name).copied()
+    }
+
+    fn take(&mut self, node: &'a Candidate) -> String {
+        self.eligible.remove(node.name.as_str());
+        if let Some(zone) = self.zones.get_mut(node.zone.as_str()) {
+            zone.nodes.remove(&(node.last_choice, node.name.as_str()));
+            zone.addresses += 1;
+        }
+        node.name.clone()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::{
+        collection::{btree_set, vec},
+        option,
+        prelude::*,
+        sample::select,
+    };
+
     use super::*;
 
     fn node(name: &str, zone: &str) -> Candidate {
@@ -219,6 +266,82 @@ mod tests {
 
     fn target(plan: &Plan, last: u8) -> Option<&str> {
         plan.targets.get(&IpAddr::from([203, 0, 113, last])).map(String::as_str)
+    }
+
+    /// What [`super::place`] promises, by looking at every node for every address.
+    fn by_looking_at_all(
+        needs: &[(u8, Need)],
+        nodes: &[Candidate],
+        by_zone: &BTreeMap<String, usize>,
+    ) -> BTreeMap<IpAddr, String> {
+        let fitting = |need: &Need| nodes.iter().filter(|node| need.fits(node)).count();
+        let mut ordered: Vec<&(u8, Need)> = needs.iter().collect();
+        ordered.sort_by_key(|(urgency, need)| (*urgency, fitting(need), need.ip));
+        let (mut taken, mut counts, mut targets) = (BTreeSet::new(), by_zone.clone(), BTreeMap::new());
+        let planned = |need: &Need, taken: &BTreeSet<String>| {
+            let name = need.planned.as_ref().filter(|name| !need.refused.contains(*name))?;
+            nodes.iter().find(|node| node.name == *name && need.fits(node) && !taken.contains(name))
+        };
+        let (kept, open): (Vec<_>, Vec<_>) =
+            ordered.into_iter().map(|(_, need)| need).partition(|need| planned(need, &BTreeSet::new()).is_some());
+        let mut late = Vec::new();
+        let mut settle = |need: &Need, node: &Candidate, taken: &mut BTreeSet<String>| {
+            taken.insert(node.name.clone());
+            targets.insert(need.ip, node.name.clone());
+        };
+        for need in kept {
+            match planned(need, &taken) {
+                Some(node) => {
+                    *counts.entry(node.zone.clone()).or_default() += 1;
+                    settle(need, node, &mut taken);
+                }
+                None => late.push(need),
+            }
+        }
+        for need in open.into_iter().chain(late) {
+            let best = nodes.iter().filter(|node| need.fits(node) && !taken.contains(&node.name)).min_by_key(|node| {
+                let many = counts.get(&node.zone).copied().unwrap_or_default();
+                (need.refused.contains(&node.name), node.last_choice, many, node.name.clone())
+            });
+            if let Some(node) = best {
+                *counts.entry(node.zone.clone()).or_default() += 1;
+                settle(need, node, &mut taken);
+            }
+        }
+        targets
+    }
+
+    fn some_node() -> impl Strategy<Value = Candidate> {
+        let verdict = select(vec![Verdict::Eligible, Verdict::Eligible, Verdict::Eligible, Verdict::Cordoned]);
+        ("[a-j]", "z[1-3]", verdict, any::<bool>()).prop_map(|(name, zone, verdict, last_choice)| Candidate {
+            verdict,
+            last_choice,
+            ..node(&name, &zone)
+        })
+    }
+
+    fn some_need() -> impl Strategy<Value = (u8, Need)> {
+        let reach = prop_oneof![Just(Reach::Region), btree_set("z[1-3]", 1..3).prop_map(Reach::Zones),];
+        (0..3u8, 0..12u8, option::of("[a-j]"), btree_set("[a-j]", 0..4), reach).prop_map(
+            |(urgency, last, planned, refused, reach)| (urgency, Need { planned, refused, reach, ..need(last) }),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_plan_is_that_of_looking_at_every_node_for_every_address(
+            nodes in vec(some_node(), 0..12),
+            needs in vec(some_need(), 0..12),
+            z1 in 0..4usize,
+        ) {
+            let nodes: BTreeMap<String, Candidate> = nodes.into_iter().map(|node| (node.name.clone(), node)).collect();
+            let nodes: Vec<Candidate> = nodes.into_values().collect();
+            let needs: BTreeMap<IpAddr, (u8, Need)> = needs.into_iter().map(|need| (need.1.ip, need)).collect();
+            let needs: Vec<(u8, Need)> = needs.into_values().collect();
+            let by_zone = BTreeMap::from([("z1".to_owned(), z1)]);
+            let plan = super::place(&needs, &nodes, &by_zone);
+            prop_assert_eq!(&plan.targets, &by_looking_at_all(&needs, &nodes, &by_zone));
+        }
     }
 
     #[test]

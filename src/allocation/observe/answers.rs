@@ -13,6 +13,7 @@ use crate::{
     allocation::moment::Moment,
     cloud::{
         CloudError, ErrorKind, Holder, ProviderId, Reach, Reservation, Scope, Seat, Survey, Verified, Whereabouts,
+        limits::Urgency,
     },
 };
 
@@ -34,8 +35,17 @@ pub enum Question {
     Inspect(ProviderId),
 }
 
-/// What a pass wants to know, each with the scope whose rate budget it is asked on.
-pub type Questions = BTreeMap<Question, Scope>;
+/// What a pass wants to know.
+pub type Questions = BTreeMap<Question, Asking>;
+
+/// How a question is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Whose rate budget it is asked on.
+    pub scope: Scope,
+    /// Of the most urgent of those who want to know.
+    pub urgency: Urgency,
+}
 
 /// What came back.
 #[derive(Clone, Debug)]

@@ -11,12 +11,8 @@ use std::{
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{Answers, Question, Questions, Reply};
-use crate::cloud::{
-    Cloud, CloudError, Provider, Scope,
-    connect::Clouds,
-    limits::{Limits, Urgency},
-};
+use super::answers::{Answers, Asking, Question, Questions, Reply};
+use crate::cloud::{Cloud, CloudError, Provider, connect::Clouds, limits::Limits};
 
 /// Called with nothing whenever an answer has arrived.
 pub type Arrived = Arc<dyn Fn() + Send + Sync>;
@@ -58,27 +54,24 @@ impl CloudView {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks each question that is not being asked already, and was not answered after whoever asks had looked, at `looked`.
-    pub fn ask(&self, questions: Questions, looked: Instant) {
-        for (question, scope) in questions {
-            let Some(cloud) = self.clouds.get(scope.provider) else { continue };
+    /// Asks each question that is not being asked already, and was not answered after `party` had looked, at `looked`.
+    pub fn ask(&self, party: &str, questions: Questions, looked: Instant) {
+        for (question, asking) in questions {
+            let Some(cloud) = self.clouds.get(asking.scope.provider) else { continue };
             if self.answers().began(&question).is_some_and(|began| began >= looked) {
                 continue;
             }
             if self.asked().insert(question.clone()) {
-                tokio::spawn(self.clone().ask_one(question, scope, cloud));
+                tokio::spawn(self.clone().ask_one(party.to_owned(), question, asking, cloud));
             }
         }
     }
 
-    async fn ask_one(self, question: Question, scope: Scope, cloud: Arc<dyn Cloud>) {
-        let urgency = match question {
-            Question::Survey(_) => Urgency::Survey,
-            Question::Find(..) | Question::Inspect(_) => Urgency::Drain,
-        };
+    async fn ask_one(self, party: String, question: Question, asking: Asking, cloud: Arc<dyn Cloud>) {
+        let Asking { scope, urgency } = asking;
         let answering = async {
-            self.limits.acquire(&scope, urgency).await;
-            self.answer(&question, &*cloud).await;
+            let allowance = self.limits.acquire(&scope, urgency, &party, 1).await;
+            allowance.spend_on(self.answer(&question, &*cloud)).await;
         };
         // A provider that panics must not leave the question open for ever.
         let answered = self.stop.run_until_cancelled(AssertUnwindSafe(answering).catch_unwind()).await;

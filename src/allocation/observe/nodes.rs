@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -170,6 +171,45 @@ impl SlimNode {
     }
 }
 
+/// The Nodes as one pass sees them, found by name and by machine without looking at all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    nodes: Vec<Arc<SlimNode>>,
+    /// Where the first Node on each machine stands among them.
+    on: HashMap<ProviderId, usize>,
+}
+
+impl Roster {
+    /// Of these, in any order.
+    pub fn of(mut nodes: Vec<Arc<SlimNode>>) -> Self {
+        nodes.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        let mut on = HashMap::with_capacity(nodes.len());
+        for (position, place) in nodes.iter().enumerate().filter_map(|(n, node)| Some((n, node.place()?))) {
+            on.entry(place).or_insert(position);
+        }
+        Self { nodes, on }
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<SlimNode>> {
+        let position = self.nodes.binary_search_by(|node| node.metadata.name.as_deref().cmp(&Some(name))).ok()?;
+        self.nodes.get(position)
+    }
+
+    /// The first of those that say they are that machine.
+    pub fn on(&self, machine: &ProviderId) -> Option<&Arc<SlimNode>> {
+        self.nodes.get(*self.on.get(machine)?)
+    }
+}
+
+/// By name.
+impl Deref for Roster {
+    type Target = [Arc<SlimNode>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.nodes
+    }
+}
+
 /// All Nodes: the watch cache, and what this process wrote and read back since.
 #[derive(Clone)]
 pub struct Nodes {
@@ -190,12 +230,11 @@ impl Nodes {
         (!self.is_gone(&cached)).then(|| self.newer(cached))
     }
 
-    /// All of them, by name.
-    pub fn all(&self) -> Vec<Arc<SlimNode>> {
-        let mut all: Vec<_> =
-            self.cache.state().into_iter().filter(|node| !self.is_gone(node)).map(|node| self.newer(node)).collect();
-        all.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-        all
+    /// All of them.
+    pub fn all(&self) -> Roster {
+        Roster::of(
+            self.cache.state().into_iter().filter(|node| !self.is_gone(node)).map(|node| self.newer(node)).collect(),
+        )
     }
 
     /// What a write of ours returned.
@@ -221,13 +260,13 @@ impl Nodes {
 
     fn newer(&self, cached: Arc<SlimNode>) -> Arc<SlimNode> {
         let mut own = self.lock();
-        let name = cached.name_any();
-        match own.get(&name) {
+        let Some(name) = cached.metadata.name.as_deref() else { return cached };
+        match own.get(name) {
             Some(written) if written.uid() == cached.uid() && written.version() > cached.version() => {
                 Arc::new(written.clone())
             }
             Some(_) => {
-                own.remove(&name);
+                own.remove(name);
                 cached
             }
             None => cached,

@@ -4,11 +4,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 use kube::ResourceExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument as _, Span, field};
 
 use super::super::{
-    Controller,
+    Controller, Permit,
     act::{Deed, Done, Noted, pods::Asked},
     decide::{Effect, facts::User},
     journey,
@@ -22,21 +21,15 @@ use super::super::{
 };
 use crate::{
     api::NetIPAllocation,
-    cloud::{CloudError, ErrorKind, Restore},
+    cloud::{CloudError, ErrorKind, Restore, limits},
     lifecycle::{Trace, flight},
     metrics::{self, Ended, Eviction},
     telemetry::traces,
 };
 
 impl Controller {
-    /// Starts what was written. `slot`: the permit that was waited for, kept until the deed has ended (F2).
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        subject: &Subject,
-        turn: Turn,
-        slot: Option<OwnedSemaphorePermit>,
-        moment: &Moment,
-    ) {
+    /// Starts what was written. `permit`: what was waited for, if the deed is one of the cloud's (F2).
+    pub(super) fn begin(self: &Arc<Self>, subject: &Subject, turn: Turn, permit: Option<Permit>, moment: &Moment) {
         round::begun(&turn, &mut self.tables(), moment);
         let Some((deed, ticket)) = turn.deed else { return };
         let (me, name, stored) = (self.clone(), subject.name.clone(), subject.object.clone());
@@ -48,14 +41,15 @@ impl Controller {
         let effect = async move {
             tracing::info!(effect = ?deed.effect, "effect begins");
             let mut noted = Vec::new();
+            let (slot, allowance) = permit.map(|permit| (permit.slot, permit.allowance)).unzip();
             let done = match me.view.cloud(deed.scope.provider) {
                 // A provider that panics must not hold address and machine for ever: what it sent is not known.
-                Some(cloud) => AssertUnwindSafe(me.actor.perform(&deed, &*cloud, &mut noted))
-                    .catch_unwind()
-                    .await
-                    .unwrap_or_else(|_| {
+                Some(cloud) => {
+                    let work = AssertUnwindSafe(me.actor.perform(&deed, &*cloud, &mut noted)).catch_unwind();
+                    limits::spending(allowance, work).await.unwrap_or_else(|_| {
                         Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
-                    }),
+                    })
+                }
                 None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
             };
             if let Some(why) = failure(&done) {
@@ -153,13 +147,7 @@ impl Controller {
     }
 
     /// Makes the attempt to pay a debt that was written. `trace`: of the journey that left it.
-    pub(super) fn pay(
-        self: &Arc<Self>,
-        subject: &Subject,
-        debt: Debt,
-        slot: Option<OwnedSemaphorePermit>,
-        trace: Option<Trace>,
-    ) {
+    pub(super) fn pay(self: &Arc<Self>, subject: &Subject, debt: Debt, permit: Option<Permit>, trace: Option<Trace>) {
         let owed = debt.owed;
         let DebtState::Paying(ticket) = debt.state else { return };
         let scope = subject.scope_at(&owed.machine.place);
@@ -181,8 +169,9 @@ impl Controller {
         }
         let (me, name) = (self.clone(), subject.name.clone());
         let effect = async move {
-            let restoring = AssertUnwindSafe(cloud.restore(&order)).catch_unwind().await;
-            let result = restoring.unwrap_or_else(|_| {
+            let (slot, allowance) = permit.map(|permit| (permit.slot, permit.allowance)).unzip();
+            let restoring = AssertUnwindSafe(cloud.restore(&order)).catch_unwind();
+            let result = limits::spending(allowance, restoring).await.unwrap_or_else(|_| {
                 Err(CloudError::new(ErrorKind::Unknown, "restore", "the provider panicked").unsettled())
             });
             if let Err(error) = &result {

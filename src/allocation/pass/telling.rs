@@ -1,6 +1,6 @@
 //! Telling what one pass made durable: events, metrics, gauges, and the answer to a request to move.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -128,10 +128,9 @@ impl Controller {
         };
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
         // As status has them: those that no entry understands, and texts that are no address, too.
-        let addresses = status.addresses.iter().map(|address| {
-            let known = entries.iter().zip(facts).find(|(entry, _)| entry.ip.to_string() == address.ip);
-            address_gauges(address, known)
-        });
+        let known: HashMap<String, (&Entry, &Facts)> =
+            entries.iter().zip(facts).map(|(entry, facts)| (entry.ip.to_string(), (entry, facts))).collect();
+        let addresses = status.addresses.iter().map(|address| address_gauges(address, known.get(&address.ip).copied()));
         let labelled = around.nodes.iter().filter(|node| {
             node.label(api::READY_LABEL) == Some(api::READY_VALUE)
                 && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)

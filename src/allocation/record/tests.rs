@@ -1,15 +1,13 @@
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use kube::{Client, client::Body};
-use serde_json::{Value, json};
+use http::Method;
+use serde_json::json;
 
 use super::*;
-use crate::cloud::Closed;
+use crate::{
+    allocation::api_server::{self, refused},
+    cloud::Closed,
+};
 
 struct Open(Result<(), Closed>);
 
@@ -43,49 +41,33 @@ async fn written(treats: Treats, gate: Result<(), Closed>) -> (Written, usize) {
     let decided_on: NetIPAllocation = serde_json::from_value(stored.clone()).unwrap();
     let state = Arc::new(Mutex::new((stored, 0)));
     let server = state.clone();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let server = server.clone();
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let mut state = server.lock().unwrap();
-            let (code, answer) = match parts.method {
-                Method::GET => (200, state.0.clone()),
-                Method::PUT => {
-                    state.1 += 1;
-                    let mut sent: Value = serde_json::from_slice(&body).unwrap();
-                    sent["metadata"]["resourceVersion"] = json!("2");
-                    if matches!(treats, Treats::Well | Treats::ThenFallsSilent | Treats::ThenFallsSilentAndIsEdited) {
-                        state.0 = sent.clone();
-                    }
-                    if treats == Treats::ThenFallsSilentAndIsEdited {
-                        state.0["metadata"]["generation"] = json!(2);
-                    }
-                    match treats {
-                        Treats::Well => (200, sent),
-                        Treats::AsOld => (409, refused(409, "Conflict")),
-                        Treats::ThenFallsSilent | Treats::ThenFallsSilentAndIsEdited | Treats::AsUnheard => {
-                            (504, refused(504, "Timeout"))
-                        }
-                    }
-                }
-                other => panic!("{other}"),
-            };
-            let mut answer = Response::new(Body::from(answer.to_string().into_bytes()));
-            *answer.status_mut() = StatusCode::from_u16(code).unwrap();
-            Ok::<_, Infallible>(answer)
+    let client = api_server::client(move |parts, mut sent| {
+        let mut state = server.lock().unwrap();
+        if parts.method == Method::GET {
+            return (200, state.0.clone());
+        }
+        assert_eq!(parts.method, Method::PUT);
+        state.1 += 1;
+        sent["metadata"]["resourceVersion"] = json!("2");
+        if matches!(treats, Treats::Well | Treats::ThenFallsSilent | Treats::ThenFallsSilentAndIsEdited) {
+            state.0 = sent.clone();
+        }
+        if treats == Treats::ThenFallsSilentAndIsEdited {
+            state.0["metadata"]["generation"] = json!(2);
+        }
+        match treats {
+            Treats::Well => (200, sent),
+            Treats::AsOld => (409, refused(409, "Conflict")),
+            Treats::ThenFallsSilent | Treats::ThenFallsSilentAndIsEdited | Treats::AsUnheard => {
+                (504, refused(504, "Timeout"))
+            }
         }
     });
-    let client = Client::new(service, "default");
     let (api, ledger) = (Api::all(client.clone()), Ledger::new(client, None));
     let status = NetIPAllocationStatus { attached_count: 1, ..NetIPAllocationStatus::default() };
     let written = write(&api, &ledger, &Open(gate), Duration::from_secs(5), &decided_on, status).await;
     let writes = state.lock().unwrap().1;
     (written, writes)
-}
-
-fn refused(code: u16, reason: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": reason})
 }
 
 fn version(written: &Written) -> Option<String> {

@@ -1,6 +1,9 @@
 //! What one pass reads out of an object: its entries, debts and seats.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use jiff::SignedDuration;
 use kube::ResourceExt;
@@ -10,7 +13,7 @@ use super::super::{
     decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
     moment::Moment,
-    observe::{self, Subject, nodes::SlimNode},
+    observe::{self, Subject, nodes::Roster},
     tables::Tables,
 };
 use crate::{
@@ -37,7 +40,7 @@ impl Entries {
     }
 
     /// The entries in status, and new ones for what the spec asks for beside them.
-    pub fn of(subject: &Subject, nodes: &[Arc<SlimNode>], moment: &Moment) -> Self {
+    pub fn of(subject: &Subject, nodes: &Roster, moment: &Moment) -> Self {
         let mut entries = read(subject, moment);
         entries.known.iter_mut().for_each(|entry| name_by_machine(entry, nodes));
         entries
@@ -50,12 +53,11 @@ impl Entries {
 }
 
 /// The machine says which node it is: a name that a person wrote beside it must not make its node look gone.
-fn name_by_machine(entry: &mut Entry, nodes: &[Arc<SlimNode>]) {
+fn name_by_machine(entry: &mut Entry, nodes: &Roster) {
     let Some(machine) = &entry.machine else { return };
-    let is_there = |node: &&Arc<SlimNode>| node.place().as_ref() == Some(&machine.place);
-    let named = nodes.iter().find(|node| node.metadata.name == entry.node);
-    if named.filter(is_there).is_none()
-        && let Some(node) = nodes.iter().find(is_there)
+    let named = entry.node.as_deref().and_then(|name| nodes.named(name));
+    if named.is_none_or(|node| node.place().as_ref() != Some(&machine.place))
+        && let Some(node) = nodes.on(&machine.place)
     {
         entry.node = node.metadata.name.clone();
     }
@@ -63,34 +65,38 @@ fn name_by_machine(entry: &mut Entry, nodes: &[Arc<SlimNode>]) {
 
 fn read(subject: &Subject, moment: &Moment) -> Entries {
     let status = subject.object.status.clone().unwrap_or_default();
-    let mut known: Vec<Entry> = Vec::new();
+    let mut known: BTreeMap<IpAddr, Entry> = BTreeMap::new();
     let mut foreign = Vec::new();
     for stored in &status.addresses {
         match memory::read(stored) {
             // Not an address at all: told anew from the spec each time.
             _ if Unusable::is_told_anew(stored.reason.as_deref()) => {}
-            Stored::Known(entry) if known.iter().all(|other| other.ip != entry.ip) => known.push(*entry),
-            Stored::Known(_) => {}
+            Stored::Known(entry) => {
+                known.entry(entry.ip).or_insert(*entry);
+            }
             Stored::Foreign(status) => foreign.push(*status),
         }
     }
     if !subject.terminating {
         let now = memory::whole_seconds(moment.now);
-        for ip in &subject.selection.wanted() {
+        for ip in subject.selection.wanted() {
             let text = ip.to_string();
-            if known.iter().all(|entry| entry.ip != *ip) && foreign.iter().all(|status| status.ip != text) {
-                known.push(Entry::new(*ip, now));
+            if foreign.iter().all(|status| status.ip != text) {
+                known.entry(ip).or_insert_with(|| Entry::new(ip, now));
             }
         }
     }
-    for entry in known.iter_mut().filter(|entry| entry.state == State::Draining) {
+    for entry in known.values_mut().filter(|entry| entry.state == State::Draining) {
         // An edit of drain.timeoutSeconds counts for a drain that is under way.
         let timeout =
             subject.object.spec.drain.timeout_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
         entry.deadline = timeout.and_then(|timeout| entry.since.checked_add(timeout).ok());
     }
-    known.sort_by_key(|entry| entry.ip);
-    Entries { known, foreign, owed: status.owed.iter().filter_map(memory::read_owed).collect() }
+    Entries {
+        known: known.into_values().collect(),
+        foreign,
+        owed: status.owed.iter().filter_map(memory::read_owed).collect(),
+    }
 }
 
 /// What a leader learns of an object that another one led (F6): the seats of all that is held or owed are taken, and what

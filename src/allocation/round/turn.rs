@@ -39,6 +39,8 @@ pub struct Turn {
     pub claimed: bool,
     /// The machine asked for what it may not: a bug, told and not done.
     pub refused: Option<String>,
+    /// It has a permit (F2) and will act on it, now or as soon as it has read what it needs.
+    pub keeps_permit: bool,
 }
 
 /// The turns of all addresses, one after another: who moves now is in motion for those that follow.
@@ -75,18 +77,20 @@ fn one(
     wishes: &mut Vec<Wish>,
 ) -> Turn {
     let has_permit = facts.permit;
-    facts.permit = true;
-    let mut made = pass::run::<Address>(entry.clone(), facts);
+    let [with, without] = [true, false].map(|permit| {
+        facts.permit = permit;
+        pass::run::<Address>(entry.clone(), facts)
+    });
     facts.permit = has_permit;
-    if let End::Perform(effect) = &made.end
-        && is_of_cloud(effect)
+    let acts = matches!(&with.end, End::Perform(effect) if is_of_cloud(effect));
+    let permit_is_of_use = acts || with.entry != without.entry;
+    if permit_is_of_use
         && !has_permit
+        && let Ok(scope) = subject.scope_of(&with.entry)
     {
-        if let Ok(scope) = subject.scope_of(&made.entry) {
-            wishes.push(Wish { subject: entry.ip.to_string(), scope, urgency: urgency(entry, facts) });
-        }
-        made = pass::run::<Address>(entry.clone(), facts);
+        wishes.push(Wish { subject: entry.ip.to_string(), scope, urgency: urgency(entry, facts) });
     }
+    let mut made = if has_permit { with } else { without };
     if let End::Perform(Effect::Attach { machine, .. }) = &made.end
         && entry.state != State::Attaching
         && !tables.seats.take(&subject.uid, machine.place.clone(), entry.ip)
@@ -104,6 +108,7 @@ fn one(
         deed: None,
         claimed: facts.claim == Claim::Ours,
         refused: None,
+        keeps_permit: has_permit && permit_is_of_use,
     };
     match made.end {
         End::Perform(effect) => {
@@ -178,8 +183,8 @@ pub fn is_of_cloud(effect: &Effect) -> bool {
 }
 
 fn urgency(entry: &Entry, facts: &Facts) -> Urgency {
-    let fault = leaving::cause(entry, facts).is_some_and(|cause| !cause.row().by_choice)
-        || entry.last_move.as_ref().is_some_and(|journey| journey.to.is_none() && Cause::is_fault(&journey.reason));
+    let fault =
+        leaving::cause(entry, facts).is_some_and(|cause| !cause.row().by_choice) || leaving::has_left_by_fault(entry);
     match entry.state {
         _ if fault => Urgency::Failover,
         State::Unassigned => Urgency::Placement,

@@ -3,17 +3,17 @@
 use std::{future::Future, time::Duration};
 
 use google_cloud_compute_v1::model::{Operation, operation::Status};
-use google_cloud_gax::error::Error;
+use google_cloud_gax::{error::Error, options::RequestOptionsBuilder as _, retry_policy::NeverRetry};
 use tokio::time::Instant;
 
 use super::{Gcp, errors, read::SERVICE};
 use crate::cloud::{CloudError, ErrorKind, Gate, Place, Provider, request};
 
-const POLL: &str = "zoneOperations.get";
+const WAIT: &str = "zoneOperations.wait";
 
-/// A change of an access config usually takes a second or two.
-const FIRST_POLL: Duration = Duration::from_millis(250);
-const LONGEST_POLL: Duration = Duration::from_secs(5);
+/// Two waits begin so far apart at least, where one ends early or fails; then twice that, and so on.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Gcp {
     /// Sends one change and waits for its end. The request must have been built with `NeverRetry`: the gate answers for
@@ -39,11 +39,12 @@ impl Gcp {
         request::change(Provider::Gcp, SERVICE, call, accepted, |accepted| self.end(call, place, accepted)).await
     }
 
-    /// Polls until the operation is done: by our own loop, because the SDK's has no deadline and takes a failed
-    /// operation for a success.
+    /// Waits until the operation is done, by `zoneOperations.wait`: it answers when the operation ends, or after two minutes at
+    /// the latest (Compute Engine API reference), so the end is heard of at once and by one request. By our own loop, because
+    /// the SDK's has no deadline and takes a failed operation for a success.
     async fn end(&self, call: &'static str, place: &Place, accepted: Operation) -> Result<(), CloudError> {
         let deadline = Instant::now() + self.operation_timeout;
-        let mut pause = FIRST_POLL;
+        let mut pause = FIRST_PAUSE;
         let mut operation = accepted;
         while operation.status != Some(Status::Done) {
             let Some(name) = operation.name.clone() else {
@@ -51,7 +52,8 @@ impl Gcp {
                     CloudError::new(ErrorKind::Unknown, call, "the cloud accepted it without naming an operation");
                 return Err(error.unsettled());
             };
-            if Instant::now() + pause > deadline {
+            let began = Instant::now();
+            if began >= deadline {
                 return Err(CloudError::new(
                     ErrorKind::Timeout,
                     call,
@@ -59,15 +61,24 @@ impl Gcp {
                 )
                 .unsettled());
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_POLL);
-            let get = self.operations.get().set_project(&place.account).set_zone(&place.zone).set_operation(name);
-            match request::poll(SERVICE, POLL, self.in_time(POLL, get.send()), state).await {
-                Ok(polled) => operation = polled,
+            let wait = self.operations.wait().set_project(&place.account).set_zone(&place.zone).set_operation(name);
+            let limit = self.timeout.min(deadline - began);
+            let answer = async {
+                match tokio::time::timeout(limit, wait.with_retry_policy(NeverRetry).send()).await {
+                    Ok(answer) => answer.map_err(|error| errors::of_read(WAIT, &error)),
+                    Err(_) => Err(errors::late(WAIT)),
+                }
+            };
+            match request::poll(SERVICE, WAIT, answer, state).await {
+                Ok(waited) => operation = waited,
                 Err(error) if passing(error.kind) => {
-                    tracing::debug!(%error, "operation not polled, trying again")
+                    tracing::debug!(%error, "the end of an operation was not heard of, waiting again")
                 }
                 Err(error) => return Err(error.unsettled()),
+            }
+            if operation.status != Some(Status::Done) {
+                tokio::time::sleep_until((began + pause).min(deadline)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
         errors::of_operation(call, operation)

@@ -436,6 +436,17 @@ impl Errand {
         matches!(self.step, Step::Delete { .. } | Step::Change(_)).then(|| self.intent().send_before)
     }
 
+    /// Google Cloud: the address that the machine has is another one, and whose that is has to be asked, too
+    /// (`Gcp::interface`).
+    pub fn asks_whose(&self) -> bool {
+        match &self.step {
+            Step::Second { live: Some(live), .. } => {
+                self.intent().kind == Provider::Gcp && live.seat.interface != Interface::Empty && !self.holds(live)
+            }
+            _ => false,
+        }
+    }
+
     /// A Node that the API server has returned: it counts at once (`Nodes::wrote`).
     pub fn take_written(&mut self) -> Option<Arc<SlimNode>> {
         self.written.take()

@@ -2,10 +2,12 @@
 //!
 //! All of it is `Clone` and cheap to clone, knows no clock and no chance, and is the same whenever it is told the same.
 
+pub mod beats;
 pub mod cloud;
 pub mod cluster;
 pub mod course;
 pub mod errand;
+pub mod pace;
 pub mod play;
 pub mod process;
 mod sameness;

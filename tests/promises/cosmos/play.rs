@@ -73,7 +73,7 @@ impl Cosmos {
         self.judge().map_err(|why| format!("{why}\n{self:?}"))
     }
 
-    fn judge(&self) -> Result<(), String> {
+    pub(super) fn judge(&self) -> Result<(), String> {
         invariants::rest(self).and_then(|()| invariants::placed(self))
     }
 }

@@ -19,7 +19,7 @@ use ip_address_controller::{
         observe::{
             Subject, Surroundings,
             answers::{Answers, Question, Questions, Reply},
-            nodes::SlimNode,
+            nodes::{Roster, SlimNode},
         },
         round::{self, DebtState, Entries, PodsByNode, Record, Scene, Turn},
         tables::{Key, Tables, left_to_send},
@@ -33,7 +33,8 @@ use kube::ResourceExt;
 use super::{
     cloud::{Cloud, RequestId},
     cluster::{Cache, Cluster, Refused},
-    errand::{Ended, Errand, Intent, Recent, Rules as Calls, Terms},
+    errand::{Call, Ended, Errand, Intent, Recent, Rules as Calls, Terms},
+    pace::{self, Got, Journal, Pace, Permit},
 };
 
 /// Rules of the core that a mutant leaves out; all true in the code that ships.
@@ -107,12 +108,17 @@ pub enum Matter {
     Debt(Owed),
 }
 
+/// The number of an effect under way.
+pub type FlightId = u16;
+
 /// An effect under way.
 #[derive(Clone, Debug)]
 pub struct Flight {
     pub allocation: String,
     pub matter: Matter,
     ticket: Ticket<Key>,
+    /// In a world with a pace: what a change of the cloud has waited for.
+    permit: Option<Permit>,
     pub errand: Errand,
     /// A request of it is under way; its answer is waited for.
     pub sent: Option<(RequestId, Instant)>,
@@ -129,13 +135,15 @@ pub struct Term {
     pub answers: Answers,
     pub asking: BTreeMap<Question, Arc<Asking>>,
     /// By the smallest number that is free. Shared by the states that a search keeps, until one of them changes it.
-    pub flights: BTreeMap<u8, Arc<Flight>>,
+    pub flights: BTreeMap<FlightId, Arc<Flight>>,
     /// Nodes as its own writes returned them: they count at once.
     pub(super) written: BTreeMap<String, Arc<SlimNode>>,
     /// Uids of Nodes that the API server did not find.
     pub(super) gone: BTreeSet<String>,
     /// Allocations that are to be looked at.
     pub woken: BTreeSet<String>,
+    /// Without one, slots and tokens are always to be had, and everybody looks whenever time passes.
+    pub pace: Option<Box<Pace>>,
 }
 
 /// See the module.
@@ -222,6 +230,7 @@ impl Term {
             written: BTreeMap::new(),
             gone: BTreeSet::new(),
             woken: BTreeSet::new(),
+            pace: None,
         }
     }
 
@@ -238,13 +247,13 @@ impl Term {
     }
 
     /// The watch cache, with this process's own writes on top. Mirrors `observe::nodes::Nodes`.
-    fn nodes(&self, cache: &Cache) -> Vec<Arc<SlimNode>> {
+    fn nodes(&self, cache: &Cache) -> Roster {
         let gone = |node: &SlimNode| node.metadata.uid.as_ref().is_some_and(|uid| self.gone.contains(uid));
         let newer = |cached: &Arc<SlimNode>| match self.written.get(&cached.name_any()) {
             Some(own) if own.uid() == cached.uid() && number(&**own) > number(&**cached) => own.clone(),
             _ => cached.clone(),
         };
-        cache.nodes.values().filter(|node| !gone(node)).map(newer).collect()
+        Roster::of(cache.nodes.values().filter(|node| !gone(node)).map(newer).collect())
     }
 
     /// What is over is forgotten. Mirrors `Controller::forget_the_gone`.
@@ -267,7 +276,8 @@ impl Term {
             }
         }
         let nodes: BTreeSet<String> = cache.nodes.keys().cloned().collect();
-        self.tables.prune(moment.now, &nodes);
+        let machines = cache.nodes.values().filter_map(|node| node.place()).collect();
+        self.tables.prune(moment, &nodes, &machines);
         self.answers.prune(moment);
         let cached = |name: &str, own: &Arc<SlimNode>| {
             cache.nodes.get(name).is_some_and(|node| node.uid() == own.uid() && number(&**own) > number(&**node))
@@ -282,6 +292,61 @@ impl Term {
             self.forget_uid(&uid);
         }
         self.woken.remove(name);
+        if let Some(pace) = &mut self.pace {
+            pace.forget(name);
+        }
+    }
+
+    /// Time has passed: what is over is forgotten, and who is due is woken.
+    pub fn later(&mut self, cache: &Cache, cluster: &Cluster, moment: &Moment) {
+        let Some(pace) = &mut self.pace else {
+            self.prune(cache, cluster, moment);
+            self.wake_all(cache.allocations.keys().cloned());
+            return;
+        };
+        let (due, sweeps) = (pace.due(moment.instant), pace.sweeps(moment.instant));
+        self.woken.extend(due);
+        if sweeps {
+            self.prune(cache, cluster, moment);
+        }
+    }
+
+    /// Whoever is first at the cloud's budget gets what it waits for, if that is there.
+    pub fn serve(&mut self, cloud: &Cloud, moment: &Moment, journal: &mut Journal) {
+        let Self { pace: Some(pace), versions, .. } = self else { return };
+        let got = pace.serve(moment.instant, |name| versions.knows(name), journal);
+        match got {
+            Some(Got::Permit(name)) => {
+                self.woken.insert(name);
+            }
+            Some(Got::Read(question, scope)) => {
+                let seen = seen(&question, cloud, moment.instant);
+                self.asking.insert(question, Arc::new(Asking { scope, began: moment.instant, seen }));
+            }
+            None => {}
+        }
+    }
+
+    /// An effect makes this call, and its requests spend its tokens.
+    pub fn spends(&mut self, id: FlightId, call: &Call, accepted: bool, now: Instant, journal: &mut Journal) {
+        let Self { pace: Some(pace), flights, .. } = self else { return };
+        let Some(flight) = flights.get_mut(&id).map(Arc::make_mut) else { return };
+        let Flight { allocation, permit: Some(permit), errand, .. } = flight else { return };
+        for what in pace::requests(call, errand, accepted) {
+            pace.spend(permit, allocation, errand.address(), what, now, journal);
+        }
+    }
+
+    fn keep(&mut self, name: &str, permits: BTreeMap<String, Permit>, moment: &Moment) {
+        if let Some(pace) = &mut self.pace {
+            pace.keep(name, permits, moment.instant);
+        }
+    }
+
+    fn give_back(&mut self, permits: BTreeMap<String, Permit>) {
+        if let Some(pace) = &mut self.pace {
+            permits.into_values().for_each(|permit| pace.give_back(permit));
+        }
     }
 
     fn forget_uid(&mut self, uid: &str) {
@@ -303,6 +368,9 @@ impl Term {
     ) -> Passed {
         let mut passed = Passed::default();
         self.woken.remove(name);
+        if let Some(pace) = &mut self.pace {
+            pace.begins(name, moment);
+        }
         let cached = cache.allocations.get(name);
         let seen = cached.and_then(|object| Some((object.uid()?, number(&**object))));
         let known = self.versions.newest(seen.as_ref().map(|(uid, version)| (uid.as_str(), *version)));
@@ -344,7 +412,7 @@ impl Term {
             }
         }
         self.forget_rules(&object, rules, moment);
-        let nodes = self.nodes(cache);
+        let nodes = Arc::new(self.nodes(cache));
         let subject = Subject::of(object, retain, false, &nodes, &self.answers);
         let entries = Entries::of(&subject, &nodes, moment);
         let claims = match rules.claims {
@@ -362,8 +430,7 @@ impl Term {
         };
         let workload = workload(&subject, cluster);
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left: true };
-        let (leaving, mut questions) =
-            round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
+        let (leaving, questions) = round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
         scene.pods = leaving
             .into_iter()
             .map(|node| {
@@ -371,16 +438,25 @@ impl Term {
                 (node, pods)
             })
             .collect();
-        // Slots and tokens are always to be had here (F2 has tests of its own).
-        let permits = entries
-            .known
-            .iter()
-            .map(|entry| entry.ip.to_string())
-            .chain(entries.owed.iter().map(|owed| owed.machine.place.to_string()))
-            .collect();
+        let mut asked = self.ask(name, questions, cloud, moment);
+        let permits = match &self.pace {
+            Some(pace) => pace.permitted(name),
+            // Slots and tokens are always to be had here (F2 has tests of its own).
+            None => entries
+                .known
+                .iter()
+                .map(|entry| entry.ip.to_string())
+                .chain(entries.owed.iter().map(|owed| owed.machine.place.to_string()))
+                .collect(),
+        };
         let round = round::decide(&subject, &scene, &entries, &self.answers, &permits, &mut self.tables);
-        questions.extend(round.questions.clone());
-        let asked = self.ask(questions, cloud, moment);
+        let mut permits = self.pace.as_mut().map(|pace| pace.use_permits(name, &round)).unwrap_or_default();
+        asked |= self.ask(name, round.questions.clone(), cloud, moment);
+        if let Some(pace) = &mut self.pace {
+            for wish in &round.wishes {
+                asked |= pace.ask_permit(name, wish);
+            }
+        }
         let mut record = round.record(&subject, &scene, &entries, &mut self.tables, self.began);
         if !rules.debts {
             record.status.owed.clear();
@@ -409,6 +485,7 @@ impl Term {
                 }
                 Written::Closed => {
                     record.abandon(&mut self.tables);
+                    self.keep(name, permits, moment);
                     return passed;
                 }
                 Written::Unheard(stored) => {
@@ -418,6 +495,7 @@ impl Term {
                         passed.status = Some((before, stored));
                     }
                     record.abandon(&mut self.tables);
+                    self.keep(name, permits, moment);
                     self.wake_after_refusal(name, rules);
                     return passed;
                 }
@@ -425,13 +503,18 @@ impl Term {
         };
         passed.record = Some(told(&record));
         record.written(&mut self.tables);
+        if let Some(pace) = &mut self.pace {
+            pace.ended_well(name, moment.instant + record.recheck(&subject));
+        }
         let may_go = record.may_go;
         let acts = record.turns.iter().any(|turn| turn.deed.is_some());
         let Record { turns, debts, kept, .. } = record;
         for turn in turns {
-            self.take_off(&subject, turn, cloud, rules, moment);
+            let permit = permits.remove(&turn.before.ip.to_string());
+            self.take_off(&subject, turn, permit, cloud, rules, moment);
         }
         for debt in debts {
+            let permit = permits.remove(debt.owed.machine.place.as_str());
             if let DebtState::Paying(ticket) = debt.state
                 && let Some((operation, send_before)) = debt.owed.attempt
             {
@@ -442,9 +525,10 @@ impl Term {
                     send_before: instant(send_before, moment),
                 };
                 let errand = Errand::restore(rules.calls, intent);
-                self.fly(name, Matter::Debt(debt.owed), ticket, errand);
+                self.fly(name, Matter::Debt(debt.owed), permit, ticket, errand);
             }
         }
+        self.give_back(permits);
         self.answer_move(&stored, &kept, cluster, &mut passed);
         if subject.terminating && may_go {
             passed.writes += 1;
@@ -484,9 +568,10 @@ impl Term {
         owed.chain(half_done.filter_map(|entry| entry.machine)).collect()
     }
 
-    /// Decided anew at once, on what was read live. Who acts on the watch cache waits for its news.
+    /// Decided anew at once, on what was read live. Who acts on the watch cache waits for its news; and where it is said when
+    /// to look, it is tried again after a while, as everywhere.
     fn wake_after_refusal(&mut self, name: &str, rules: &Rules) {
-        if rules.own_versions {
+        if rules.own_versions && self.pace.is_none() {
             self.woken.insert(name.to_owned());
         }
     }
@@ -551,19 +636,27 @@ impl Term {
         }
     }
 
-    fn ask(&mut self, questions: Questions, cloud: &Cloud, moment: &Moment) -> bool {
+    fn ask(&mut self, party: &str, questions: Questions, cloud: &Cloud, moment: &Moment) -> bool {
         let mut any = false;
-        for (question, scope) in questions {
+        for (question, asked) in questions {
+            if let Some(pace) = &mut self.pace {
+                any |= pace.ask(party, question, asked);
+                continue;
+            }
             self.asking.entry(question.clone()).or_insert_with(|| {
                 any = true;
-                Arc::new(Asking { scope, began: moment.instant, seen: seen(&question, cloud, moment.instant) })
+                Arc::new(Asking {
+                    scope: asked.scope,
+                    began: moment.instant,
+                    seen: seen(&question, cloud, moment.instant),
+                })
             });
         }
         any
     }
 
     /// An answer arrives.
-    pub fn answer(&mut self, question: &Question, cloud: &Cloud) {
+    pub fn answer(&mut self, question: &Question, cloud: &Cloud, now: Instant, journal: &mut Journal) {
         let Some(Asking { began, mut seen, .. }) = self.asking.remove(question).map(Arc::unwrap_or_clone) else {
             return;
         };
@@ -577,6 +670,9 @@ impl Term {
             }
             *first = Arc::new(whole);
         }
+        if let Some(pace) = &mut self.pace {
+            pace.heard(question, &seen, now, journal);
+        }
         self.answers.arrived(question, began, seen);
     }
 
@@ -589,12 +685,23 @@ impl Term {
             Question::Find(..) => Reply::Find(Err(error())),
             Question::Inspect(_) => Reply::Inspect(Err(error())),
         };
+        if let Some(pace) = &mut self.pace {
+            pace.unheard(question);
+        }
         self.answers.arrived(question, began, reply);
         let all: Vec<String> = self.versions.all().map(|object| object.name_any()).collect();
         self.woken.extend(all);
     }
 
-    fn take_off(&mut self, subject: &Subject, turn: Turn, cloud: &Cloud, rules: &Rules, moment: &Moment) {
+    fn take_off(
+        &mut self,
+        subject: &Subject,
+        turn: Turn,
+        permit: Option<Permit>,
+        cloud: &Cloud,
+        rules: &Rules,
+        moment: &Moment,
+    ) {
         round::begun(&turn, &mut self.tables, moment);
         let Some((deed, ticket)) = turn.deed else { return };
         let terms = |node: &str| Terms {
@@ -628,25 +735,28 @@ impl Term {
             }
         };
         match errand {
-            Some(errand) => self.fly(&subject.name, Matter::Deed(Box::new(deed)), ticket, errand),
+            Some(errand) => self.fly(&subject.name, Matter::Deed(Box::new(deed)), permit, ticket, errand),
             None => self.tables.flights.end(ticket),
         }
     }
 
-    fn fly(&mut self, name: &str, matter: Matter, ticket: Ticket<Key>, errand: Errand) {
-        let free = (0..=u8::MAX).find(|id| !self.flights.contains_key(id)).unwrap_or_default();
-        let flight = Flight { allocation: name.to_owned(), matter, ticket, errand, sent: None };
+    fn fly(&mut self, name: &str, matter: Matter, permit: Option<Permit>, ticket: Ticket<Key>, errand: Errand) {
+        let free = (0..=FlightId::MAX).find(|id| !self.flights.contains_key(id)).unwrap_or_default();
+        let flight = Flight { allocation: name.to_owned(), matter, ticket, permit, errand, sent: None };
         self.flights.insert(free, Arc::new(flight));
     }
 
-    pub fn flight_mut(&mut self, id: u8) -> Option<&mut Flight> {
+    pub fn flight_mut(&mut self, id: FlightId) -> Option<&mut Flight> {
         self.flights.get_mut(&id).map(Arc::make_mut)
     }
 
     /// An effect has ended. Mirrors `Controller::ended` and the end of `pay`.
-    pub fn landed(&mut self, id: u8, ended: Ended, moment: &Moment) {
+    pub fn landed(&mut self, id: FlightId, ended: Ended, moment: &Moment) {
         let Some(flight) = self.flights.remove(&id).map(Arc::unwrap_or_clone) else { return };
         self.tables.flights.end(flight.ticket);
+        if let (Some(pace), Some(permit)) = (&mut self.pace, flight.permit) {
+            pace.give_back(permit);
+        }
         match (&flight.matter, ended) {
             (Matter::Deed(deed), ended) => {
                 let done = match ended {

@@ -1,5 +1,6 @@
 //! When two states of the whole world are the same one: what is told and never read again does not count (messages,
-//! times of a ledger, counters), and neither does how often something failed beyond the first few times.
+//! times of a ledger, counters), and neither does how often something failed beyond the first few times. What a world with
+//! a pace keeps beside that is left out: such worlds are played, and not searched.
 
 use std::fmt::Write as _;
 

@@ -171,7 +171,9 @@ fn p1_to_p12_one_address_two_nodes_two_leaders_two_edits_one_take_over() {
             Provider::Gcp => {
                 to_the_end_of(600_000, "two edits and one take-over of an address that is there", kind, &there);
             }
-            Provider::Aws => so_far("two edits and one take-over of an address that is there", kind, &there),
+            Provider::Aws => {
+                to_the_end_of(350_000, "two edits and one take-over of an address that is there", kind, &there);
+            }
         }
         so_far("two edits and one take-over", kind, &model);
     }

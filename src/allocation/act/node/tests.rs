@@ -1,21 +1,19 @@
 use std::{
-    convert::Infallible,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use kube::{Client, client::Body};
+use http::{Method, request::Parts};
+use kube::Client;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     allocation::{
+        api_server,
         decide::{Effect, users::Workload},
-        observe::{nodes::Nodes, pods::Pods},
     },
     api::{NetIPAllocation, NetIPAllocationSpec, NodeTaint},
-    leader::Proof,
 };
 
 /// An API server that knows one Node, and does what another writer does between a read of it and the next patch.
@@ -43,43 +41,30 @@ impl Server {
 
     fn client(&self) -> Client {
         let server = self.clone();
-        let service = tower::service_fn(move |request| {
-            let server = server.clone();
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
-        });
-        Client::new(service, "default")
+        api_server::client(move |parts, body| server.answer(parts, body))
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+    fn answer(&self, parts: &Parts, patch: Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         assert_eq!(parts.uri.path(), "/api/v1/nodes/a");
         if parts.method == Method::GET {
-            let seen = state.node.to_string();
+            let seen = state.node.clone();
             if let Some(key) = state.rivals.pop() {
                 let taint = json!({"key": key, "effect": "NoSchedule"});
                 state.node["spec"]["taints"].as_array_mut().unwrap().push(taint);
                 state.stamp();
             }
-            return Response::new(Body::from(seen.into_bytes()));
+            return (200, seen);
         }
         assert_eq!(parts.method, Method::PATCH);
-        let patch: Value = serde_json::from_slice(&body).unwrap();
         state.patches.push(patch.clone());
         let version = &patch["metadata"]["resourceVersion"];
         if !version.is_null() && *version != state.node["metadata"]["resourceVersion"] {
-            let status = json!({
-                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409,
-                "message": "the object has been modified",
-            });
-            let mut refused = Response::new(Body::from(status.to_string().into_bytes()));
-            *refused.status_mut() = StatusCode::CONFLICT;
-            return refused;
+            return (409, api_server::refused(409, "Conflict"));
         }
         merge(&mut state.node, &patch);
         state.stamp();
-        Response::new(Body::from(state.node.to_string().into_bytes()))
+        (200, state.node.clone())
     }
 
     fn taints(&self) -> Vec<String> {
@@ -124,15 +109,7 @@ fn machine() -> ProviderId {
 }
 
 fn actor(server: &Server) -> Actor {
-    let client = server.client();
-    let (nodes, _) = crate::allocation::watch::store();
-    Actor {
-        pods: Pods::new(client.clone(), Arc::new(|| {})),
-        client,
-        proof: Proof::fixed(std::time::Instant::now() + std::time::Duration::from_secs(60)),
-        timeout: std::time::Duration::from_secs(5),
-        nodes: Nodes::new(nodes),
-    }
+    Actor::leading(server.client(), Instant::now() + Duration::from_secs(60))
 }
 
 /// Of an allocation that selects `pool=sip`.

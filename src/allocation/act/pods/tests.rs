@@ -1,67 +1,28 @@
 use std::{
-    convert::Infallible,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use kube::{Client, client::Body};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    allocation::observe::{nodes::Nodes, pods::Pods},
-    leader::Proof,
-};
+use crate::allocation::api_server::{self, refused};
 
 /// What was asked of an API server that answers every eviction with this status.
 async fn asked(code: u16, status: Value, led_until: Instant) -> (Asked, Vec<(String, Value)>) {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let heard = requests.clone();
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (heard, status) = (heard.clone(), status.to_string());
-        async move {
-            let (parts, body) = request.into_parts();
-            assert_eq!(parts.method, Method::POST);
-            let body = body.collect().await.unwrap().to_bytes();
-            heard.lock().unwrap().push((parts.uri.path().to_owned(), serde_json::from_slice(&body).unwrap()));
-            let mut answer = Response::new(Body::from(status.into_bytes()));
-            *answer.status_mut() = StatusCode::from_u16(code).unwrap();
-            Ok::<_, Infallible>(answer)
-        }
+    let client = api_server::client(move |parts, body| {
+        assert_eq!(parts.method, Method::POST);
+        heard.lock().unwrap().push((parts.uri.path().to_owned(), body));
+        (code, status.clone())
     });
-    let client = Client::new(service, "default");
-    let (nodes, _) = crate::allocation::watch::store();
-    let actor = Actor {
-        pods: Pods::new(client.clone(), Arc::new(|| {})),
-        client,
-        proof: Proof::fixed(led_until),
-        timeout: Duration::from_secs(5),
-        nodes: Nodes::new(nodes),
-    };
-    let user = User {
-        namespace: "voip".into(),
-        name: "kamailio-1".into(),
-        uid: "uid-1".into(),
-        owner: "Deployment voip/kamailio".into(),
-        controller: None,
-        daemon: false,
-        ready: true,
-        terminating_until: None,
-        hold: false,
-        returns: false,
-        eviction_blocked: None,
-        ask_again: None,
-    };
-    let mut asked = actor.ask_all(&[user]).await;
+    let user = User { uid: "uid-1".into(), ..User::plain("kamailio-1") };
+    let mut asked = Actor::leading(client, led_until).ask_all(&[user]).await;
     let (_, outcome) = asked.pop().unwrap();
     let requests = requests.lock().unwrap().clone();
     (outcome, requests)
-}
-
-fn status(code: u16, reason: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": reason})
 }
 
 fn led() -> Instant {
@@ -80,17 +41,17 @@ async fn f8_an_eviction_names_the_very_pod_so_that_its_successor_stays() {
 #[tokio::test]
 async fn a_pod_that_is_gone_or_replaced_has_gone() {
     for (code, reason) in [(404, "NotFound"), (409, "Conflict")] {
-        assert_eq!(asked(code, status(code, reason), led()).await.0, Asked::Accepted, "{code}");
+        assert_eq!(asked(code, refused(code, reason), led()).await.0, Asked::Accepted, "{code}");
     }
 }
 
 #[tokio::test]
 async fn p7_a_budget_that_says_wait_is_told_in_its_own_words() {
-    let mut refused = status(429, "TooManyRequests");
+    let mut wait = refused(429, "TooManyRequests");
     let says = "The disruption budget kamailio needs 2 healthy pods and has 2 currently";
-    refused["details"] = json!({"causes": [{"reason": "DisruptionBudget", "message": says}]});
-    assert_eq!(asked(429, refused, led()).await.0, Asked::Blocked(says.to_owned()));
-    let (failed, _) = asked(500, status(500, "InternalError"), led()).await;
+    wait["details"] = json!({"causes": [{"reason": "DisruptionBudget", "message": says}]});
+    assert_eq!(asked(429, wait, led()).await.0, Asked::Blocked(says.to_owned()));
+    let (failed, _) = asked(500, refused(500, "InternalError"), led()).await;
     assert_eq!(failed, Asked::Failed("InternalError".to_owned()));
 }
 

@@ -1,0 +1,181 @@
+//! Who goes first where the cloud's budget is short, and that everybody's turn comes.
+//!
+//! Numbers of turns rest on the queue that ships: by urgency, then party by party; and of four turns one is that of the
+//! urgency that has not been served for longest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ip_address_controller::cloud::{
+    Provider,
+    limits::{Rate, Urgency, queue::PATIENCE},
+};
+use serde_json::json;
+
+use crate::cosmos::{
+    beats::Beats,
+    course::{Action, Cosmos, Outside},
+    pace::{Journal, Made, What},
+    process::Rules,
+};
+
+const BURST: u32 = 10;
+
+/// Addresses of one allocation differ from those of another by `net`.
+fn ips(net: u8, count: usize) -> Vec<IpAddr> {
+    let part = |part: usize| u8::try_from(part).unwrap();
+    (0..count).map(|n| IpAddr::from([198, net, part(n / 250), part(n % 250 + 1)])).collect()
+}
+
+fn add(cosmos: &mut Cosmos, name: &str, ips: &[IpAddr]) {
+    // All of them may be between two nodes at once.
+    cosmos.allocate(name, ips, json!({"strategy": {"maxUnavailable": "100%"}}));
+}
+
+/// Nodes of Google Cloud without addresses of their own, and a process that may ask so often a second.
+fn world(nodes: usize, per_second: f64) -> Cosmos {
+    let mut cosmos = Cosmos::new(Provider::Gcp, 1, Rules::default(), Instant::now());
+    cosmos.pace = Rate::new(per_second, BURST).ok();
+    for n in 0..nodes {
+        cosmos.node(&format!("n{n:04}"), false);
+    }
+    cosmos
+}
+
+fn attached(beats: &mut Beats, name: &str, limit: u64) -> Duration {
+    let none = BTreeSet::new();
+    beats.until(Duration::from_secs(limit), |cosmos| cosmos.is_attached(name, &none)).unwrap()
+}
+
+fn outside(beats: &mut Beats, what: Outside) {
+    beats.cosmos.happen(&Action::Outside(what)).unwrap();
+}
+
+fn changes(made: &[Made]) -> Vec<&Made> {
+    made.iter().filter(|request| matches!(request.what, What::Change(_))).collect()
+}
+
+/// The longest time without a look at everything, from `from` to `to`.
+fn longest_without_survey(journal: &Journal, from: Instant, to: Instant) -> Duration {
+    let surveys = journal.made.iter().filter(|request| request.what == What::Survey).map(|request| request.at);
+    let mut times: Vec<Instant> = surveys.filter(|at| (from..to).contains(at)).collect();
+    times.extend([from, to]);
+    times.sort();
+    times.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default()
+}
+
+/// Of any four turns in a row at most one is somebody's before whom somebody more urgent waits.
+fn passes_over_with_patience_alone(journal: &Journal) {
+    let patience = usize::try_from(PATIENCE).unwrap();
+    for turns in journal.served.windows(patience) {
+        assert!(turns.iter().filter(|turn| turn.passed_over).count() <= 1, "{turns:?}");
+    }
+}
+
+#[test]
+fn p11_what_is_lost_goes_before_what_is_drained_and_this_before_what_is_new() {
+    let mut cosmos = world(40, 2.0);
+    add(&mut cosmos, "red", &ips(18, 8));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(1));
+    attached(&mut beats, "red", 300);
+    add(&mut beats.cosmos, "green", &ips(19, 20));
+    // There are no tokens left to begin with, and a queue of new addresses.
+    beats.run(Duration::from_secs(15)).unwrap();
+
+    let nodes = beats.cosmos.nodes_of("red");
+    let (lost, drained) = (nodes[0].clone(), &nodes[1..5]);
+    outside(&mut beats, Outside::VanishMachine(lost.clone()));
+    outside(&mut beats, Outside::NotReady(lost.clone()));
+    drained.iter().for_each(|node| outside(&mut beats, Outside::Cordon(node.clone())));
+    let left: BTreeSet<String> = nodes[..5].iter().cloned().collect();
+    let (from, began) = (beats.cosmos.journal.made.len(), beats.cosmos.instant);
+    let took = beats.until(Duration::from_secs(300), |cosmos| cosmos.is_attached("red", &left)).unwrap();
+
+    let sent = changes(&beats.cosmos.journal.made[from..]);
+    let order: Vec<Urgency> = sent.iter().map(|request| request.urgency).collect();
+    let first = order.iter().position(|urgency| *urgency == Urgency::Failover).unwrap();
+    let last_of_red = sent.iter().rposition(|request| request.whose == "red").unwrap();
+    println!("after {} s: {order:?}", took.as_secs());
+    // It takes three turns (the lost machine is read, a permit, the new machine is read), between which nobody keeps a place
+    // for whoever is about to ask: before each, one that was waited for already, or one of patience. And two changes had
+    // their tokens, or were about to, when it was lost.
+    assert!(first <= 5, "{first} changes before that of the lost address: {order:?}");
+    // Nine changes of red's, some 27 turns with the reads that they need. To three of these comes one of patience; and some
+    // more while nobody of red's waits for a turn. In the order in which they came all twenty would have gone first.
+    let new = sent[..last_of_red].iter().filter(|request| request.whose == "green").count();
+    assert!(new <= 12, "{new} new addresses before the last of the drained ones: {order:?}");
+
+    attached(&mut beats, "green", 600);
+    let now = beats.cosmos.instant;
+    passes_over_with_patience_alone(&beats.cosmos.journal);
+    // The cloud is out of sight only after five minutes (`Subject::blind_after`).
+    let longest = longest_without_survey(&beats.cosmos.journal, began, now);
+    assert!(longest < Duration::from_secs(120), "{longest:?} without a survey");
+    beats.rests().unwrap();
+}
+
+#[test]
+fn p11_a_busy_day_of_drains_leaves_turns_for_surveys() {
+    let mut cosmos = world(24, 2.0);
+    add(&mut cosmos, "red", &ips(18, 8));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(1));
+    attached(&mut beats, "red", 300);
+    let (began, before) = (beats.cosmos.instant, beats.cosmos.journal.served.len());
+    for _ in 0..30 {
+        // Wherever they are they have to leave, which takes more than twice what the budget gives in that time.
+        let left: BTreeSet<String> = beats.cosmos.nodes_of("red").into_iter().collect();
+        let nodes: Vec<String> = beats.cosmos.cluster.nodes().keys().cloned().collect();
+        for node in nodes {
+            let cordon = left.contains(&node);
+            outside(&mut beats, if cordon { Outside::Cordon(node) } else { Outside::Uncordon(node) });
+        }
+        beats.run(Duration::from_secs(20)).unwrap();
+    }
+    let journal = &beats.cosmos.journal;
+    let drains = journal.served[before..].iter().filter(|turn| turn.urgency == Urgency::Drain).count();
+    let patient = journal.served[before..].iter().filter(|turn| turn.urgency == Urgency::Survey && turn.passed_over);
+    let longest = longest_without_survey(journal, began, beats.cosmos.instant);
+    println!("{drains} turns of drains, {} of patience for surveys, {longest:?} without one", patient.clone().count());
+    assert!(patient.count() > 0, "there was a turn for everybody: this shows nothing");
+    // One is asked for every 27 s, and waits for four turns, none of which takes longer than a change's tokens, 4 s.
+    assert!(longest < Duration::from_secs(60), "{longest:?} without a survey");
+    passes_over_with_patience_alone(journal);
+}
+
+#[test]
+fn p11_three_new_addresses_do_not_wait_for_a_thousand() {
+    let mut cosmos = world(1_010, 2.0);
+    // Judged as a whole now and then: there are a thousand nodes.
+    cosmos.judged_every = 100;
+    let large: BTreeSet<IpAddr> = ips(18, 1_000).into_iter().collect();
+    add(&mut cosmos, "large", &ips(18, 1_000));
+    add(&mut cosmos, "small", &ips(19, 3));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(1));
+    let took = attached(&mut beats, "small", 180);
+    let placed = beats.cosmos.on_machines().into_keys().filter(|ip| large.contains(ip)).count();
+    println!("after {} s, and {placed} of the thousand", took.as_secs());
+    // Party by party, so three of the large one's permits come before the third of the small one's. While that one's machine is
+    // read and it is put on and labelled, which takes seconds, a permit comes every four; and of any four turns one may be
+    // somebody else's. That is half a dozen, and no more than twice that however the turns fall.
+    assert!(placed <= 12, "{placed} of the thousand were placed before the three");
+}
+
+#[test]
+fn p11_p12_a_slow_pace_delays_and_starves_nobody() {
+    let mut cosmos = world(165, 1.0);
+    add(&mut cosmos, "red", &ips(18, 150));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(2));
+    beats.cosmos.judged_every = 10;
+    // Six requests each, and a survey every 27 s; reads that grow old while they wait for a permit would be made for nothing
+    // here, again and again.
+    let took = attached(&mut beats, "red", 1_500);
+    let mut what: BTreeMap<String, usize> = BTreeMap::new();
+    for request in &beats.cosmos.journal.made {
+        *what.entry(format!("{:?}", request.what)).or_default() += 1;
+    }
+    println!("after {} s: {what:?}", took.as_secs());
+    beats.rests().unwrap();
+}
