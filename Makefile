@@ -13,7 +13,7 @@ needs = $(if $(missing),$(error $(missing)))
 missing = $(shell .ci/prerequisites $(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model fuzz check generate pictures image build tools
+.PHONY: help demo test bench model fuzz check generate pictures image build tools
 .NOTPARALLEL:
 
 help: ## This help
@@ -31,6 +31,19 @@ test: ## Every test, end to end ones included
 	$(call prepared)
 	@echo "==> running the tests"
 	@cargo test --locked --workspace
+
+SIZES ?= 10,100,1000
+PODS ?= 30000
+bench: ## Measure what the operator costs and how that grows, into docs/performance.md; SIZES=10,100 for less; not part of .ci/run
+	$(call needs)
+	@e2e/tools/build >/dev/null
+	@echo "==> building the release and the benchmarks (the first time about 25 minutes on two cores)"
+	@cargo build --release --locked --workspace --bins
+	@echo "==> the parts of a pass"
+	@cargo bench --locked --workspace --bench micro
+	@echo "==> the operator on a real control plane"
+	@$(CARGO_TARGET_DIR)/release/bench --sizes $(SIZES) --pods $(PODS) --criterion $(CARGO_TARGET_DIR)/criterion \
+	  --commit "$$(git rev-parse --short HEAD)" --report docs/performance.md
 
 STATES ?= 200000
 model: ## Search the small worlds of tests/promises further than the tests do: STATES (200000) of each; MODEL_CLOUD=aws for one cloud

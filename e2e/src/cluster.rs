@@ -67,11 +67,14 @@ const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 pub struct Options {
     /// How long a node may be silent before it is NotReady.
     pub node_monitor_grace: Duration,
+    /// How long a node's Lease counts, in whole seconds; kwok renews it after a quarter of that. Many nodes want a long one:
+    /// the renewals alone would fill the machine.
+    pub node_lease: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { node_monitor_grace: Duration::from_secs(16) }
+        Self { node_monitor_grace: Duration::from_secs(16), node_lease: Duration::from_secs(8) }
     }
 }
 
@@ -102,7 +105,7 @@ impl Cluster {
             tries += 1;
             let folder = Arc::new(Folder::new()?);
             std::fs::create_dir_all(folder.path().join("home"))?;
-            let plan = Plan { bin, dir: folder.path(), node_monitor_grace: options.node_monitor_grace };
+            let plan = Plan { bin, dir: folder.path(), options: &options };
             match ControlPlane::start(&plan).await {
                 Ok(control_plane) => {
                     return Ok(Self { control_plane, folder, bin, files: AtomicU64::new(0) });

@@ -43,6 +43,17 @@ pub const RELEASE: &str = "ip-address-controller";
 /// Long enough for every wait on a busy machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What a release here is installed with: pods on the nodes that run them, and no time to lose.
+pub const VALUES: [&str; 7] = [
+    "nodeSelector.ip-address-controller/agent=true",
+    "readinessProbe.initialDelaySeconds=0",
+    "readinessProbe.periodSeconds=1",
+    "leaderElection.leaseDurationSeconds=6",
+    "leaderElection.skewGraceSeconds=1",
+    "controller.cloudApi.qps=100",
+    "controller.cloudApi.burst=100",
+];
+
 /// See the module.
 pub struct Stage {
     pub venue: &'static Venue,
@@ -66,6 +77,14 @@ impl Stage {
     /// # Errors
     /// What could not be started.
     pub async fn raise_at(venue: &'static Venue, say: impl Fn(&str)) -> Result<Self> {
+        Self::raise_with(venue, Options::default(), say).await
+    }
+
+    /// [`Stage::raise_at`], with another cluster than the tests'.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub async fn raise_with(venue: &'static Venue, options: Options, say: impl Fn(&str)) -> Result<Self> {
         let world = World::new();
         for (region, zones) in venue.places() {
             world.add_region(venue.account, region);
@@ -79,7 +98,7 @@ impl Stage {
             .await
             .context("starting the simulated cloud")?;
         say("starting etcd, API server, controller-manager, scheduler and kwok");
-        let cluster = Cluster::start(Options::default()).await.context("starting the control plane")?;
+        let cluster = Cluster::start(options).await.context("starting the control plane")?;
         let mut options = AgentOptions::new("operator-host").image("darkbrains/ip-address-controller", operator()?);
         for (name, value) in venue.environment(&simulator) {
             options = options.env(name, value);
@@ -109,19 +128,7 @@ impl Stage {
         let chart = chart.to_string_lossy();
         let mut args = vec!["upgrade", "--install", RELEASE, &*chart, "--namespace", NAMESPACE, "--create-namespace"];
         args.extend(more);
-        let mut all = vec![
-            r"nodeSelector.ip-address-controller/agent=true",
-            "readinessProbe.initialDelaySeconds=0",
-            "readinessProbe.periodSeconds=1",
-            "leaderElection.leaseDurationSeconds=6",
-            "leaderElection.skewGraceSeconds=1",
-            "controller.cloudApi.qps=100",
-            "controller.cloudApi.burst=100",
-        ];
-        all.extend(set);
-        for value in &all {
-            args.extend([if is_text(value) { "--set-string" } else { "--set" }, value]);
-        }
+        args.extend(VALUES.iter().chain(set).flat_map(|value| setting(value)));
         self.cluster.helm(&args).await.map(|_| ())
     }
 
@@ -288,9 +295,10 @@ pub fn provider_id(zone: &str, name: &str) -> String {
     format!("gce://{PROJECT}/{zone}/{name}")
 }
 
-/// Values that must stay text.
-fn is_text(value: &str) -> bool {
-    value.starts_with("nodeSelector") || value.starts_with("extraEnv")
+/// The value as Helm's arguments: some must stay text.
+pub fn setting(value: &str) -> [&str; 2] {
+    let is_text = value.starts_with("nodeSelector") || value.starts_with("extraEnv");
+    [if is_text { "--set-string" } else { "--set" }, value]
 }
 
 /// The chart in this repository.

@@ -44,7 +44,7 @@ use self::{
     past::Past,
 };
 pub use self::{
-    call::{Call, Outcome, RateLimit},
+    call::{Call, Outcome, Quota, RateLimit},
     fault::Fault,
     hold::{Hold, Point},
     inventory::{
@@ -60,8 +60,19 @@ pub use self::{
 pub struct Latency {
     /// From a request to its answer.
     pub answer: Duration,
-    /// From the acceptance of a change to its effect.
+    /// From the acceptance of a change to its effect, at least.
     pub operation: Duration,
+    /// Up to so much longer, each a little otherwise than the one before; the same in every run.
+    pub spread: Duration,
+}
+
+impl Latency {
+    /// How long the operation of that number takes.
+    fn of_operation(&self, number: usize) -> Duration {
+        // Multiples of the golden ratio fill the interval evenly, whatever their count.
+        let share = (number as f64 * 0.618_033_988_749_894_9).fract();
+        self.operation + self.spread.mul_f64(share)
+    }
 }
 
 /// Who calls.

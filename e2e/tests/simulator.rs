@@ -375,7 +375,7 @@ async fn an_address_of_somebody_else_fails_the_operation() {
 #[tokio::test]
 async fn an_operation_runs_before_it_is_done() {
     let world = private_world();
-    world.set_latency(Latency { answer: Duration::ZERO, operation: Duration::from_millis(50) });
+    world.set_latency(Latency { operation: Duration::from_millis(50), ..Latency::default() });
     let lab = Lab::over(world).await;
     let held = lab.world.hold("instances.addAccessConfig", Point::Done);
     let operations = lab.operations().await;

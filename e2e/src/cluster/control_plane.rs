@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
-use super::audit;
 use super::credentials::{Endpoint, SigningKey, Tokens};
 use super::process::{Launch, Process};
 use super::wait::{Seen, wait_for};
+use super::{Options, audit};
 
 /// A cold start takes 3 seconds on two idle cores; a shared and busy machine may need much more.
 const STARTED: Duration = Duration::from_secs(120);
@@ -38,7 +38,7 @@ impl std::error::Error for PortTaken {}
 pub(super) struct Plan<'a> {
     pub bin: &'a Path,
     pub dir: &'a Path,
-    pub node_monitor_grace: Duration,
+    pub options: &'a Options,
 }
 
 /// A running control plane. Dropping it kills all of it.
@@ -135,7 +135,7 @@ impl ControlPlane {
                     ("leader-elect", "false"),
                     // Nobody asks it anything, so it listens nowhere: one port less to lose a race for.
                     ("secure-port", "0"),
-                    ("node-monitor-grace-period", &format!("{}s", plan.node_monitor_grace.as_secs())),
+                    ("node-monitor-grace-period", &format!("{}s", plan.options.node_monitor_grace.as_secs())),
                     ("node-monitor-period", "1s"),
                 ],
             )
@@ -157,7 +157,7 @@ impl ControlPlane {
                         "manage-nodes-with-label-selector",
                         &format!("{}={}", super::node::KWOK_LABEL, super::node::KWOK_VALUE),
                     ),
-                    ("node-lease-duration-seconds", "8"),
+                    ("node-lease-duration-seconds", &plan.options.node_lease.as_secs().to_string()),
                     ("node-port", "0"),
                 ],
             )

@@ -57,7 +57,8 @@ fn example(provider: Provider) -> Example {
     }
 }
 /// What a healthy cloud takes, roughly.
-const LATENCY: Latency = Latency { answer: Duration::from_millis(40), operation: Duration::from_millis(600) };
+const LATENCY: Latency =
+    Latency { answer: Duration::from_millis(40), operation: Duration::from_millis(600), spread: Duration::ZERO };
 const NODES: &[&str] =
     &["get", "nodes", "-l", "role=external-ip-node", "-L", "ip.ready,netinfra.darkbrains.com/address"];
 const SAYS: &[&str] = &[

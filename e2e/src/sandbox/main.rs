@@ -47,7 +47,8 @@ struct Settings {
 }
 
 /// What a healthy cloud takes, roughly.
-const LATENCY: Latency = Latency { answer: Duration::from_millis(40), operation: Duration::from_secs(2) };
+const LATENCY: Latency =
+    Latency { answer: Duration::from_millis(40), operation: Duration::from_secs(2), spread: Duration::ZERO };
 /// The one key that the simulated AWS knows; the others give tokens.
 const KEY: &str = "simulated";
 

@@ -6,7 +6,7 @@ use ip_address_controller::cloud::Provider;
 use crate::{
     cluster::NodeSpec,
     simulator::{Simulator, arm, ec2},
-    world::{Machine, NewMachine},
+    world::{Machine, NewMachine, Quota},
 };
 
 /// One cloud on stage.
@@ -92,6 +92,29 @@ impl Venue {
         }
     }
 
+    /// How often an account may call, as the cloud publishes it: Google Cloud by the minute for reads, changes and waits for
+    /// operations (cloud.google.com/compute/api-quota), AWS by the action, of which only the coarsest is kept
+    /// (docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html), Azure by reads and writes
+    /// (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling).
+    pub fn quotas(&self) -> Vec<Quota> {
+        let quota = |name, covers, burst, per_second| Quota { name, covers, burst, per_second };
+        match self.provider {
+            Provider::Gcp => vec![
+                quota("reads", |method, mutating| !mutating && !is_wait(method), 1500, 25.0),
+                quota("changes", |_, mutating| mutating, 1500, 25.0),
+                quota("heavy-weight reads", |method, _| is_wait(method), 750, 12.5),
+            ],
+            Provider::Aws => vec![
+                quota("describe", |_, mutating| !mutating, 100, 20.0),
+                quota("mutating", |_, mutating| mutating, 50, 5.0),
+            ],
+            Provider::Azure => vec![
+                quota("reads", |_, mutating| !mutating, 250, 25.0),
+                quota("writes", |_, mutating| mutating, 200, 10.0),
+            ],
+        }
+    }
+
     /// Every region with its zones.
     pub fn places(&self) -> [(&'static str, &[&'static str]); 2] {
         [(self.region, &self.zones), (self.other_region, std::slice::from_ref(&self.other_zone))]
@@ -149,4 +172,9 @@ impl Venue {
         environment.push(("NO_PROXY", "127.0.0.1,localhost".to_owned()));
         environment
     }
+}
+
+/// Waits for the end of an operation of Google Cloud.
+fn is_wait(method: &str) -> bool {
+    method == "zoneOperations.wait"
 }

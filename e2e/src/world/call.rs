@@ -23,6 +23,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub at: Instant,
+    /// When it was answered; of a mutation, when it took effect or failed. Not while it runs.
+    pub ended: Option<Instant>,
     /// Resource and method as the cloud calls them, for example `instances.addAccessConfig`.
     pub method: String,
     /// What it was about, as a path.
@@ -38,6 +40,19 @@ pub struct RateLimit {
     pub window: Duration,
 }
 
+/// What clouds publish of how often they may be called: a token bucket of each account for some of its calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// In the cloud's own words.
+    pub name: &'static str,
+    /// Whether a call of this method counts, and whether it would change something.
+    pub covers: fn(method: &str, mutating: bool) -> bool,
+    /// Calls at once after a pause.
+    pub burst: u32,
+    /// Calls a second in the long run.
+    pub per_second: f64,
+}
+
 /// The log. Numbers of calls stay valid when it is cleared.
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -49,6 +64,7 @@ impl Log {
     pub(super) fn open(&mut self, method: &str, target: &str, mutating: bool) -> usize {
         self.calls.push(Call {
             at: Instant::now(),
+            ended: None,
             method: method.to_owned(),
             target: target.to_owned(),
             mutating,
@@ -60,6 +76,7 @@ impl Log {
     pub(super) fn end(&mut self, number: usize, outcome: Outcome) {
         if let Some(call) = number.checked_sub(self.cleared).and_then(|at| self.calls.get_mut(at)) {
             call.outcome = outcome;
+            call.ended = Some(Instant::now());
         }
     }
 
@@ -78,6 +95,9 @@ impl Log {
 pub(super) struct Budgets {
     pub(super) limit: Option<RateLimit>,
     windows: BTreeMap<String, (Instant, u32)>,
+    quotas: Vec<Quota>,
+    /// By account and quota: when it was counted last, and what was left then.
+    buckets: BTreeMap<(String, &'static str), (Instant, f64)>,
 }
 
 impl Budgets {
@@ -87,8 +107,31 @@ impl Budgets {
         self.windows.clear();
     }
 
-    /// Spends one call; false when none is left.
-    pub(super) fn spend(&mut self, account: &str) -> bool {
+    /// Sets other quotas; every account starts with full buckets.
+    pub(super) fn publish(&mut self, quotas: Vec<Quota>) {
+        self.quotas = quotas;
+        self.buckets.clear();
+    }
+
+    /// Spends one call; false when none is left of a limit that it falls under.
+    pub(super) fn spend(&mut self, account: &str, method: &str, mutating: bool) -> bool {
+        let now = Instant::now();
+        let covering: Vec<Quota> =
+            self.quotas.iter().filter(|quota| (quota.covers)(method, mutating)).copied().collect();
+        covering.iter().all(|quota| self.draw(account, quota, now)) && self.count(account)
+    }
+
+    fn draw(&mut self, account: &str, quota: &Quota, now: Instant) -> bool {
+        let burst = f64::from(quota.burst);
+        let (counted, left) = self.buckets.entry((account.to_owned(), quota.name)).or_insert((now, burst));
+        *left = (*left + now.duration_since(*counted).as_secs_f64() * quota.per_second).min(burst);
+        *counted = now;
+        let has = *left >= 1.0;
+        *left -= if has { 1.0 } else { 0.0 };
+        has
+    }
+
+    fn count(&mut self, account: &str) -> bool {
         let Some(limit) = self.limit else { return true };
         let now = Instant::now();
         let (began, spent) = self.windows.entry(account.to_owned()).or_insert((now, 0));

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Actor, Address, Change, Fault, Hold, Latency, MachineKey, NewMachine, Point, Power, RateLimit, Refusal, Tier, World,
+    Actor, Address, Change, Fault, Hold, Latency, MachineKey, NewMachine, Point, Power, Quota, RateLimit, Refusal,
+    Tier, World,
 };
 
 /// Making and changing the cloud behind the operator's back. Machines are found by name; names are unique per test.
@@ -161,6 +162,11 @@ impl World {
     /// Limits the calls of each account from now on.
     pub fn set_rate_limit(&self, limit: Option<RateLimit>) {
         self.change(|state| state.budgets.set(limit));
+    }
+
+    /// Limits the calls of each account as clouds publish it, from now on.
+    pub fn publish_quotas(&self, quotas: Vec<Quota>) {
+        self.change(|state| state.budgets.publish(quotas));
     }
 
     /// The next call of this method meets the fault. `instances.*` and `*` stand for any method that fits.

@@ -152,7 +152,7 @@ impl World {
             let number = state.log.open(&ask.method, &ask.target, mutating);
             let met = if !state.knows(&ask.caller) {
                 Err(Refusal::Unauthenticated)
-            } else if !state.budgets.spend(&ask.account) {
+            } else if !state.budgets.spend(&ask.account, &ask.method, mutating) {
                 Err(Refusal::Throttled)
             } else {
                 Ok(state.script.take(&ask.method, &ask.target))
@@ -210,7 +210,7 @@ impl World {
     ) -> Answer<Operation> {
         let (number, met) = self.arrive(&ask, true).await;
         let latency = self.look(|state| state.latency);
-        let mut fate = Fate { latency: latency.operation, failure: None, after_done: None, answered: true };
+        let mut fate = Fate { latency: latency.of_operation(number), failure: None, after_done: None, answered: true };
         let mut fault = None;
         match met {
             Err(refusal) => return self.refuse(number, refusal),

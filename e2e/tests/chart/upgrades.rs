@@ -25,15 +25,6 @@ const CRD: &str = "netipallocations.netinfra.darkbrains.com";
 /// A stage on which there is no CRD before the play: one without the release of all the others.
 static EMPTY: Theatre = Theatre::new();
 
-/// What [`Stage::install`] sets, for those who call Helm themselves.
-const VALUES: [&str; 4] = [
-    "--set-string",
-    "nodeSelector.ip-address-controller/agent=true",
-    "--set",
-    "readinessProbe.initialDelaySeconds=0,readinessProbe.periodSeconds=1,leaderElection.leaseDurationSeconds=6,\
-     leaderElection.skewGraceSeconds=1,controller.cloudApi.qps=100,controller.cloudApi.burst=100",
-];
-
 #[test]
 fn p9_an_upgrade_that_changes_the_crd_moves_nothing_and_the_older_image_works_with_the_newer_crd() -> Result<()> {
     THEATRE.alone(async |stage| {

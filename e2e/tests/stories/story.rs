@@ -21,8 +21,11 @@ use kube::{Api, ResourceExt, api::ListParams};
 use tokio::{sync::OnceCell, time::Instant};
 
 /// Slow enough that an overlap of two moves would be seen, fast beside everything a cluster does.
-const LATENCY: Latency =
-    Latency { answer: std::time::Duration::from_millis(5), operation: std::time::Duration::from_millis(300) };
+const LATENCY: Latency = Latency {
+    answer: std::time::Duration::from_millis(5),
+    operation: std::time::Duration::from_millis(300),
+    spread: std::time::Duration::ZERO,
+};
 
 /// The stage of this binary, the operator installed once.
 async fn stage() -> Result<&'static Stage> {

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, RELEASE, Stage, chart},
+    stage::{NAMESPACE, PATIENCE, RELEASE, Stage, VALUES, chart, setting},
 };
 
-use super::{CRD, EMPTY, VALUES, emptied, image, next_version, upgrade, version_1};
+use super::{CRD, EMPTY, emptied, image, next_version, upgrade, version_1};
 use crate::{
     acts::{OPERATOR, at_rest, cast, still_there, surveys},
     helm::Major,
@@ -60,7 +60,7 @@ async fn install(stage: &Stage, chart: &Path, more: &[&str]) -> Result<String> {
     let chart = chart.to_string_lossy();
     let mut args = vec!["install", RELEASE, &*chart, "--namespace", NAMESPACE, "--create-namespace"];
     args.extend(["--wait", "--timeout", "120s"]);
-    args.extend(VALUES);
+    args.extend(VALUES.iter().flat_map(|value| setting(value)));
     args.extend(more);
     stage.cluster.helm3(&args).await
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::{PATIENCE, Stage, chart},
+    stage::{PATIENCE, Stage, VALUES, chart, setting},
 };
 use futures::TryStreamExt;
 use ip_address_controller::api::{ADDRESS_LABEL, READY_LABEL};
@@ -23,7 +23,7 @@ use kube_runtime::{
     watcher::{self, Config},
 };
 
-use super::{CRD, EMPTY, VALUES, emptied};
+use super::{CRD, EMPTY, emptied};
 use crate::acts::{LEASE, OPERATOR, deployment, ensure_still, labels, pool, reserve, running, still_there, surveys};
 
 /// Where version 1 runs, and what follows it.
@@ -248,7 +248,7 @@ async fn typed(stage: &Stage, command: &str) -> Result<String> {
             "charts/ip-address-controller" => words.push(chart.as_str()),
             "NAME" => words.push(NAME),
             "…" if command.starts_with("helm") => {
-                words.extend(VALUES);
+                words.extend(VALUES.iter().flat_map(|value| setting(value)));
                 words.extend(["--wait", "--timeout", "120s"]);
             }
             "…" => {}

@@ -1,0 +1,178 @@
+//! What is measured on: a real control plane with so many nodes and pods, the simulated cloud with its latency and quotas,
+//! and the release.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use anyhow::{Context, Result};
+use e2e::{
+    cluster::{AuditEvent, NodeSpec, Options, Seen, wait_for},
+    stage::{Stage, Venue},
+    world::{Address, Latency},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::history::History;
+
+/// How the API server knows the operator.
+const ACCOUNT: &str = "system:serviceaccount:ip-address-controller:ip-address-controller";
+/// From a request to its answer, and from a change to its end.
+pub const LATENCY: Latency =
+    Latency { answer: Duration::from_millis(50), operation: Duration::from_secs(2), spread: Duration::from_secs(8) };
+/// So many addresses an object, as is recommended.
+const PER_OBJECT: usize = 100;
+/// The pace that the operator is told to keep.
+pub const QPS: usize = 20;
+pub const BURST: usize = 40;
+/// The chart's defaults.
+pub const LEASE: Duration = Duration::from_secs(60);
+pub const SKEW: Duration = Duration::from_secs(2);
+/// Seconds between two surveys.
+pub const INTERVAL: Duration = Duration::from_secs(30);
+/// As many as a node of the default size runs.
+const PODS_PER_NODE: usize = 100;
+/// Requests to the API server at one time while the ground is made.
+const AT_ONCE: usize = 32;
+
+/// See the module.
+pub struct Ground {
+    pub stage: Stage,
+    pub history: History,
+    pub size: usize,
+    /// Objects by name, with their addresses.
+    pub objects: BTreeMap<String, Vec<String>>,
+}
+
+impl Ground {
+    /// Everything but the objects, and the operator at rest on it.
+    pub async fn make(venue: &'static Venue, size: usize, pods: usize) -> Result<Self> {
+        let options = Options { node_monitor_grace: Duration::from_secs(400), node_lease: Duration::from_secs(200) };
+        let stage = Stage::raise_with(venue, options, |line| println!("  {line}")).await?;
+        stage.world.publish_quotas(venue.quotas());
+        let addresses: Vec<String> = (0..size).map(address).collect();
+        for (n, ip) in addresses.iter().enumerate() {
+            let name = format!("address-{n}");
+            stage.world.add_address(Address::new(venue.account, venue.region, &name, ip.parse()?));
+        }
+        let objects = addresses.chunks(PER_OBJECT).enumerate();
+        let objects = objects.map(|(n, ips)| (format!("bench-{n:02}"), ips.to_vec())).collect();
+        // A tenth is drained later, and one is lost.
+        let nodes = size + size.div_ceil(8) + 1;
+        println!("  adding {nodes} nodes, and {pods} pods elsewhere");
+        stream::iter(0..nodes)
+            .map(|n| {
+                let zone = venue.zones.get(n % venue.zones.len()).copied().unwrap_or_default();
+                let stage = &stage;
+                async move { stage.add_node(&node(n), zone, &[("role", "bench")]).await }
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        elsewhere(&stage, pods).await?;
+        let values = [
+            format!("controller.cloudApi.qps={QPS}"),
+            format!("controller.cloudApi.burst={BURST}"),
+            format!("leaderElection.leaseDurationSeconds={}", LEASE.as_secs()),
+            format!("leaderElection.skewGraceSeconds={}", SKEW.as_secs()),
+        ];
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        stage.install(&values).await?;
+        stage.until_led(None).await?;
+        stage.world.set_latency(LATENCY);
+        let history = History::follow(stage.client()?);
+        Ok(Self { stage, history, size, objects })
+    }
+
+    /// The manifests of all objects.
+    pub fn manifests(&self) -> String {
+        let region = self.stage.venue.region;
+        let provider = self.stage.venue.provider;
+        let interval = INTERVAL.as_secs();
+        let one = |(name, ips): (&String, &Vec<String>)| {
+            format!(
+                "apiVersion: netinfra.darkbrains.com/v1alpha1\nkind: NetIPAllocation\nmetadata: {{name: {name}}}\nspec:\n  \
+                 reservedIPs: [{}]\n  nodeSelector: {{role: bench}}\n  cloud: {{provider: {provider}, region: {region}}}\n  \
+                 reconcileInterval: {interval}\n---\n",
+                ips.join(", ")
+            )
+        };
+        self.objects.iter().map(one).collect()
+    }
+
+    pub async fn cordon(&self, node: &str) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.stage.client()?);
+        let patch = json!({"spec": {"unschedulable": true}});
+        nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// What the operator has asked of the API server since then.
+    pub fn asked_since(&self, since: Timestamp) -> Result<Vec<AuditEvent>> {
+        let events = self.stage.cluster.audit()?.into_iter();
+        let is_later = |event: &AuditEvent| event.time.parse::<Timestamp>().is_ok_and(|time| time >= since);
+        Ok(events.filter(|event| event.user == ACCOUNT && is_later(event)).collect())
+    }
+
+    /// Waits until the operator has nothing left to do: no change under way, and no call but surveys for two intervals.
+    pub async fn rest(&self) -> Result<()> {
+        let patience = Duration::from_secs(600);
+        let quiet = INTERVAL * 2;
+        wait_for("nothing is under way any more", patience, || async {
+            let calls = self.stage.world.calls();
+            let survey = self.stage.venue.survey;
+            let busy = calls.iter().rev().find(|call| !survey.contains(&call.method.as_str()));
+            let busy = busy.filter(|call| call.at.elapsed() < quiet);
+            Ok(Seen::when(busy.is_none(), format!("{busy:?}")))
+        })
+        .await
+    }
+}
+
+/// From 198.18.0.0/15, which is set aside for benchmarks (RFC 2544).
+fn address(n: usize) -> String {
+    let base = u32::from(Ipv4Addr::new(198, 18, 0, 1));
+    Ipv4Addr::from(base.saturating_add(u32::try_from(n).unwrap_or(u32::MAX))).to_string()
+}
+
+/// All of the same length, so that none is a part of another.
+pub fn node(n: usize) -> String {
+    format!("bench-node-{n:05}")
+}
+
+/// Pods that have nothing to do with addresses, on nodes that nobody plays.
+async fn elsewhere(stage: &Stage, pods: usize) -> Result<()> {
+    let client = stage.client()?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    for n in 0..pods.div_ceil(PODS_PER_NODE) {
+        let node = NodeSpec::new(format!("elsewhere-{n}")).into_node();
+        nodes.create(&PostParams::default(), &node).await?;
+    }
+    let api: Api<Pod> = Api::namespaced(client, "default");
+    let (api, params) = (&api, PostParams::default());
+    let params = &params;
+    stream::iter(0..pods)
+        .map(|n| async move {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": format!("elsewhere-{n}"), "labels": {"app": "elsewhere"}},
+                "spec": {
+                    "nodeName": format!("elsewhere-{}", n / PODS_PER_NODE),
+                    // Nobody answers for the node, and nobody shall take the pod off it for that.
+                    "tolerations": [{"operator": "Exists"}],
+                    "automountServiceAccountToken": false,
+                    "containers": [{"name": "main", "image": "registry.example/main"}],
+                },
+            }))
+            .context("a pod")?;
+            api.create(params, &pod).await?;
+            anyhow::Ok(())
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<()>()
+        .await
+}

@@ -1,0 +1,310 @@
+//! What is measured, one figure after another on one ground.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    stage::NAMESPACE,
+    world::{Call, Outcome},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams},
+};
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use crate::{
+    figures::Figures,
+    ground::{BURST, Ground, INTERVAL, LATENCY, LEASE, QPS, SKEW},
+    process::cost,
+};
+
+/// No single wait is longer.
+const PATIENCE: Duration = Duration::from_secs(2400);
+/// One steady minute.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// From nothing to all addresses Attached.
+pub async fn cold_start(ground: &Ground, figures: &mut Figures) -> Result<()> {
+    let Ground { stage, history, size, .. } = ground;
+    stage.world.clear_calls();
+    let began = Instant::now();
+    stage.cluster.apply(&ground.manifests()).await?;
+    let attached = |words: &BTreeMap<String, Vec<crate::history::Word>>| {
+        let lasts: Vec<_> = words.values().filter_map(|words| words.last()).collect();
+        let all = lasts.len() == *size && lasts.iter().all(|word| word.state == "Attached");
+        all.then(|| lasts.iter().map(|word| word.at).max().unwrap_or(began))
+    };
+    let ended = history.until("all addresses are attached", PATIENCE, attached).await?;
+    let took = ended.duration_since(began);
+    let calls: Vec<Call> = stage.world.calls().into_iter().filter(|call| call.at <= ended).collect();
+    let slowest = slowest_attach(&calls);
+    let paced = Duration::from_secs_f64(calls.len().saturating_sub(BURST) as f64 / QPS as f64);
+    let bound = slowest.max(paced);
+    let ratio = took.as_secs_f64() / bound.as_secs_f64();
+    figures.add(
+        *size,
+        "cold start to all Attached ÷ what the cloud and the pace allow",
+        format!("{ratio:.2} ({:.1} s)", took.as_secs_f64()),
+        format!(
+            "1.1; the larger of the slowest attach, {:.1} s, and {} calls at {QPS} a second, {:.1} s",
+            slowest.as_secs_f64(),
+            calls.len(),
+            paced.as_secs_f64()
+        ),
+        ratio <= 1.1,
+    );
+    let throttled = calls.iter().filter(|call| call.outcome == Outcome::Refused("Throttled".to_owned())).count();
+    figures.add(
+        *size,
+        "calls that the cloud's quotas refused, in the cold start",
+        throttled.to_string(),
+        "0".to_owned(),
+        throttled == 0,
+    );
+    Ok(())
+}
+
+/// The longest sum of the operations on one machine.
+fn slowest_attach(calls: &[Call]) -> Duration {
+    let mut sums: BTreeMap<&str, Duration> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.mutating) {
+        if let Some(ended) = call.ended {
+            *sums.entry(&call.target).or_default() += ended.duration_since(call.at);
+        }
+    }
+    sums.into_values().max().unwrap_or_default()
+}
+
+/// A minute in which nothing happens.
+pub async fn steady(ground: &Ground, figures: &mut Figures) -> Result<()> {
+    let Ground { stage, size, .. } = ground;
+    ground.rest().await?;
+    let leader = stage.until_led(None).await?;
+    let pid = stage.agent.pid(NAMESPACE, &leader)?;
+    // From one survey to the next, so that whole intervals are counted.
+    next_call_since(ground, Instant::now()).await?;
+    stage.world.clear_calls();
+    let (since, began, before) = (Timestamp::now(), Instant::now(), cost(pid)?);
+    tokio::time::sleep(MINUTE).await;
+    let (spent, after, calls) = (began.elapsed(), cost(pid)?, stage.world.calls());
+    let requests = ground.asked_since(since)?;
+    let share = (after.cpu - before.cpu).as_secs_f64() / spent.as_secs_f64() * 100.0;
+    let passes = spent.as_secs_f64() / INTERVAL.as_secs_f64();
+    let allowed = stage.venue.survey.len() * (1 + size / 500) * (passes.ceil() as usize);
+    figures.add(
+        *size,
+        "cloud calls in a steady minute",
+        calls.len().to_string(),
+        format!("{allowed}: one survey each {} s, pages of 500", INTERVAL.as_secs()),
+        calls.len() <= allowed,
+    );
+    let others = requests.iter().filter(|event| event.resource != "leases" && event.verb != "watch");
+    let others: Vec<String> = others.map(|event| format!("{} {}", event.verb, event.uri)).collect();
+    let leases = requests.iter().filter(|event| event.resource == "leases").count();
+    figures.add(
+        *size,
+        "requests to the API server in a steady minute, but watches and the Lease",
+        format!("{} {}", others.len(), others.first().cloned().unwrap_or_default()),
+        format!("0 (and {leases} about the Lease)"),
+        others.is_empty(),
+    );
+    figures.add(
+        *size,
+        "CPU of the leader in a steady minute",
+        format!("{share:.2} %"),
+        "1 % of one core".to_owned(),
+        share <= 1.0,
+    );
+    let mib = after.resident as f64 / 1024.0 / 1024.0;
+    figures.add(*size, "memory of the leader at rest", format!("{mib:.1} MiB"), "48 MiB".to_owned(), mib <= 48.0);
+    println!("    the API server lists {size} nodes in {:.0?}", list_nodes(stage.client()?).await?);
+    Ok(())
+}
+
+async fn list_nodes(client: Client) -> Result<Duration> {
+    let began = Instant::now();
+    Api::<Node>::all(client).list(&ListParams::default()).await?;
+    Ok(began.elapsed())
+}
+
+/// A tenth of the nodes is drained, one of each object at a time.
+pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()> {
+    let Ground { stage, history, size, objects } = ground;
+    stage.world.clear_calls();
+    let since = Timestamp::now();
+    let each = objects.values().map(|ips| {
+        let ips = ips.iter().take(ips.len().div_ceil(10));
+        async move {
+            let mut moves = Vec::new();
+            for ip in ips {
+                let from = history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
+                ground.cordon(&from).await?;
+                // No pod is on it: the drain has finished with the cordon.
+                let drained = Instant::now();
+                let (at, to) = history.moved(ip, &from, PATIENCE).await?;
+                moves.push(Move { drained, attached: at, from, to });
+            }
+            anyhow::Ok(moves)
+        }
+    });
+    let moves: Vec<Move> = futures::future::try_join_all(each).await?.into_iter().flatten().collect();
+    let calls = stage.world.calls();
+    let mut own: Vec<Duration> = moves.iter().map(|done| done.own(&calls, moves.len())).collect();
+    own.sort();
+    let p99 = own.get((own.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
+    let median = own.get(own.len() / 2).copied().unwrap_or_default();
+    figures.add(
+        *size,
+        "drain finished to attached elsewhere, without the cloud's latency",
+        format!("p99 {} ms, median {} ms of {} moves", p99.as_millis(), median.as_millis(), moves.len()),
+        "p99 250 ms".to_owned(),
+        p99 <= Duration::from_millis(250),
+    );
+    ground.rest().await?;
+    let requests = ground.asked_since(since)?;
+    let writes = requests.iter().filter(|event| event.subresource == "status");
+    let writes: Vec<_> = writes.filter(|event| event.resource == "netipallocations").collect();
+    let per_move = writes.len() as f64 / moves.len() as f64;
+    figures.add(
+        *size,
+        "status writes a move, in a rolling drain",
+        format!("{per_move:.2}"),
+        "4".to_owned(),
+        per_move <= 4.0,
+    );
+    let mut by_second: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for event in &writes {
+        let second = event.time.get(..19).unwrap_or_default();
+        *by_second.entry((&event.name, second)).or_default() += 1;
+    }
+    let most = by_second.values().copied().max().unwrap_or_default();
+    figures.add(
+        *size,
+        "status writes of one object in one second, at most",
+        most.to_string(),
+        "2".to_owned(),
+        most <= 2,
+    );
+    ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+    Ok(())
+}
+
+/// One address went from one node to another.
+struct Move {
+    drained: Instant,
+    attached: Instant,
+    from: String,
+    to: String,
+}
+
+impl Move {
+    /// What the operator took for it: the whole, without the time in which the cloud worked on either machine, and without
+    /// the answers about the address alone (the lists that are no surveys), which the moves share evenly.
+    fn own(&self, calls: &[Call], moves: usize) -> Duration {
+        let within = |call: &&Call| call.at >= self.drained && call.at <= self.attached;
+        let about = |call: &&Call| call.target.contains(&self.from) || call.target.contains(&self.to);
+        let mut spans: Vec<(Instant, Instant)> = calls
+            .iter()
+            .filter(within)
+            .filter(about)
+            .map(|call| (call.at, call.ended.unwrap_or(self.attached).min(self.attached)))
+            .collect();
+        spans.sort();
+        let (mut busy, mut until) = (Duration::ZERO, self.drained);
+        for (from, to) in spans {
+            busy += to.saturating_duration_since(from.max(until));
+            until = until.max(to);
+        }
+        let lists = calls.iter().filter(|call| !call.mutating && call.method.ends_with(".list")).count();
+        let surveys = calls.len().min(self.attached.duration_since(self.drained).as_secs() as usize / 30);
+        let answers = LATENCY.answer * u32::try_from(lists.saturating_sub(surveys) / moves.max(1)).unwrap_or_default();
+        (self.attached - self.drained).saturating_sub(busy).saturating_sub(answers)
+    }
+}
+
+/// The machine and its Node go at once.
+pub async fn node_lost(ground: &Ground, figures: &mut Figures) -> Result<()> {
+    let Ground { stage, history, size, objects } = ground;
+    let ip = objects.values().next().and_then(|ips| ips.last()).context("no address")?;
+    let from = history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
+    stage.world.clear_calls();
+    let nodes: Api<Node> = Api::all(stage.client()?);
+    stage.world.delete_machine(&from);
+    nodes.delete(&from, &DeleteParams::default()).await?;
+    let gone = Instant::now();
+    let (at, to) = history.moved(ip, &from, PATIENCE).await?;
+    let own = Move { drained: gone, attached: at, from, to }.own(&stage.world.calls(), 1);
+    figures.add(
+        *size,
+        "node gone to attached elsewhere, without the cloud's latency",
+        format!("{} ms", own.as_millis()),
+        "1 s".to_owned(),
+        own <= Duration::from_secs(1),
+    );
+    ground.rest().await
+}
+
+/// The leader goes, by its own will or not.
+pub async fn hand_over(ground: &Ground, figures: &mut Figures) -> Result<()> {
+    let stage = &ground.stage;
+    let leader = before_the_next_survey(ground).await?;
+    stage.agent.signal(NAMESPACE, &leader, Signal::SIGTERM)?;
+    let took = until_followed(ground, &leader).await?;
+    let limit = Duration::from_secs(2);
+    tell_hand_over(ground, figures, "SIGTERM of the leader to the next leader's first call", took, limit);
+
+    let leader = before_the_next_survey(ground).await?;
+    // With its pod: a container that is started again in it would go on with the Lease.
+    let gone = ["delete", "pod", &leader, "--namespace", NAMESPACE, "--grace-period=0", "--force", "--wait=false"];
+    stage.cluster.kubectl(&gone).await?;
+    let took = until_followed(ground, &leader).await?;
+    let limit = LEASE + SKEW + Duration::from_secs(1);
+    tell_hand_over(ground, figures, "SIGKILL of the leader to the next leader's first call", took, limit);
+    Ok(())
+}
+
+/// Who leads, just after a survey: the next call is the next leader's.
+async fn before_the_next_survey(ground: &Ground) -> Result<String> {
+    let leader = ground.stage.until_led(None).await?;
+    next_call_since(ground, Instant::now()).await?;
+    Ok(leader)
+}
+
+/// How long it takes until another leads and reads the cloud.
+async fn until_followed(ground: &Ground, leader: &str) -> Result<Duration> {
+    let began = Instant::now();
+    let first = next_call_since(ground, began).await?;
+    ground.stage.until_led(Some(leader)).await?;
+    Ok(first.duration_since(began))
+}
+
+fn tell_hand_over(ground: &Ground, figures: &mut Figures, what: &'static str, took: Duration, limit: Duration) {
+    figures.add(
+        ground.size,
+        what,
+        format!("{:.2} s", took.as_secs_f64()),
+        format!("{} s", limit.as_secs()),
+        took <= limit,
+    );
+}
+
+/// Waits until the cloud is surveyed, from then on.
+async fn next_call_since(ground: &Ground, since: Instant) -> Result<Instant> {
+    let method = ground.stage.venue.survey.first().copied().unwrap_or_default();
+    let seen = ground.stage.world.until(|world| {
+        world.calls().into_iter().find(|call| call.method == method && call.at >= since).map(|call| call.at)
+    });
+    tokio::time::timeout(PATIENCE, seen).await.with_context(|| format!("waited for {method}"))
+}
+
+/// For the report.
+pub fn seconds_since(began: SystemTime) -> u64 {
+    began.elapsed().map(|spent| spent.as_secs()).unwrap_or_default()
+}
