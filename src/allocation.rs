@@ -112,13 +112,18 @@ struct Permit {
     /// Kept until the change has ended.
     slot: OwnedSemaphorePermit,
     allowance: Allowance,
+    /// When it was got.
+    since: Instant,
 }
+
+/// The permits of one allocation's addresses, and of the machines that it owes something.
+type PermitsBySubject = HashMap<String, Permit>;
 
 /// Those that were waited for and not used yet.
 #[derive(Default)]
 struct Permits {
     /// By name of the allocation, which outlives its uid in a wake that comes late, and subject.
-    held: HashMap<(String, String), (Permit, Instant)>,
+    held: HashMap<(String, String), Permit>,
     asked: BTreeSet<(String, String)>,
 }
 
@@ -205,30 +210,19 @@ impl Controller {
         self.permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which of an allocation's subjects have a permit.
-    fn permitted(&self, name: &str) -> BTreeSet<String> {
-        self.permits().held.keys().filter(|(whose, _)| whose == name).map(|(_, subject)| subject.clone()).collect()
-    }
-
-    /// Hands out the permits that the round uses; of the allocation's others those that it does not keep are given back, so
-    /// that they block nobody.
-    fn use_permits(&self, name: &str, round: &round::Round) -> HashMap<String, Permit> {
+    /// Takes the permits of an allocation for one pass, so that none comes or goes while it decides; what the pass does not
+    /// use and still needs it puts back.
+    fn take_permits(&self, name: &str) -> PermitsBySubject {
         let mut permits = self.permits();
-        let mut used = HashMap::new();
-        for ((whose, subject), permit) in std::mem::take(&mut permits.held) {
-            if whose == name && round.used.contains(&subject) {
-                used.insert(subject, permit.0);
-            } else if whose != name || round.kept.contains(&subject) {
-                permits.held.insert((whose, subject), permit);
-            }
-        }
-        used
+        let (ours, others) = std::mem::take(&mut permits.held).into_iter().partition(|((whose, _), _)| whose == name);
+        permits.held = others;
+        let ours: HashMap<(String, String), Permit> = ours;
+        ours.into_iter().map(|((_, subject), permit)| (subject, permit)).collect()
     }
 
-    /// What a pass could not use because its status was not written: the next one needs it, and a permit that came back to
-    /// the queue would be granted, and wake the allocation, again and again.
-    fn keep_permits(&self, name: &str, permits: HashMap<String, Permit>) {
-        let kept = permits.into_iter().map(|(subject, permit)| ((name.to_owned(), subject), (permit, Instant::now())));
+    /// Puts permits back that a next pass needs, as old as they are: one that nobody can use must not block a slot for ever.
+    fn put_back(&self, name: &str, permits: impl IntoIterator<Item = (String, Permit)>) {
+        let kept = permits.into_iter().map(|(subject, permit)| ((name.to_owned(), subject), permit));
         self.permits().held.extend(kept);
     }
 
@@ -239,7 +233,7 @@ impl Controller {
 
     /// Gives back what no pass has used for long, so that an allocation whose passes fail blocks nobody.
     fn return_stale_permits(&self) {
-        self.permits().held.retain(|_, (_, since)| since.elapsed() < PERMIT_KEPT);
+        self.permits().held.retain(|_, permit| permit.since.elapsed() < PERMIT_KEPT);
     }
 
     /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
@@ -254,7 +248,7 @@ impl Controller {
                 // The tokens first: they are served by urgency, and who waits for them must not hold a slot.
                 let allowance = me.limits.acquire(&scope, urgency, &name, scope.provider.requests_of_a_change()).await;
                 let slot = me.slots.clone().acquire_owned().await.ok()?;
-                Some(Permit { slot, allowance })
+                Some(Permit { slot, allowance, since: Instant::now() })
             });
             let got = got.await;
             {
@@ -263,7 +257,7 @@ impl Controller {
                 if let Some(Some(permit)) = got
                     && me.ledger.knows(&name)
                 {
-                    permits.held.insert(key, (permit, Instant::now()));
+                    permits.held.insert(key, permit);
                 }
             }
             me.wake.one(&name, Cause::Permit);

@@ -602,7 +602,7 @@ impl Eyes<'_> {
         })
     }
 
-    /// Chooses nodes for all addresses that need one, and reads the machines of those chosen.
+    /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2).
     pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> Plan {
         let spec = &self.subject.object.spec;
         let held: BTreeSet<(&ProviderId, Instant)> = self
@@ -721,9 +721,9 @@ impl Eyes<'_> {
             return looking();
         }
         // Permit first: what is read here is soon too old, and where many wait for a permit none would ever be young enough.
-        // Whoever holds one keeps it while it looks, so this goes before all that still waits.
+        // Whoever holds one keeps it while it looks, so this goes before all that still wait for one.
         let answer = match self.permits.contains(&entry.ip) {
-            true => self.inspect(scope, &place, FRESH_SEAT, Urgency::Failover),
+            true => self.inspect(scope, &place, FRESH_SEAT, Urgency::Look),
             false => self.answers.inspected(&place).filter(|answer| self.since(answer.began) < FRESH_SEAT),
         };
         let counted = answer.filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began));

@@ -5,7 +5,6 @@ mod deeds;
 mod telling;
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use kube_runtime::controller::Action;
 
 use self::course::Course;
 use super::{
-    Controller, Permit,
+    Controller, PermitsBySubject,
     claims::Claims,
     decide::facts::Mode,
     journey,
@@ -145,12 +144,14 @@ impl Controller {
 
         // Decide.
         course.enter("netipallocation.plan");
+        let mut permits = self.take_permits(&subject.name);
         let round = {
-            let permits = self.permitted(&subject.name);
+            let permitted = permits.keys().cloned().collect();
             let mut tables = self.tables();
-            round::decide(&subject, &scene, &entries, &self.view.answers(), &permits, &mut tables)
+            round::decide(&subject, &scene, &entries, &self.view.answers(), &permitted, &mut tables)
         };
-        let permits = self.use_permits(&subject.name, &round);
+        let unused = permits.extract_if(|subject, _| !round.used.contains(subject));
+        self.put_back(&subject.name, unused.filter(|(subject, _)| round.kept.contains(subject)));
         self.ask(&subject, &scene, &round);
 
         // Record, and only then act.
@@ -246,7 +247,7 @@ impl Controller {
         scene: &Scene,
         entries: &Entries,
         round: Round,
-        mut permits: HashMap<String, Permit>,
+        mut permits: PermitsBySubject,
         course: &mut Course,
     ) -> Result<(Duration, Outcome), PassError> {
         let record = round.record(subject, scene, entries, &mut self.tables(), self.began);
@@ -258,7 +259,8 @@ impl Controller {
                 Written::Yes(stored) => stored,
                 Written::No(why) => {
                     record.abandon(&mut self.tables());
-                    self.keep_permits(&subject.name, permits);
+                    // One that went back to the queue would be granted, and wake the allocation, again and again.
+                    self.put_back(&subject.name, permits);
                     return Err(PassError::NotWritten(why));
                 }
             }

@@ -9,7 +9,9 @@ use std::{
 /// What a call is for, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Urgency {
-    /// An address without a working node.
+    /// What a change that has its tokens already must know before it begins.
+    Look,
+    /// An address without a working node, or not where it should be.
     Failover,
     /// A node that somebody waits to get rid of.
     Drain,
@@ -21,7 +23,8 @@ pub enum Urgency {
 
 impl Urgency {
     /// Every one, the most urgent first.
-    pub const ALL: [Urgency; 4] = [Urgency::Failover, Urgency::Drain, Urgency::Placement, Urgency::Survey];
+    pub const ALL: [Urgency; 5] =
+        [Urgency::Look, Urgency::Failover, Urgency::Drain, Urgency::Placement, Urgency::Survey];
 }
 
 /// Of so many that are served, one is of the urgency that has not been served for longest.
@@ -240,7 +243,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(Rate::new(1.0, 1).unwrap(), now);
         let mut behind = Vec::new();
-        for urgency in [Urgency::Survey, Urgency::Placement, Urgency::Drain, Urgency::Failover] {
+        for urgency in Urgency::ALL.into_iter().rev() {
             let ticket = queue.join(urgency, "a", 1, ());
             assert_eq!(queue.first(), Some(ticket), "{urgency:?} before {behind:?}");
             behind.push(urgency);

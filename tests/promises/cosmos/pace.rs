@@ -1,5 +1,5 @@
 //! How fast a process may ask its cloud, in a world that has a pace: the queue and the token bucket that ship
-//! (`cloud::limits::queue`), and around them what `cloud::limits`, `Controller::{ask_permit, use_permits}` and `CloudView` do
+//! (`cloud::limits::queue`), and around them what `cloud::limits`, `Controller::{ask_permit, take_permits, put_back}` and `CloudView` do
 //! with tokens and slots. A world has one scope, so a process has one queue.
 //!
 //! Where a world has no pace, everything is to be had at once, and whenever time passes everybody looks. With one, an
@@ -286,12 +286,12 @@ impl Pace {
         &self.arrivals
     }
 
-    /// Mirrors `Controller::permitted`.
+    /// Whose permits a pass takes: `Controller::take_permits`.
     pub fn permitted(&self, name: &str) -> BTreeSet<String> {
         self.held.keys().filter(|(whose, _)| whose == name).map(|(_, subject)| subject.clone()).collect()
     }
 
-    /// Mirrors `Controller::use_permits`.
+    /// What of them a round uses; what it keeps is put back, the others go back: `Controller::put_back`.
     pub fn use_permits(&mut self, name: &str, round: &Round) -> BTreeMap<String, Permit> {
         let mut used = BTreeMap::new();
         for ((whose, subject), permit) in std::mem::take(&mut self.held) {
@@ -306,11 +306,9 @@ impl Pace {
         used
     }
 
-    /// What a pass could not use because its status was not written. Mirrors `Controller::keep_permits`.
-    pub fn keep(&mut self, name: &str, permits: BTreeMap<String, Permit>, now: Instant) {
-        let kept =
-            permits.into_iter().map(|(subject, permit)| ((name.to_owned(), subject), Permit { since: now, ..permit }));
-        self.held.extend(kept);
+    /// What a pass could not use because its status was not written, as old as it is. Mirrors `Controller::put_back`.
+    pub fn keep(&mut self, name: &str, permits: BTreeMap<String, Permit>) {
+        self.held.extend(permits.into_iter().map(|(subject, permit)| ((name.to_owned(), subject), permit)));
     }
 
     /// Slot and tokens go back. Mirrors the drop of a `Permit`.

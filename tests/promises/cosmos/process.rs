@@ -337,9 +337,9 @@ impl Term {
         }
     }
 
-    fn keep(&mut self, name: &str, permits: BTreeMap<String, Permit>, moment: &Moment) {
+    fn keep(&mut self, name: &str, permits: BTreeMap<String, Permit>) {
         if let Some(pace) = &mut self.pace {
-            pace.keep(name, permits, moment.instant);
+            pace.keep(name, permits);
         }
     }
 
@@ -485,7 +485,7 @@ impl Term {
                 }
                 Written::Closed => {
                     record.abandon(&mut self.tables);
-                    self.keep(name, permits, moment);
+                    self.keep(name, permits);
                     return passed;
                 }
                 Written::Unheard(stored) => {
@@ -495,7 +495,7 @@ impl Term {
                         passed.status = Some((before, stored));
                     }
                     record.abandon(&mut self.tables);
-                    self.keep(name, permits, moment);
+                    self.keep(name, permits);
                     self.wake_after_refusal(name, rules);
                     return passed;
                 }
