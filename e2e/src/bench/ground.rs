@@ -141,7 +141,7 @@ fn address(n: usize) -> String {
 }
 
 /// All of the same length, so that none is a part of another.
-pub fn node(n: usize) -> String {
+fn node(n: usize) -> String {
     format!("bench-node-{n:05}")
 }
 

@@ -1,9 +1,6 @@
 //! What is measured, one figure after another on one ground.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -302,9 +299,4 @@ async fn next_call_since(ground: &Ground, since: Instant) -> Result<Instant> {
         world.calls().into_iter().find(|call| call.method == method && call.at >= since).map(|call| call.at)
     });
     tokio::time::timeout(PATIENCE, seen).await.with_context(|| format!("waited for {method}"))
-}
-
-/// For the report.
-pub fn seconds_since(began: SystemTime) -> u64 {
-    began.elapsed().map(|spent| spent.as_secs()).unwrap_or_default()
 }
