@@ -45,7 +45,7 @@ use self::{
     ledger::Ledger,
     moment::Moment,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
-    record::tell::Teller,
+    record::{news::News, tell::Teller},
     tables::Tables,
     watch::{Cause, Guarded, Wake},
 };
@@ -105,6 +105,8 @@ pub struct Controller {
     undecodable: Mutex<HashMap<String, String>>,
     /// Failed passes in a row, by object name.
     failures: Mutex<HashMap<String, u32>>,
+    /// Since when status lacks something that may wait, by object name.
+    unwritten: Mutex<HashMap<String, Instant>>,
 }
 
 /// What a change of the cloud needs before its intent is written (F2).
@@ -172,6 +174,7 @@ impl Controller {
             running: Mutex::default(),
             undecodable: Mutex::default(),
             failures: Mutex::default(),
+            unwritten: Mutex::default(),
             config,
             client,
             actor,
@@ -280,6 +283,23 @@ impl Controller {
     /// Whether its last pass failed.
     fn has_failed(&self, name: &str) -> bool {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
+    /// For how long this may still stay unwritten; `None`: it is to be written now. What has waited for long enough waits no
+    /// longer because something else has been added.
+    fn may_stay_unwritten(&self, name: &str, news: News) -> Option<Duration> {
+        if news == News::Nothing {
+            self.is_written(name);
+            return Some(Duration::MAX);
+        }
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = unwritten.entry(name.to_owned()).or_insert_with(Instant::now);
+        Some(news.patience().saturating_sub(since.elapsed())).filter(|left| !left.is_zero())
+    }
+
+    /// Status says all that is known.
+    fn is_written(&self, name: &str) {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     fn succeeded(&self, name: &str) {

@@ -657,25 +657,22 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         );
     }
     if facts.in_flight {
-        return wait(settled(entry), format!("is on node {node}, whose labels are being set"), LATER);
+        return wait(settled(entry), format!("is on node {node}"), LATER);
     }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !cause.is_some_and(|cause| explains_absence(cause, facts)) {
-        if !facts.intent_dead {
-            let message = "somebody else took it off its machine; waits until the last request to the cloud can no longer \
-                           put it back";
+        if !facts.intent_dead || !facts.permit {
+            let until = if facts.intent_dead {
+                "waits for its turn at the cloud's rate limit"
+            } else {
+                "waits until the last request to the cloud can no longer put it back"
+            };
+            let message = format!("somebody else took it off its machine; {until}");
+            // Neither may take long, and the label must not stay without the address (P4).
             if labelled(entry, facts) {
-                let effect = Effect::Unlabel { node: node.clone() };
-                return deed(effect, Reason::Drifted, message.to_owned(), facts);
+                return deed(Effect::Unlabel { node: node.clone() }, Reason::Drifted, message, facts);
             }
             return wait(Reason::Drifted, message, SOON);
-        }
-        if !facts.permit {
-            return wait(
-                Reason::Drifted,
-                "somebody else took it off its machine; waits for its turn at the cloud's rate limit",
-                SOON,
-            );
         }
         let operation = intent(OperationKind::Detach, 0, facts);
         return go(State::Releasing, Reason::Drifted, Note::Release { operation, planned: None });
@@ -738,8 +735,8 @@ fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts:
     if right || !facts.read.is_on(machine) {
         return None;
     }
-    let message = format!("is on node {node}, which is being labelled");
-    Some(deed(Effect::Label { node: node.to_owned() }, reason, message, facts))
+    // Not that it is being labelled: that would be a status write for what is over in a moment.
+    Some(deed(Effect::Label { node: node.to_owned() }, reason, format!("is on node {node}"), facts))
 }
 
 /// A deed on the node or its pods, unless the last one failed and the next attempt is not due (P11).

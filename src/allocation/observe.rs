@@ -641,10 +641,12 @@ impl Eyes<'_> {
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
-                Some(node) => self.seat(entry, node, tables),
+                Some(node) if goes_next(entry, facts) => self.seat(entry, node, tables),
+                // A plan only: the machine is read when the address is about to go there.
+                Some(node) => Target::Looking { node: node.clone() },
             };
             if let Target::Looking { node } = &facts.target
-                && matches!(entry.state, State::Unassigned | State::Detached)
+                && goes_next(entry, facts)
                 && self.is_unreadable(node)
             {
                 // Another node is tried with the next pass (P11).
@@ -716,10 +718,6 @@ impl Eyes<'_> {
         let looking = || Target::Looking { node: node.to_owned() };
         let (Some(object), Ok(scope)) = (self.around.node(node), &self.subject.scope) else { return looking() };
         let Some(place) = object.place() else { return looking() };
-        if !matches!(entry.state, State::Unassigned | State::Detached) {
-            // A plan only: the machine is read when the address is about to go there.
-            return looking();
-        }
         // Permit first: what is read here is soon too old, and where many wait for a permit none would ever be young enough.
         // Whoever holds one keeps it while it looks, so this goes before all that still wait for one.
         let answer = match self.permits.contains(&entry.ip) {
@@ -740,6 +738,16 @@ impl Eyes<'_> {
             }
             Some(_) | None => looking(),
         }
+    }
+}
+
+/// Whether it is on no node, so that the next thing is where it goes.
+fn goes_next(entry: &Entry, facts: &Facts) -> bool {
+    match entry.state {
+        State::Unassigned | State::Detached => true,
+        // It is known to be off; that is written together with where it goes.
+        State::Releasing => !facts.in_flight && entry.machine.as_ref().is_some_and(|at| facts.read.is_off(at)),
+        State::Attaching | State::Attached | State::Draining => false,
     }
 }
 

@@ -250,13 +250,18 @@ impl Controller {
         mut permits: PermitsBySubject,
         course: &mut Course,
     ) -> Result<(Duration, Outcome), PassError> {
-        let record = round.record(subject, scene, entries, &mut self.tables(), self.began);
-        let stored = if subject.object.status.as_ref() == Some(&record.status) {
+        let mut record = round.record(subject, scene, entries, &mut self.tables(), self.began);
+        let unwritten = self.may_stay_unwritten(&subject.name, record.news(subject.object.status.as_ref()));
+        let stored = if unwritten.is_some() {
+            record.hold_back(subject.object.status.as_ref());
             subject.object.clone()
         } else {
             course.enter("netipallocation.status.patch");
             match self.write(subject, &record).await {
-                Written::Yes(stored) => stored,
+                Written::Yes(stored) => {
+                    self.is_written(&subject.name);
+                    stored
+                }
                 Written::No(why) => {
                     record.abandon(&mut self.tables());
                     // One that went back to the queue would be granted, and wake the allocation, again and again.
@@ -269,7 +274,7 @@ impl Controller {
         course.leave();
         self.tell(subject, &stored, &record, scene, course);
         self.gauge(subject, &stored, &record, &scene.around);
-        let (outcome, recheck) = (record.outcome(), record.recheck(subject));
+        let (outcome, recheck) = (record.outcome(), record.recheck(subject).min(unwritten.unwrap_or(Duration::MAX)));
         let Record { turns, debts, kept, may_go, .. } = record;
         for turn in turns {
             let permit = permits.remove(&turn.before.ip.to_string());

@@ -3,6 +3,7 @@
 pub mod audience;
 pub mod conditions;
 pub mod events;
+pub mod news;
 mod note;
 pub mod reasons;
 pub mod spans;

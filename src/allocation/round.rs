@@ -43,7 +43,7 @@ use super::{
         answers::{Answers, Questions},
         dead_at,
     },
-    record::conditions,
+    record::{conditions, news::News},
     tables::Tables,
     taints,
 };
@@ -271,6 +271,31 @@ impl Record {
 
     fn moved(&self) -> bool {
         self.turns.iter().any(|turn| !turn.steps.is_empty())
+    }
+
+    /// How much of it `before` does not say.
+    pub fn news(&self, before: Option<&NetIPAllocationStatus>) -> News {
+        let between = self.turns.iter().any(Turn::is_between);
+        let settled = self.turns.iter().all(|turn| turn.is_between() || turn.says_the_same());
+        let pays = self.debts.iter().any(|debt| !matches!(debt.state, DebtState::Waits));
+        let in_vain = self.debts.iter().any(|debt| matches!(debt.state, DebtState::Struck(Some(_))));
+        match News::of(before, &self.status) {
+            // Of a debt that is refused for good an event tells, once.
+            _ if in_vain => News::Facts,
+            _ if between && settled && !pays => News::Words,
+            news => news,
+        }
+    }
+
+    /// Nothing of it is written now: what it would have said is found again by a later pass. Its deeds, which no intent
+    /// precedes, go on.
+    pub fn hold_back(&mut self, before: Option<&NetIPAllocationStatus>) {
+        self.status = before.cloned().unwrap_or_default();
+        for turn in &mut self.turns {
+            turn.after.clone_from(&turn.before);
+            turn.steps.clear();
+        }
+        self.debts.retain(|debt| !matches!(debt.state, DebtState::Struck(_)));
     }
 
     /// The write was refused: nothing is done, tickets go back.

@@ -43,6 +43,20 @@ pub struct Turn {
     pub keeps_permit: bool,
 }
 
+impl Turn {
+    /// The address has left one node, and waits for what is about to be known before it goes to the next.
+    pub fn is_between(&self) -> bool {
+        let left = self.steps.iter().all(|step| (step.from, step.to) == (State::Releasing, Some(State::Detached)));
+        left && !self.steps.is_empty() && self.after.state == State::Detached
+    }
+
+    /// Nothing but the sentence has changed.
+    pub fn says_the_same(&self) -> bool {
+        let unworded = |entry: &Entry| Entry { message: String::new(), ..entry.clone() };
+        !self.forgotten && self.steps.is_empty() && unworded(&self.before) == unworded(&self.after)
+    }
+}
+
 /// The turns of all addresses, one after another: who moves now is in motion for those that follow.
 pub(super) fn all(
     subject: &Subject,

@@ -1,0 +1,143 @@
+//! How much of what a pass would write is new, and for how long that may go unwritten. Pure.
+//!
+//! Every status write is a write of the whole object, which goes to everybody who watches it. So what is about to be overtaken
+//! (a sentence of a step that takes milliseconds), and what is only counted, rides along with the next write that is needed
+//! anyway, or is written by itself if it lasts.
+
+use std::time::Duration;
+
+use crate::api::{AddressStatus, Condition, NetIPAllocationStatus};
+
+/// The most that is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum News {
+    Nothing,
+    /// How many nodes are selected and spare: in a rolling drain they change with every node, for every allocation of the pool.
+    /// And that a debt is paid: whoever pays it again finds that out.
+    Counts,
+    /// Sentences, and that an address is off its node, while where it goes next is about to be known.
+    Words,
+    /// A state, a reason, an intent, a condition: at once.
+    Facts,
+}
+
+impl News {
+    /// For how long it may go unwritten.
+    pub fn patience(self) -> Duration {
+        match self {
+            News::Nothing => Duration::MAX,
+            News::Counts => Duration::from_secs(10),
+            News::Words => Duration::from_secs(2),
+            News::Facts => Duration::ZERO,
+        }
+    }
+
+    /// Of one status after another.
+    pub fn of(before: Option<&NetIPAllocationStatus>, after: &NetIPAllocationStatus) -> Self {
+        match before {
+            Some(before) if before == after => News::Nothing,
+            Some(before) => {
+                let counted = counted_as(before, after);
+                if *before == counted {
+                    News::Counts
+                } else if unworded(before.clone()) == unworded(counted) {
+                    News::Words
+                } else {
+                    News::Facts
+                }
+            }
+            None => News::Facts,
+        }
+    }
+}
+
+/// `after` with the counts, and with the debts that are paid, of `before`.
+fn counted_as(before: &NetIPAllocationStatus, after: &NetIPAllocationStatus) -> NetIPAllocationStatus {
+    let paid = after.owed.iter().all(|debt| before.owed.contains(debt));
+    NetIPAllocationStatus {
+        selected_node_count: before.selected_node_count,
+        spare_node_count: before.spare_node_count,
+        owed: if paid { before.owed.clone() } else { after.owed.clone() },
+        ..after.clone()
+    }
+}
+
+fn unworded(mut status: NetIPAllocationStatus) -> NetIPAllocationStatus {
+    for AddressStatus { message, .. } in &mut status.addresses {
+        *message = None;
+    }
+    for Condition { message, .. } in &mut status.conditions {
+        message.clear();
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::api::OwedStatus;
+
+    fn status() -> NetIPAllocationStatus {
+        let address = AddressStatus {
+            ip: "203.0.113.7".into(),
+            state: "Draining".into(),
+            reason: Some("NodeCordoned".into()),
+            message: Some("nobody uses it on node a".into()),
+            ..AddressStatus::default()
+        };
+        let ready = Condition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            observed_generation: Some(1),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+            reason: "Draining".into(),
+            message: "203.0.113.7 nobody uses it on node a".into(),
+        };
+        NetIPAllocationStatus {
+            addresses: vec![address],
+            conditions: vec![ready],
+            owed: vec![OwedStatus::default()],
+            spare_node_count: 2,
+            ..NetIPAllocationStatus::default()
+        }
+    }
+
+    fn news(change: impl FnOnce(&mut NetIPAllocationStatus)) -> News {
+        let mut after = status();
+        change(&mut after);
+        News::of(Some(&status()), &after)
+    }
+
+    #[test]
+    fn a_sentence_may_wait_for_a_moment_and_a_count_for_longer() {
+        let words = news(|status| {
+            status.addresses[0].message = Some("waits for its turn".into());
+            status.conditions[0].message = "203.0.113.7 waits for its turn".into();
+            status.spare_node_count = 1;
+        });
+        assert_eq!(words, News::Words);
+        assert_eq!(news(|status| status.spare_node_count = 1), News::Counts);
+        assert_eq!(news(|status| status.owed.clear()), News::Counts, "a debt is paid");
+        assert_eq!(news(|_| ()), News::Nothing);
+        assert!(News::Facts.patience().is_zero() && News::Words.patience() < News::Counts.patience());
+    }
+
+    #[test]
+    fn whatever_else_is_said_is_said_at_once() {
+        let changes: [fn(&mut NetIPAllocationStatus); 7] = [
+            |status| status.owed[0].operation_id = Some("017f22e2-79b0-7cc3-98c4-dc0c0c07398f".into()),
+            |status| status.addresses[0].reason = Some("Retrying".into()),
+            |status| status.addresses[0].planned_node = Some("b".into()),
+            |status| status.addresses.clear(),
+            |status| status.conditions[0].reason = "AllAttached".into(),
+            |status| status.attached_count = 1,
+            |status| status.observed_generation = Some(2),
+        ];
+        for change in changes {
+            assert_eq!(news(change), News::Facts);
+        }
+        assert_eq!(News::of(None, &status()), News::Facts, "the first status of all");
+    }
+}
