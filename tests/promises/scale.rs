@@ -49,7 +49,7 @@ const LOST: usize = 33;
 const GROUP: &str = "group";
 /// How often answers, news and the ends of changes come in: what comes between two of them wakes an allocation once.
 const BEAT: Duration = Duration::from_secs(3);
-/// Objects are weighed after every so many of them.
+/// Objects are weighed before one in so many of them.
 const WEIGHED_EVERY: usize = 10;
 
 /// `--max-request-bytes` of etcd where nobody sets it (<https://etcd.io/docs/v3.6/dev-guide/limit/>): 1.5 MiB.
@@ -167,14 +167,14 @@ impl Play {
         while !is_so(&self.beats.cosmos) {
             let past = self.beats.cosmos.instant - began;
             assert!(past < limit, "P12: {what}: not after {} s: {}", past.as_secs(), self.beats.picture());
-            self.beats.beat().unwrap();
-            beats += 1;
             if beats.is_multiple_of(WEIGHED_EVERY) {
                 let weights = weights(&self.beats.cosmos);
                 largest = largest.max(weights.iter().copied().max().unwrap_or_default());
                 sum += weights.iter().sum::<usize>();
                 weighed += weights.len();
             }
+            self.beats.beat().unwrap();
+            beats += 1;
         }
         let journal = &self.beats.cosmos.journal;
         let mut requests = Requests::default();
