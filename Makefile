@@ -13,7 +13,7 @@ needs = $(if $(missing),$(error $(missing)))
 missing = $(shell .ci/prerequisites $(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench model fuzz check generate pictures image build tools
+.PHONY: help demo test bench model scale fuzz check generate pictures image build tools
 .NOTPARALLEL:
 
 help: ## This help
@@ -49,6 +49,12 @@ STATES ?= 200000
 model: ## Search the small worlds of tests/promises further than the tests do: STATES (200000) of each; MODEL_CLOUD=aws for one cloud
 	$(call prepared)
 	@STATES=$(STATES) MODEL_CLOUD=$(MODEL_CLOUD) cargo test --locked --workspace --test promises -- --nocapture --test-threads 1 model::worlds
+
+SIZE ?= 10000
+scale: ## Play SIZE (10000) addresses on a tenth more nodes, in virtual time, and write what it takes into docs/scale.md; not part of .ci/run
+	$(call needs)
+	@echo "==> building the release and its tests (the first time about 25 minutes on two cores)"
+	@SIZE=$(SIZE) SCALE_REPORT=docs/scale.md cargo test --release --locked --workspace --test promises -- --nocapture --test-threads 1 scale::
 
 FUZZ_SECONDS ?= 30
 fuzz: ## Fuzz every door at which foreign text comes in, FUZZ_SECONDS (30) each; FUZZ="object azure" for some of them

@@ -1,7 +1,7 @@
 //! Whose an address is, over all allocations (P5, S2, S3), and what else one of them must know of the others. Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -14,30 +14,45 @@ use super::{
         facts::Claim,
         state::{Reason, State},
     },
-    memory::{self, Stored},
+    memory,
     tables::Uid,
     taints::NodeTaints,
 };
 use crate::api::NetIPAllocation;
 
-/// One allocation's standing with one address.
-#[derive(Clone, Debug)]
-struct Standing {
+/// An allocation, as far as others must know it.
+#[derive(Debug)]
+struct Claimant {
     uid: Uid,
     name: String,
     created: Timestamp,
+}
+
+/// One allocation's standing with one address.
+#[derive(Clone, Debug)]
+struct Standing {
+    whose: Arc<Claimant>,
     /// Its entry holds the address, or is about to: it keeps it whatever its age (S3).
     incumbent: bool,
     /// Its entry says Attached: of two incumbents, the one that was verified.
     verified: bool,
 }
 
+impl Standing {
+    /// Of several that name an address, the smallest has it.
+    fn rank(&self) -> (bool, bool, Timestamp, &str) {
+        (!self.verified, !self.incumbent, self.whose.created, &self.whose.uid)
+    }
+}
+
 /// All claims of all allocations.
+///
+/// Every pass makes them anew from all entries there are, so of an entry no more is read than its standing.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     addresses: BTreeMap<IpAddr, Vec<Standing>>,
-    /// Allocations and the nodes that their entries name.
-    nodes: BTreeSet<(String, String)>,
+    /// The nodes that the entries of each allocation name, by the allocation's name.
+    nodes: BTreeMap<String, HashSet<String>>,
     taints: Arc<NodeTaints>,
 }
 
@@ -47,22 +62,21 @@ impl Claims {
         let allocations: Vec<&NetIPAllocation> = allocations.into_iter().collect();
         let taints = Arc::new(NodeTaints::of(allocations.iter().copied()));
         let mut claims: BTreeMap<IpAddr, Vec<Standing>> = BTreeMap::new();
-        let mut nodes = BTreeSet::new();
+        let mut nodes: BTreeMap<String, HashSet<String>> = BTreeMap::new();
         for allocation in allocations {
+            let whose = Arc::new(Claimant {
+                uid: allocation.uid().unwrap_or_default(),
+                name: allocation.name_any(),
+                created: allocation.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
+            });
             let mut held: BTreeMap<IpAddr, State> = BTreeMap::new();
+            // For a while there may be two lives of one name.
+            let named = nodes.entry(whose.name.clone()).or_default();
             for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
-                nodes.extend(stored.node.clone().map(|node| (allocation.name_any(), node)));
-                match memory::read(stored) {
-                    Stored::Known(entry) => {
-                        held.insert(entry.ip, entry.state);
-                    }
-                    // What a newer version wrote there holds the address.
-                    Stored::Foreign(status) => {
-                        if let Ok(ip) = status.ip.parse() {
-                            held.insert(ip, State::Attaching);
-                        }
-                    }
-                }
+                named.extend(stored.node.clone());
+                // What a newer version wrote there holds the address.
+                let foreign = || Some((stored.ip.parse().ok()?, State::Attaching));
+                held.extend(memory::standing(stored).or_else(foreign));
             }
             let wanted =
                 if allocation.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(allocation).0 };
@@ -74,9 +88,7 @@ impl Claims {
                     continue;
                 }
                 claims.entry(ip).or_default().push(Standing {
-                    uid: allocation.uid().unwrap_or_default(),
-                    name: allocation.name_any(),
-                    created: allocation.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
+                    whose: whose.clone(),
                     incumbent,
                     verified: matches!(state, Some(State::Attached | State::Draining)),
                 });
@@ -92,18 +104,14 @@ impl Claims {
 
     /// Whether that allocation has an address on that node, or one on its way from or to it.
     pub fn holds(&self, allocation: &str, node: &str) -> bool {
-        self.nodes.contains(&(allocation.to_owned(), node.to_owned()))
+        self.nodes.get(allocation).is_some_and(|named| named.contains(node))
     }
 
     /// Whether the address is that allocation's. Nobody else's is ours.
     pub fn claim(&self, ip: IpAddr, uid: &str) -> Claim {
-        let best = self.addresses.get(&ip).and_then(|all| {
-            all.iter().min_by_key(|standing| {
-                (!standing.verified, !standing.incumbent, standing.created, standing.uid.clone())
-            })
-        });
-        match best {
-            Some(standing) if standing.uid != uid => Claim::Other(standing.name.clone()),
+        let all = self.addresses.get(&ip).into_iter().flatten();
+        match all.min_by(|one, other| one.rank().cmp(&other.rank())) {
+            Some(standing) if standing.whose.uid != uid => Claim::Other(standing.whose.name.clone()),
             Some(_) | None => Claim::Ours,
         }
     }
@@ -199,6 +207,18 @@ mod tests {
             owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, Some("Unassigned"))]),
             ["young"]
         );
+    }
+
+    #[test]
+    fn a_node_is_held_by_the_allocations_whose_entries_name_it() {
+        let claims = Claims::of(&[allocation("a", 1, Some("Attached")), allocation("b", 1, None)]);
+        assert!(claims.holds("a", "a"));
+        assert!(!claims.holds("a", "b") && !claims.holds("b", "a") && !claims.holds("nobody", "a"));
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_holds_its_address() {
+        assert_eq!(owner(&[allocation("young", 2, Some("Parking")), allocation("old", 1, None)]), ["young"]);
     }
 
     #[test]

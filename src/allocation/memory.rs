@@ -1,5 +1,7 @@
 //! Status ↔ entries: what the machine remembers, as the API server keeps it. No logic beyond translation.
 
+use std::net::IpAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use uuid::Uuid;
@@ -38,7 +40,13 @@ pub fn read(status: &AddressStatus) -> Stored {
     understand(status).map_or_else(|| Stored::Foreign(Box::new(status.clone())), |entry| Stored::Known(Box::new(entry)))
 }
 
-fn understand(status: &AddressStatus) -> Option<Entry> {
+/// The address and the state of an entry: all that other allocations go by. `None` for what [`read`] takes for foreign.
+pub fn standing(status: &AddressStatus) -> Option<(IpAddr, State)> {
+    bearings(status).map(|(ip, state, ..)| (ip, state))
+}
+
+/// What has to be understood of an entry, or none of it is.
+fn bearings(status: &AddressStatus) -> Option<(IpAddr, State, Option<MachineId>, Option<Operation>)> {
     let operation = match &status.operation {
         Some(operation) => Some(read_operation(operation)?),
         None => None,
@@ -61,8 +69,13 @@ fn understand(status: &AddressStatus) -> Option<Entry> {
     if holds && (machine.is_none() || status.node.is_none()) {
         return None;
     }
+    Some((status.ip.parse().ok()?, state, machine, operation))
+}
+
+fn understand(status: &AddressStatus) -> Option<Entry> {
+    let (ip, state, machine, operation) = bearings(status)?;
     Some(Entry {
-        ip: status.ip.parse().ok()?,
+        ip,
         state,
         reason: status.reason.as_deref().and_then(Reason::parse).unwrap_or(Reason::Pending),
         message: status.message.clone().unwrap_or_default(),
@@ -240,6 +253,7 @@ mod tests {
     fn an_entry_survives_status() {
         assert_eq!(read(&write(&entry())), Stored::Known(Box::new(entry())));
         assert_eq!(write(&entry()).state, "Draining", "two phases, one word");
+        assert_eq!(standing(&write(&entry())), Some((entry().ip, State::Releasing)));
     }
 
     #[test]
@@ -253,6 +267,7 @@ mod tests {
         ] {
             let mut status = write(&entry());
             spoil(&mut status);
+            assert_eq!(standing(&status), None);
             assert_eq!(read(&status), Stored::Foreign(Box::new(status)));
         }
     }

@@ -81,10 +81,8 @@ pub fn mislabelled(cloud: &Cloud, node: &SlimNode) -> bool {
     }
     let named: Option<IpAddr> = node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok());
     named.is_none_or(|ip| {
-        let place = cloud.on(ip);
-        place.is_none()
-            || place != node.place()
-            || place.and_then(|place| cloud.machine(&place)).is_none_or(|machine| !machine.exists)
+        let machine = node.place().and_then(|place| cloud.machine(&place));
+        machine.is_none_or(|machine| !machine.exists || machine.slot != Slot::Reserved(ip))
     })
 }
 
@@ -267,7 +265,8 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
         return Ok(());
     }
     let place = before.machine.as_ref().map(|machine| &machine.place);
-    let there = place.is_some_and(|place| cosmos.cloud.on(ip).as_ref() == Some(place));
+    let machine = place.and_then(|place| cosmos.cloud.machine(place));
+    let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(ip));
     if after.reason == Reason::AddressNotFound {
         return broken(format!("P3: {ip} is said not to exist, and does"));
     }

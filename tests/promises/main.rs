@@ -16,6 +16,7 @@ mod lives;
 mod model;
 mod outage;
 mod random_lives;
+mod scale;
 mod scarcity;
 mod search;
 mod soak;

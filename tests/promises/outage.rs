@@ -28,8 +28,8 @@ use crate::cosmos::{
     process::Rules,
 };
 
-const PER_SECOND: f64 = 20.0;
-const BURST: u32 = 40;
+pub const PER_SECOND: f64 = 20.0;
+pub const BURST: u32 = 40;
 /// `MAX_CONCURRENT_EFFECTS`.
 const SLOTS: u32 = 32;
 const ALLOCATIONS: usize = 10;
@@ -110,7 +110,7 @@ fn cordon(beats: &mut Beats, allocations: &[usize]) -> BTreeSet<String> {
 /// In no stretch of time more requests leave than tokens can have been there for: a full bucket, those that came in that
 /// time, and those that changes under way when it began had taken before and not spent: no more than those of as many changes
 /// as there are slots. Requests for which nobody had waited are not among them.
-fn is_within_budget(made: &[Made]) -> Result<(), String> {
+pub fn is_within_budget(made: &[Made]) -> Result<(), String> {
     let reserved = made.iter().map(|request| request.reserved).max().unwrap_or_default();
     if reserved > SLOTS * Provider::Gcp.requests_of_a_change() {
         return Err(format!("P11: {reserved} tokens are taken by changes that are not under way"));
@@ -137,7 +137,7 @@ fn is_within_budget(made: &[Made]) -> Result<(), String> {
 
 /// A change takes no more requests than it waits for. A read waits for one: of a survey of more than 500 addresses, and of a
 /// machine that has one, the second is overdrawn.
-fn overdraws_by_reads_alone(made: &[Made]) {
+pub fn overdraws_by_reads_alone(made: &[Made]) {
     let overdrawn = made.iter().filter(|request| request.overdrawn);
     let others: Vec<&Made> = overdrawn.filter(|request| !matches!(request.what, What::Page | What::Whose)).collect();
     assert!(others.is_empty(), "{others:?}");

@@ -640,8 +640,7 @@ impl Cloud {
 
     /// `Cloud::survey`.
     pub fn survey(&self, _: &Scope, began: Instant) -> Survey {
-        let addresses = self.shown.reserved.iter().map(|ip| (*ip, self.shown.reservation(*ip))).collect();
-        Survey { began, addresses }
+        Survey { began, addresses: self.shown.reservations().collect() }
     }
 
     /// `Cloud::find`.
@@ -686,10 +685,15 @@ impl Cloud {
 
 impl Truth {
     fn holder(&self, ip: IpAddr) -> Holder {
+        self.holder_on(ip, self.machines.iter().find(|(_, machine)| machine.slot == Slot::Reserved(ip)))
+    }
+
+    /// `on`: the machine, gone or not, whose interface has the address.
+    fn holder_on(&self, ip: IpAddr, on: Option<(&ProviderId, &Machine)>) -> Holder {
         if self.foreign.contains(&ip) {
             return Holder::Foreign("forwarding rule web".to_owned());
         }
-        match self.machines.iter().find(|(_, machine)| machine.slot == Slot::Reserved(ip)) {
+        match on {
             Some((place, machine)) if machine.exists => Holder::Machine(place.clone()),
             Some(_) => Holder::Foreign("a network interface of no machine".to_owned()),
             None => Holder::Free,
@@ -697,14 +701,22 @@ impl Truth {
     }
 
     fn reservation(&self, ip: IpAddr) -> Reservation {
-        Reservation {
-            holder: self.holder(ip),
-            name: format!("sip-{ip}"),
-            network_tier: None,
-            reach: Reach::Region,
-            tags: BTreeMap::new(),
-        }
+        reservation(ip, self.holder(ip))
     }
+
+    /// All of them. The machines are gone through once, not once for each address.
+    fn reservations(&self) -> impl Iterator<Item = (IpAddr, Reservation)> + '_ {
+        let on = self.machines.iter().filter_map(|(place, machine)| match machine.slot {
+            Slot::Reserved(ip) => Some((ip, (place, machine))),
+            Slot::Empty | Slot::Own => None,
+        });
+        let on: BTreeMap<IpAddr, (&ProviderId, &Machine)> = on.collect();
+        self.reserved.iter().map(move |ip| (*ip, reservation(*ip, self.holder_on(*ip, on.get(ip).copied()))))
+    }
+}
+
+fn reservation(ip: IpAddr, holder: Holder) -> Reservation {
+    Reservation { holder, name: format!("sip-{ip}"), network_tier: None, reach: Reach::Region, tags: BTreeMap::new() }
 }
 
 #[cfg(test)]

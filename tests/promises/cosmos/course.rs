@@ -27,8 +27,9 @@ use uuid::Uuid;
 use super::{
     cloud::{Cloud, Landed, Meta, RequestId, Sender},
     cluster::Cluster,
+    cost,
     errand::{Answer, Call, Recent, Reply},
-    pace::{Journal, Pace},
+    pace::{Journal, Look, Pace},
     process::{FlightId, LEASE, Process, Rules, SKEW, Term, WriteFault},
 };
 use crate::invariants;
@@ -501,10 +502,16 @@ impl Cosmos {
 
     fn pass(&mut self, id: u8, name: &str, fault: Option<WriteFault>, moment: &Moment) -> Result<(), String> {
         let leads = self.cluster.lease.holder == Some(id);
-        let Self { cluster, cloud, rules, processes, .. } = self;
+        let Self { cluster, cloud, rules, processes, pace, journal, .. } = self;
         let Some(process) = one_of(processes, id) else { return Ok(()) };
         let Some(term) = &mut process.term else { return Ok(()) };
+        let before = pace.and_then(|_| cost::so_far());
         let passed = term.pass(name, &process.cache, cluster, cloud, rules, moment, fault);
+        if pace.is_some() {
+            let cost = before.and_then(|before| cost::so_far()?.checked_sub(before));
+            let wrote = passed.status.is_some();
+            journal.looks.push(Look { at: moment.instant, whose: name.to_owned(), wrote, cost });
+        }
         if passed.died {
             self.end(id);
         }

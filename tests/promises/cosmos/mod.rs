@@ -5,6 +5,7 @@
 pub mod beats;
 pub mod cloud;
 pub mod cluster;
+mod cost;
 pub mod course;
 pub mod errand;
 pub mod pace;

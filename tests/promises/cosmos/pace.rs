@@ -86,11 +86,23 @@ pub struct Served {
     pub passed_over: bool,
 }
 
+/// A pass.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub at: Instant,
+    pub whose: String,
+    /// It wrote the status.
+    pub wrote: bool,
+    /// What it took of this thread in truth, where the kernel counts that. Nothing depends on it.
+    pub cost: Option<Duration>,
+}
+
 /// What came of it, over all terms, for those who count.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     pub made: Vec<Made>,
     pub served: Vec<Served>,
+    pub looks: Vec<Look>,
 }
 
 /// For what tokens are waited.
