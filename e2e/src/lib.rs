@@ -5,6 +5,8 @@ pub mod chart;
 pub mod cluster;
 pub mod collector;
 pub mod contract;
+pub mod cost;
+pub mod figures;
 pub mod kubelet;
 pub mod simulator;
 pub mod stage;

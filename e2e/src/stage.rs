@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use ip_address_controller::api::{AddressStatus, NetIPAllocation, READY_LABEL};
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -38,6 +39,10 @@ pub const OTHER_REGION: &str = Venue::GCP.other_region;
 pub const ZONES: [&str; 2] = Venue::GCP.zones;
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "ip-address-controller";
+/// How the API server knows the operator.
+pub const ACCOUNT: &str = "system:serviceaccount:ip-address-controller:ip-address-controller";
+/// Requests to the API server at one time while a stage is filled.
+pub const AT_ONCE: usize = 32;
 /// Helm release.
 pub const RELEASE: &str = "ip-address-controller";
 /// Long enough for every wait on a busy machine of two cores.
@@ -159,6 +164,18 @@ impl Stage {
         self.cluster.add_node(spec).await.map(|_| ())
     }
 
+    /// Machines and their Nodes, over both zones, many at a time.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn add_nodes(&self, names: &[String], labels: &[(&str, &str)]) -> Result<()> {
+        stream::iter(names.iter().zip(self.venue.zones.iter().cycle()))
+            .map(|(name, zone)| async move { self.add_node(name, zone, labels).await })
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await
+    }
+
     /// An admin client.
     ///
     /// # Errors
@@ -262,15 +279,22 @@ impl Stage {
         .await
     }
 
+    /// What a pod of the release says at `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self, pod: &str) -> Result<String> {
+        let address = SocketAddr::new(self.agent.ip(NAMESPACE, pod)?, 9999);
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        Ok(client.get(format!("http://{address}/metrics")).send().await?.text().await?)
+    }
+
     /// What the leader's `/metrics` says of an address: the last word of each line about it, by the name of the metric.
     ///
     /// # Errors
     /// When nobody leads, or the leader does not answer.
     pub async fn gauges(&self, allocation: &str, ip: &str) -> Result<BTreeMap<String, f64>> {
-        let leader = self.until_led(None).await?;
-        let address = SocketAddr::new(self.agent.ip(NAMESPACE, &leader)?, 9999);
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        let text = client.get(format!("http://{address}/metrics")).send().await?.text().await?;
+        let text = self.metrics(&self.until_led(None).await?).await?;
         let labels = format!("{{crd_name=\"{allocation}\",ip=\"{ip}\"}} ");
         let lines = text.lines().filter_map(|line| line.split_once(&labels));
         lines.map(|(name, value)| Ok((name.to_owned(), value.parse()?))).collect()

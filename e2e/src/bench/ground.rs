@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use anyhow::{Context, Result};
 use e2e::{
     cluster::{AuditEvent, NodeSpec, Options, Seen, wait_for},
-    stage::{Stage, Venue},
+    stage::{ACCOUNT, AT_ONCE, Stage, Venue},
     world::{Address, Latency},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,8 +20,6 @@ use serde_json::json;
 
 use crate::history::History;
 
-/// How the API server knows the operator.
-const ACCOUNT: &str = "system:serviceaccount:ip-address-controller:ip-address-controller";
 /// From a request to its answer, and from a change to its end.
 pub const LATENCY: Latency =
     Latency { answer: Duration::from_millis(50), operation: Duration::from_secs(2), spread: Duration::from_secs(8) };
@@ -37,8 +35,6 @@ pub const SKEW: Duration = Duration::from_secs(2);
 pub const INTERVAL: Duration = Duration::from_secs(30);
 /// As many as a node of the default size runs.
 const PODS_PER_NODE: usize = 100;
-/// Requests to the API server at one time while the ground is made.
-const AT_ONCE: usize = 32;
 
 /// See the module.
 pub struct Ground {
@@ -63,17 +59,9 @@ impl Ground {
         let objects = addresses.chunks(PER_OBJECT).enumerate();
         let objects = objects.map(|(n, ips)| (format!("bench-{n:02}"), ips.to_vec())).collect();
         // A tenth is drained later, and one is lost.
-        let nodes = size + size.div_ceil(8) + 1;
-        println!("  adding {nodes} nodes, and {pods} pods elsewhere");
-        stream::iter(0..nodes)
-            .map(|n| {
-                let zone = venue.zones.get(n % venue.zones.len()).copied().unwrap_or_default();
-                let stage = &stage;
-                async move { stage.add_node(&node(n), zone, &[("role", "bench")]).await }
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        let nodes: Vec<String> = (0..size + size.div_ceil(8) + 1).map(node).collect();
+        println!("  adding {} nodes, and {pods} pods elsewhere", nodes.len());
+        stage.add_nodes(&nodes, &[("role", "bench")]).await?;
         elsewhere(&stage, pods).await?;
         let values = [
             format!("controller.cloudApi.qps={QPS}"),

@@ -1,21 +1,19 @@
 //! `make bench`: what the operator costs and how that grows, each figure beside its limit, on a real control plane and a
 //! simulated cloud with latency and quotas. Writes `docs/performance.md`.
 
-mod figures;
 mod ground;
 mod history;
 mod micro;
 mod plays;
-mod process;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use e2e::stage::Venue;
+use e2e::{cost, figures::Figures, stage::Venue};
 use ip_address_controller::cloud::Provider;
 
-use self::{figures::Figures, ground::Ground};
+use self::ground::Ground;
 
 /// Measures the release beside this program.
 #[derive(Parser, Debug)]
@@ -80,14 +78,10 @@ async fn run(arguments: Arguments) -> Result<bool> {
 }
 
 fn text(arguments: &Arguments, figures: &Figures, micro: Option<&str>) -> Result<String> {
-    let cpus = std::thread::available_parallelism()?;
-    let memory = std::fs::read_to_string("/proc/meminfo")?;
-    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
-    let memory: u64 = memory.trim().trim_end_matches("kB").trim().parse()?;
     let Arguments { pods, cloud, commit, .. } = arguments;
-    let gib = memory / 1024 / 1024;
+    let machine = cost::machine()?;
     let mut text = format!(
-        "# Performance\n\nWritten by `make bench` at commit {commit}, on {cpus} cores with {gib} GiB of memory, which also ran the control \
+        "# Performance\n\nWritten by `make bench` at commit {commit}, on {machine}, which also ran the control \
          plane, the nodes and the cloud.\nCloud: {cloud}, simulated: an answer takes 50 ms, an operation 2 to 10 s, and its published quotas \
          hold. Pace: `controller.cloudApi.qps={}`, `burst={}`.\nAt the largest size {pods} pods run on other nodes.\n\n{}",
         ground::QPS,

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
+    cost::cost,
+    figures::Figures,
     stage::NAMESPACE,
     world::{Call, Outcome},
 };
@@ -16,11 +18,7 @@ use kube::{
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-use crate::{
-    figures::Figures,
-    ground::{BURST, Ground, INTERVAL, LATENCY, LEASE, QPS, SKEW},
-    process::cost,
-};
+use crate::ground::{BURST, Ground, INTERVAL, LATENCY, LEASE, QPS, SKEW};
 
 /// No single wait is longer.
 const PATIENCE: Duration = Duration::from_secs(2400);

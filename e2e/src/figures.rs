@@ -1,4 +1,4 @@
-//! What was measured, beside what it is measured against.
+//! What was measured, beside what it is measured against: a line for each figure, in the terminal and in a page.
 
 use std::fmt::Write as _;
 
