@@ -192,6 +192,9 @@ fn a_protected_allocation_is_not_deleted_whoever_asks() -> Result<()> {
         let way_out = format!("kubectl annotate nia {name} netinfra.darkbrains.com/protect-");
         ensure!(said.contains("this allocation is protected") && said.contains(&way_out), "{said}");
 
+        let all = stage.cluster.run("kubectl", &["delete", "nia", "--all", "--dry-run=server"], None).await?;
+        ensure!(!all.status.success() && all.stderr.contains(&way_out), "{all:?}");
+
         // The right to delete is no way past it, and who has none is told that, as ever.
         grant(stage, "deletes-allocations", &format!("clusterrole={RELEASE}-edit")).await?;
         for (user, why) in [
