@@ -175,7 +175,7 @@ pub fn object(data: &[u8]) {
     let claims = Claims::of([&object]);
     let uid = object.metadata.uid.clone().unwrap_or_default();
     assert!(selection.wanted().into_iter().all(|ip| claims.claim(ip, &uid) == Claim::Ours), "nobody else is there");
-    if let Some((ip, node)) = observe::requested_move(&object) {
+    if let Some((ip, node)) = observe::requested::requested_move(&object) {
         let _ = (ip, node);
     }
     let _ = observe::scope(&object.spec, &[], &[]);

@@ -147,6 +147,11 @@ const RULES: &[Rule] = &[
         because: "the model checker runs it: clients, clocks and chance stay outside",
     },
     Rule {
+        part: "allocation::observe::requested",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
         part: "allocation::observe::verdict",
         not: PURE,
         because: "the model checker runs it: clients, clocks and chance stay outside",

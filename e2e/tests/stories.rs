@@ -16,6 +16,8 @@ mod edit;
 mod hold;
 #[path = "stories/modes.rs"]
 mod modes;
+#[path = "stories/moves.rs"]
+mod moves;
 #[path = "stories/story.rs"]
 mod story;
 #[path = "stories/taints.rs"]

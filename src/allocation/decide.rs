@@ -773,8 +773,9 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         );
     };
     if facts.mode == Mode::Observe {
+        let reason = if leaving::is_moving(entry) { entry.reason } else { Reason::Observing };
         return rest(
-            Reason::Observing,
+            reason,
             format!("drains from node {node}{}; mode Observe changes nothing", story::plan(entry, facts)),
         );
     }
@@ -785,7 +786,8 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     }
     if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
         let said = cause.filter(|cause| leaving::permitted(*cause, entry, facts));
-        return release(entry, facts, said.map_or(Reason::Drifted, Cause::reason));
+        let reason = said.map_or(Reason::Drifted, Cause::reason);
+        return release(entry, facts, reason, reason);
     }
     let Some(cause) = cause else {
         if facts.read.is_on(machine) && !facts.in_flight {
@@ -797,11 +799,12 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
             SOON,
         );
     };
+    let word = leaving::word(cause, entry, facts);
     if facts.in_flight {
-        return wait(cause.reason(), story::leaving(cause, node, entry, facts), LATER);
+        return wait(word, story::leaving(cause, node, entry, facts), LATER);
     }
     if !leaving::permitted(cause, entry, facts) {
-        return wait(cause.reason(), format!("stays on node {node}: mode Hold begins no move by choice"), LATER);
+        return wait(word, format!("stays on node {node}: mode Hold begins no move by choice"), LATER);
     }
     let paced_out = cause.row().paced && !facts.turn;
     let stuck = nowhere_to_go(cause, facts);
@@ -815,10 +818,10 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     };
     if labels_go && labelled(entry, facts) {
         let message = story::leaving(cause, node, entry, facts);
-        return deed(Effect::Unlabel { node: node.clone() }, cause.reason(), message, facts);
+        return deed(Effect::Unlabel { node: node.clone() }, word, message, facts);
     }
     if leaving::labels_stay(cause, entry, facts)
-        && let Some(decision) = upkeep(node, machine, cause.reason(), entry, facts)
+        && let Some(decision) = upkeep(node, machine, word, entry, facts)
     {
         return decision;
     }
@@ -827,34 +830,38 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         let pods = if delayed { Vec::new() } else { leaving::to_be_asked(cause, entry, facts) };
         let message = story::leaving(cause, node, entry, facts);
         if pods.is_empty() {
-            return wait(cause.reason(), message, next_look(entry, facts));
+            return wait(word, message, next_look(entry, facts));
         }
-        return deed(Effect::Evict { node: node.clone(), pods }, cause.reason(), message, facts);
+        return deed(Effect::Evict { node: node.clone(), pods }, word, message, facts);
     }
     if stuck {
         return wait(
-            cause.reason(),
-            format!("may leave node {node}, but has no node to go to ({}); stays", story::verdicts(facts)),
+            word,
+            format!(
+                "may leave node {node}{}, but has no node to go to ({}); stays",
+                story::beside(cause, word),
+                story::verdicts(facts)
+            ),
             LATER,
         );
     }
     if paced_out {
         return wait(
-            cause.reason(),
+            word,
             format!("may leave node {node}; waits until fewer addresses are in motion (strategy.maxUnavailable)"),
             SOON,
         );
     }
     if !facts.intent_dead {
-        return wait(cause.reason(), "waits until the last request to the cloud can no longer take effect", SOON);
+        return wait(word, "waits until the last request to the cloud can no longer take effect", SOON);
     }
-    release(entry, facts, cause.reason())
+    release(entry, facts, word, cause.reason())
 }
 
-/// Edge 7's write.
-fn release(entry: &Entry, facts: &Facts, reason: Reason) -> Decision {
+/// Edge 7's write, for `reason`; until it may be made, status says `word`.
+fn release(entry: &Entry, facts: &Facts, word: Reason, reason: Reason) -> Decision {
     if !facts.permit {
-        return wait(reason, "waits for its turn at the cloud's rate limit, then leaves", SOON);
+        return wait(word, "waits for its turn at the cloud's rate limit, then leaves", SOON);
     }
     let operation = intent(OperationKind::Detach, 0, facts);
     let planned = facts.target.node().map(str::to_owned).or_else(|| entry.planned_node.clone());

@@ -4,6 +4,7 @@ pub mod answers;
 pub mod cloud_view;
 pub mod nodes;
 pub mod pods;
+pub mod requested;
 mod verdict;
 
 use std::{
@@ -20,6 +21,7 @@ use kube::ResourceExt;
 use self::{
     answers::{Answer, Answers, Asking, Question, Questions, holder, is_gone},
     nodes::{Roster, SlimNode},
+    requested::requested_move,
 };
 use super::{
     claims::Claims,
@@ -541,12 +543,25 @@ impl Eyes<'_> {
         Users::Known(users::users(pods, self.workload).into_iter().map(complete).collect())
     }
 
+    /// A drain for another reason becomes the move: it would begin else where the address has just arrived. In mode Hold it
+    /// waits, and may still be taken back.
     fn move_requested(&self, entry: &Entry) -> bool {
-        if entry.state != State::Attached {
-            return false;
-        }
-        let Some((ip, node)) = requested_move(&self.subject.object) else { return false };
+        let may_begin = match entry.state {
+            State::Attached => true,
+            State::Draining => self.subject.mode == Mode::Enforce,
+            State::Unassigned | State::Attaching | State::Releasing | State::Detached => false,
+        };
+        let Some((ip, node)) = requested_move(&self.subject.object).filter(|_| may_begin) else { return false };
         ip == entry.ip && node.is_none_or(|node| entry.node.as_deref() != Some(node))
+    }
+
+    /// Why the node that a person names cannot have the address now.
+    fn unfit(&self, node: &str, entries: &[Entry], candidates: &[Candidate], need: &Need) -> Option<String> {
+        let first = entries.iter().find(|other| other.ip != need.ip && other.planned_node.as_deref() == Some(node));
+        let planned = first.map(|other| {
+            format!("node {node} is planned for {}; name another node, or none to have one chosen", other.ip)
+        });
+        planned.or_else(|| requested::unfit(node, need, candidates, self.around.node(node).is_some()))
     }
 
     /// §3.4, over the selected nodes and the gone ones that entries name.
@@ -626,18 +641,31 @@ impl Eyes<'_> {
             let listed = self.around.survey.as_ref().and_then(|survey| survey.addresses.get(&ip));
             listed.map(|reservation| reservation.reach.clone()).unwrap_or_default()
         };
+        let need = |entry: &Entry, named: Option<&str>, tables: &mut Tables| Need {
+            ip: entry.ip,
+            planned: named.map(str::to_owned).or_else(|| entry.planned_node.clone()),
+            refused: tables.refused(entry.ip, self.around.moment.now),
+            reach: reach(entry.ip),
+        };
+        let mut refused_move = None;
         let mut needs: Vec<(u8, Need)> = Vec::new();
-        for (entry, facts) in entries.iter().zip(facts.iter()) {
+        for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
+            let mut named = None;
+            if facts.move_requested {
+                named = requested_move(&self.subject.object).and_then(|(_, node)| node);
+                // It goes to the node that a person names, or stays.
+                refused_move =
+                    named.and_then(|node| self.unfit(node, entries, &candidates, &need(entry, named, tables)));
+                facts.move_requested = refused_move.is_none();
+                // In mode Hold it keeps no node from an address that has lost its own.
+                named = named.filter(|_| facts.move_requested && facts.mode != Mode::Hold);
+            }
             if let Some(urgency) = urgency(entry, facts) {
-                let planned = match requested_move(&self.subject.object) {
-                    Some((ip, Some(node))) if ip == entry.ip => Some(node.to_owned()),
-                    _ => entry.planned_node.clone(),
-                };
-                let refused = tables.refused(entry.ip, self.around.moment.now);
-                needs.push((urgency, Need { ip: entry.ip, planned, refused, reach: reach(entry.ip) }));
+                needs.push((urgency, need(entry, named, tables)));
             }
         }
-        let plan = placement::place(&needs, &candidates, &by_zone);
+        let mut plan = placement::place(&needs, &candidates, &by_zone);
+        plan.refused_move = refused_move;
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
@@ -782,16 +810,6 @@ fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
         },
         State::Attaching => None,
     }
-}
-
-/// `netinfra.darkbrains.com/move=IP[=NODE]`.
-pub fn requested_move(object: &NetIPAllocation) -> Option<(IpAddr, Option<&str>)> {
-    let text = object.annotations().get(api::MOVE_ANNOTATION)?;
-    let (ip, node) = match text.split_once('=') {
-        Some((ip, node)) => (ip, Some(node)),
-        None => (text.as_str(), None),
-    };
-    Some((ip.parse().ok()?, node))
 }
 
 fn whereabouts(place: &cloud::Whereabouts) -> Whereabouts {

@@ -20,7 +20,7 @@ use super::{
     journey,
     ledger::{ReadError, number},
     moment::Moment,
-    observe::{Subject, Surroundings, nodes::Roster},
+    observe::{Subject, Surroundings, nodes::Roster, requested},
     record::{self, Written, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
@@ -275,7 +275,7 @@ impl Controller {
         self.tell(subject, &stored, &record, scene, course);
         self.gauge(subject, &stored, &record, &scene.around);
         let (outcome, recheck) = (record.outcome(), record.recheck(subject).min(unwritten.unwrap_or(Duration::MAX)));
-        let Record { turns, debts, kept, may_go, .. } = record;
+        let Record { turns, debts, kept, facts, plan, may_go, .. } = record;
         for turn in turns {
             let permit = permits.remove(&turn.before.ip.to_string());
             self.begin(subject, turn, permit, &scene.around.moment);
@@ -286,7 +286,8 @@ impl Controller {
             self.pay(subject, debt, permit, trace);
         }
         if subject.mode != Mode::Observe {
-            self.answer_move(&stored, &kept).await;
+            let answer = requested::answer(&stored, &kept, &facts, &plan, &scene.claims);
+            self.answer_move(&stored, &kept, answer).await;
         }
         if subject.terminating && may_go && self.release(&stored).await? {
             self.forget(&subject.name);

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ip_address_controller::cloud::Provider;
+use ip_address_controller::{api::MOVE_ANNOTATION, cloud::Provider};
+use kube::ResourceExt;
 
 use crate::cosmos::{
     course::Action,
@@ -38,5 +39,38 @@ fn an_address_goes_on_moves_and_is_let_go_at_each_cloud() {
         cosmos.come_to_rest().unwrap();
         assert_eq!(cosmos.cloud.on(ip(7)), None, "{kind}\n{cosmos:?}");
         assert!(cosmos.cluster.allocations().is_empty());
+    }
+}
+
+#[test]
+fn an_address_goes_to_the_node_that_a_person_names_or_stays_and_each_request_is_answered() {
+    let node_of = |cosmos: &Cosmos| {
+        let place = cosmos.cloud.on(ip(7)).expect("attached");
+        cosmos.names.iter().find(|(_, named)| **named == place).unwrap().0.clone()
+    };
+    let ask = |cosmos: &mut Cosmos, node: &str| {
+        let asked = Outside::MoveTo("red".into(), ip(7), node.to_owned());
+        cosmos.happen(&Action::Outside(asked)).unwrap();
+        cosmos.come_to_rest().unwrap();
+        let object = cosmos.cluster.allocation("red").unwrap();
+        assert!(!object.annotations().contains_key(MOVE_ANNOTATION), "{node}: no answer\n{cosmos:?}");
+    };
+    for kind in Provider::ALL {
+        let mut cosmos = Cosmos::new(kind, 2, Rules::default(), Instant::now());
+        for name in ["a", "b", "c", "d"] {
+            cosmos.node(name, kind != Provider::Azure);
+        }
+        cosmos.allocate("red", &[ip(7)], serde_json::json!({}));
+        cosmos.come_to_rest().unwrap();
+        let from = node_of(&cosmos);
+        cosmos.happen(&Action::Outside(Outside::Cordon("d".into()))).unwrap();
+        for node in ["nobody", "d", &from] {
+            ask(&mut cosmos, node);
+            assert_eq!(node_of(&cosmos), from, "{kind}: asked to go to {node}\n{cosmos:?}");
+        }
+        // The last that can take it, not the first, which would be chosen.
+        let to = if from == "c" { "b" } else { "c" };
+        ask(&mut cosmos, to);
+        assert_eq!(node_of(&cosmos), to, "{kind}\n{cosmos:?}");
     }
 }

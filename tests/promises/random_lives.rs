@@ -122,7 +122,7 @@ impl Life {
             35 => {
                 What::Outside(chance.of(&[Outside::OutsiderDetaches(ip), Outside::OutsiderAttaches(ip, node.clone())]))
             }
-            36 => What::Outside(Outside::Move(name, ip)),
+            36 => What::Outside(chance.of(&[Outside::Move(name.clone(), ip), Outside::MoveTo(name.clone(), ip, node)])),
             37 => What::Outside(chance.of(&[Outside::Remove(name.clone(), ip), Outside::Add(name.clone(), ip)])),
             38 => What::Outside(Outside::Mode(
                 name,

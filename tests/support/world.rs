@@ -9,7 +9,7 @@ use ip_address_controller::{
             Adoptable, Claim, Drain, Entry, Facts, Failure, Fresh, Holder, Journey, Labels, Life, Mode, NodeObject,
             NodeView, NotReady, Operation, Read, Target, User, Users, Wanted, Whereabouts,
         },
-        leaving::Cause,
+        leaving::{self, Cause},
         state::{Reason, State},
         ways,
     },
@@ -493,6 +493,9 @@ impl World {
             if step.reason == Reason::MoveRequested {
                 self.move_requested = false;
             }
+        }
+        if leaving::is_moving(&pass.entry) {
+            self.move_requested = false;
         }
         let reason = pass.entry.reason.as_str();
         match pass.end {

@@ -14,6 +14,8 @@ use super::{
 
 /// Somebody who may write allocations, and nothing else.
 const USER: &str = "jane";
+/// Somebody else who may do that.
+const MOVER: &str = "mona";
 
 #[test]
 fn who_makes_the_operator_evict_or_taint_must_have_that_right() -> Result<()> {
@@ -104,11 +106,78 @@ fn the_operator_itself_is_not_held_up_and_makes_none() -> Result<()> {
 }
 
 #[test]
+fn who_asks_for_a_move_must_have_the_right_to_evict() -> Result<()> {
+    THEATRE.alone(async |stage| {
+        acts::cast(stage).await?;
+        let name = "to-be-moved";
+        // In mode Observe the operator leaves the request alone. To ask for a move nobody needs the right to taint nodes.
+        let more = "mode: Observe\n  nodeTaint: {key: example.com/x}\n  \
+                    workloadRef: {kind: Deployment, name: sip, namespace: default}";
+        stage.cluster.apply(&manifest(name, more)).await?;
+        let role = format!(
+            "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: moves}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {RELEASE}-edit}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {MOVER}}}]
+"
+        );
+        stage.cluster.apply(&role).await?;
+        let asks = |ip: &'static str| ["annotate", "nia", name, ip, "--overwrite"];
+        let (first, second) =
+            ("netinfra.darkbrains.com/move=203.0.113.83", "netinfra.darkbrains.com/move=203.0.113.84");
+        wait_for("who may not evict may not ask", PATIENCE, || async {
+            let args = [&asks(first)[..], &["--dry-run=server"]].concat();
+            let output = as_user(stage, MOVER, &args).await?;
+            let why = "in namespace default: you need create on pods/eviction there";
+            Ok(Seen::when(!output.status.success() && output.stderr.contains(why), output))
+        })
+        .await?;
+
+        // Where a request stands already, nothing is asked for by another edit, nor by taking it off.
+        stage.cluster.kubectl(&asks(first)).await?;
+        as_user(stage, MOVER, &["annotate", "nia", name, "example.com/note=x"]).await?.success()?;
+        let output = as_user(stage, MOVER, &asks(second)).await?;
+        ensure!(!output.status.success() && output.stderr.contains("create on pods/eviction"), "{output:?}");
+        let off = r#"{"metadata":{"annotations":{"netinfra.darkbrains.com/move":null}}}"#;
+        for user in [MOVER, ACCOUNT] {
+            let args = ["patch", "nia", name, "--type=merge", "--dry-run=server", "-p", off];
+            as_user(stage, user, &args).await?.success().context(user)?;
+        }
+
+        let role = format!(
+            "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: moves, namespace: default}}
+rules: [{{apiGroups: [''], resources: [pods/eviction], verbs: [create]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: moves, namespace: default}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: moves}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {MOVER}}}]
+"
+        );
+        stage.cluster.apply(&role).await?;
+        wait_for("the right to evict is enough", PATIENCE, || async {
+            let output = as_user(stage, MOVER, &asks(second)).await?;
+            Ok(Seen::when(output.status.success(), output.stderr))
+        })
+        .await?;
+        stage.cluster.kubectl(&["delete", "nia", name, "--timeout=60s"]).await.map(drop)
+    })
+}
+
+#[test]
 fn a_protected_allocation_is_not_deleted_whoever_asks() -> Result<()> {
     THEATRE.alone(async |stage| {
         acts::cast(stage).await?;
-        let name = "protected";
-        stage.cluster.apply(&manifest(name, "mode: Observe")).await?;
+        let (name, ip) = ("protected", "203.0.113.85");
+        reserve(stage, &[ip])?;
+        let nodes = pool(stage, name, 2).await?;
+        stage.cluster.apply(&allocation(name, &[ip], "")).await?;
         stage.cluster.kubectl(&["annotate", "nia", name, "netinfra.darkbrains.com/protect=true"]).await?;
         let said = wait_for("its deletion is refused", PATIENCE, || async {
             // Not really: the policy may not be in force yet.
@@ -122,8 +191,41 @@ fn a_protected_allocation_is_not_deleted_whoever_asks() -> Result<()> {
         .await?;
         let way_out = format!("kubectl annotate nia {name} netinfra.darkbrains.com/protect-");
         ensure!(said.contains("this allocation is protected") && said.contains(&way_out), "{said}");
+
+        let all = stage.cluster.run("kubectl", &["delete", "nia", "--all", "--dry-run=server"], None).await?;
+        ensure!(!all.status.success() && all.stderr.contains(&way_out), "{all:?}");
+
+        // The right to delete is no way past it, and who has none is told that, as ever.
+        grant(stage, "deletes-allocations", &format!("clusterrole={RELEASE}-edit")).await?;
+        for (user, why) in [
+            (USER, "this allocation is protected"),
+            ("nobody-special", "cannot delete resource"),
+            (ACCOUNT, "cannot delete resource"),
+        ] {
+            wait_for(&format!("{user} is refused: {why}"), PATIENCE, || async {
+                let output = as_user(stage, user, &["delete", "nia", name, "--wait=false"]).await?;
+                ensure!(!output.status.success(), "{user} has deleted it: {output:?}");
+                Ok(Seen::when(output.stderr.contains(why), output.stderr))
+            })
+            .await?;
+        }
+
+        // The operator's own writes go on, an address that moves included.
+        let from = stage.until_attached(name, ip).await?;
+        stage.cluster.kubectl(&["cordon", &from]).await?;
+        acts::until_moved(stage, name, ip, &from).await?;
+        let kept = stage.allocation(name).await?.context("it is gone")?;
+        ensure!(kept.metadata.deletion_timestamp.is_none(), "it is being deleted");
+
+        // Only the word `true` protects; and once it may go, it goes as ever.
+        let no_more = ["annotate", "nia", name, "netinfra.darkbrains.com/protect=false", "--overwrite"];
+        stage.cluster.kubectl(&no_more).await?;
+        stage.cluster.kubectl(&["delete", "nia", name, "--dry-run=server"]).await?;
         stage.cluster.kubectl(&["annotate", "nia", name, "netinfra.darkbrains.com/protect-"]).await?;
-        stage.cluster.kubectl(&["delete", "nia", name, "--timeout=60s"]).await?;
+        stage.cluster.kubectl(&["delete", "nia", name, "--timeout=120s"]).await?;
+        for node in &nodes {
+            acts::until_unlabelled(stage, node).await?;
+        }
         Ok(())
     })
 }

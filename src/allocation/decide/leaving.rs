@@ -178,9 +178,7 @@ fn fault(entry: &Entry, facts: &Facts) -> Option<Cause> {
 }
 
 fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
-    // One-shot: once the drain has begun the annotation is gone and the reason in status stands for it.
-    let moving = entry.state == State::Draining && entry.reason == Reason::MoveRequested;
-    if facts.move_requested || moving {
+    if facts.move_requested || is_moving(entry) {
         return Some(Cause::MoveRequested);
     }
     match &facts.holder_of(entry)?.object {
@@ -189,6 +187,21 @@ fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
         NodeObject::Present(node) if !node.selected => Some(Cause::NotSelected),
         NodeObject::Present(node) if node.cordoned => Some(Cause::NodeCordoned),
         NodeObject::Present(_) => None,
+    }
+}
+
+/// It drains because a person asked for it. One-shot: once the drain has begun the annotation is gone, and the reason in
+/// status stands for it.
+pub fn is_moving(entry: &Entry) -> bool {
+    entry.state == State::Draining && entry.reason == Reason::MoveRequested
+}
+
+/// The word that status has for a drain. A fault may pass, and what a person asked for stands nowhere else: its word stays. What
+/// people take back they do not want moved either.
+pub fn word(cause: Cause, entry: &Entry, facts: &Facts) -> Reason {
+    match choice(entry, facts) {
+        Some(Cause::MoveRequested) if !cause.row().by_choice => Reason::MoveRequested,
+        Some(_) | None => cause.reason(),
     }
 }
 

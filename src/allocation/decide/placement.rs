@@ -106,6 +106,8 @@ pub struct Plan {
     pub unsupported: Option<String>,
     /// Eligible nodes in zones that the address cannot go to.
     pub out_of_reach: BTreeMap<IpAddr, usize>,
+    /// Why the node that a person names for a move cannot take the address.
+    pub refused_move: Option<String>,
 }
 
 impl Plan {

@@ -43,6 +43,11 @@ pub fn plan(entry: &Entry, facts: &Facts) -> String {
     format!("; must leave it ({}), would {next}", cause.reason().as_str())
 }
 
+/// What is so beside the reason that stands in status.
+pub fn beside(cause: Cause, word: Reason) -> String {
+    if cause.reason() == word { String::new() } else { format!(" ({})", cause.reason().as_str()) }
+}
+
 /// A drain, for whoever reads it at 3 a.m.: what holds it, until when, and where it goes next.
 pub fn leaving(cause: Cause, node: &str, entry: &Entry, facts: &Facts) -> String {
     let deadline = match entry.deadline {

@@ -14,7 +14,11 @@ use super::super::{
         state::{Reason, State},
     },
     journey,
-    observe::{self, Subject, Surroundings},
+    memory::clip,
+    observe::{
+        Subject, Surroundings,
+        requested::{Answer, requested_move},
+    },
     record::{
         conditions,
         events::Event,
@@ -170,23 +174,11 @@ impl Controller {
 
     /// A request to move is one-shot: once status has it, the annotation goes. What cannot be done is refused in an event.
     /// Failing here is harmless: the annotation is read again with the next pass.
-    pub(super) async fn answer_move(&self, stored: &Arc<NetIPAllocation>, entries: &[Entry]) {
-        let Some(text) = stored.annotations().get(api::MOVE_ANNOTATION) else { return };
-        let asked = observe::requested_move(stored);
-        let entry = asked.and_then(|(ip, _)| entries.iter().find(|entry| entry.ip == ip));
-        let (accepted, note) = match (asked, entry) {
-            (None, _) => (false, format!("\"{text}\" is not of the form IP or IP=NODE")),
-            (Some((ip, _)), None) => (false, format!("{ip} is no address of this allocation")),
-            (Some((ip, _)), Some(entry)) if entry.reason == Reason::MoveRequested && entry.state != State::Attached => {
-                (true, format!("{ip} is to leave node {}", entry.node.as_deref().unwrap_or("?")))
-            }
-            (Some((ip, Some(node))), Some(entry)) if entry.node.as_deref() == Some(node) => {
-                (false, format!("{ip} is on node {node} already"))
-            }
-            (Some((ip, _)), Some(entry)) if entry.state == State::Unassigned => {
-                (false, format!("{ip} is on no node; it goes to one as soon as one can take it"))
-            }
-            (Some(_), Some(_)) => return,
+    pub(super) async fn answer_move(&self, stored: &Arc<NetIPAllocation>, entries: &[Entry], answer: Option<Answer>) {
+        let Some((answer, text)) = answer.zip(stored.annotations().get(api::MOVE_ANNOTATION)) else { return };
+        let (event, note) = match answer {
+            Answer::Accepted(how) => (Event::MoveAccepted, how),
+            Answer::Refused(why) => (Event::MoveRefused, why),
         };
         let patch = serde_json::json!({"metadata": {
             "resourceVersion": stored.resource_version(),
@@ -201,9 +193,12 @@ impl Controller {
         let write = self.api.patch(&name, &params, &patch);
         if let Ok(Ok(written)) = tokio::time::timeout(self.config.mutation_timeout, write).await {
             self.ledger.put(written);
-            let event = if accepted { Event::MoveAccepted } else { Event::MoveRefused };
+            let asked = requested_move(stored);
+            let entry = entries.iter().find(|entry| asked.is_some_and(|(ip, _)| ip == entry.ip));
             let trace = entry.and_then(|entry| journey::trace(entry, &stored.uid().unwrap_or_default()));
-            self.teller.say(stored, Word::new(event, text, note).during(trace));
+            // Each request has an answer of its own, also one that is asked again in the same words.
+            let action = format!("{} of {}", clip(text, 64), stored.resource_version().unwrap_or_default());
+            self.teller.say(stored, Word::new(event, &action, note).during(trace));
         }
     }
 }

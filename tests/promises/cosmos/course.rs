@@ -65,6 +65,8 @@ pub enum Outside {
     Retain(String),
     RemoveStatus(String),
     Move(String, IpAddr),
+    /// To a node that may be another one's, cordoned, or its own.
+    MoveTo(String, IpAddr, String),
     StartPod(String, String),
     EndPod(String),
     Hold(String, bool),
@@ -855,6 +857,9 @@ impl Cosmos {
             }
             Outside::Move(name, ip) => {
                 let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&ip.to_string()));
+            }
+            Outside::MoveTo(name, ip, node) => {
+                let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&format!("{ip}={node}")));
             }
             Outside::StartPod(node, name) => {
                 let _ = self.cluster.start_pod(node, pod(name));

@@ -12,7 +12,12 @@ use ip_address_controller::{
     allocation::{
         act::{Deed, Done},
         claims::Claims,
-        decide::{Effect, facts::Failure, users::Workload, ways},
+        decide::{
+            Effect,
+            facts::{Failure, Mode},
+            users::Workload,
+            ways,
+        },
         ledger::{Versions, number},
         memory::{self, Owed, Stored},
         moment::Moment,
@@ -20,6 +25,7 @@ use ip_address_controller::{
             Subject, Surroundings,
             answers::{Answers, Question, Questions, Reply},
             nodes::{Roster, SlimNode},
+            requested::{self, Answer},
         },
         round::{self, DebtState, Entries, PodsByNode, Record, Scene, Turn},
         tables::{Key, Tables, left_to_send},
@@ -508,7 +514,7 @@ impl Term {
         }
         let may_go = record.may_go;
         let acts = record.turns.iter().any(|turn| turn.deed.is_some());
-        let Record { turns, debts, kept, .. } = record;
+        let Record { turns, debts, kept, facts, plan, .. } = record;
         for turn in turns {
             let permit = permits.remove(&turn.before.ip.to_string());
             self.take_off(&subject, turn, permit, cloud, rules, moment);
@@ -529,7 +535,10 @@ impl Term {
             }
         }
         self.give_back(permits);
-        self.answer_move(&stored, &kept, cluster, &mut passed);
+        if subject.mode != Mode::Observe {
+            let answer = requested::answer(&stored, &kept, &facts, &plan, &scene.claims);
+            self.answer_move(&stored, answer.as_ref(), cluster, &mut passed);
+        }
         if subject.terminating && may_go {
             passed.writes += 1;
             if self.may_send(rules, moment.instant, None).is_ok() {
@@ -799,24 +808,11 @@ impl Term {
     fn answer_move(
         &mut self,
         stored: &Arc<NetIPAllocation>,
-        kept: &[memory_entry::Entry],
+        answer: Option<&Answer>,
         cluster: &mut Cluster,
         passed: &mut Passed,
     ) {
-        use ip_address_controller::allocation::decide::state::{Reason, State};
-        if !stored.annotations().contains_key(api::MOVE_ANNOTATION) {
-            return;
-        }
-        let asked = ip_address_controller::allocation::observe::requested_move(stored);
-        let entry = asked.and_then(|(ip, _)| kept.iter().find(|entry| entry.ip == ip));
-        let answered = match (asked, entry) {
-            (None, _) | (Some(_), None) => true,
-            (Some(_), Some(entry)) if entry.reason == Reason::MoveRequested && entry.state != State::Attached => true,
-            (Some((_, Some(node))), Some(entry)) if entry.node.as_deref() == Some(node) => true,
-            (Some((_, Some(_))), Some(entry)) => entry.state == State::Unassigned,
-            (Some(_), Some(_)) => false,
-        };
-        if answered {
+        if answer.is_some() {
             passed.writes += 1;
             let version = stored.resource_version().unwrap_or_default();
             if let Ok(written) = cluster.clear_move(&stored.name_any(), &version) {
