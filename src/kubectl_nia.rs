@@ -311,6 +311,9 @@ async fn relocate(client: &Client, order: &Order, terminal: Terminal) -> Result<
         Cluster { allocations: allocations(client).await?, nodes: access::nodes(client).await?, ..Cluster::default() };
     let moment = Moment::here();
     let request = relocation::prepare(&cluster, order, &moment)?;
+    if order.wait {
+        access::may(client, "get", &NETIPALLOCATIONS).await?;
+    }
     access::patch(client, &request.allocation, &request.patch()).await?;
     let Request { ip, from, to, .. } = &request;
     let asked = format!("{ip} is asked to move from node {from} to node {to}");

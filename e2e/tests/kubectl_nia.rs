@@ -5,17 +5,13 @@
 
 mod acts;
 
-use std::{
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{path::PathBuf, process::Stdio};
 
 use acts::{OPERATOR, Theatre, allocation, at_rest, in_time, program::Ended, reserve, still_there, until_moved};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, Stage, operator},
+    stage::{NAMESPACE, PATIENCE, Stage},
 };
 use ip_address_controller::{api::MOVE_ANNOTATION, kubectl_nia::refusal::Exit};
 use kube::ResourceExt;
@@ -35,7 +31,7 @@ const STRANGER: &str = "203.0.113.189";
 #[test]
 fn every_verb_of_the_plugin_does_what_its_page_says_and_refuses_in_one_sentence() -> Result<()> {
     THEATRE.bare(async |stage| {
-        let user = User::admin(stage)?;
+        let user = User::admin(stage);
         without_the_crd(&user).await?;
         stage.install(&[]).await?;
         stage.until_led(None).await?;
@@ -53,49 +49,28 @@ fn every_verb_of_the_plugin_does_what_its_page_says_and_refuses_in_one_sentence(
     })
 }
 
-/// Somebody with a kubeconfig, and a `PATH` with kubectl and the plugin.
-struct User {
-    kubectl: PathBuf,
-    path: String,
+/// Somebody with a kubeconfig, and the plugin beside kubectl.
+struct User<'a> {
+    stage: &'a Stage,
     kubeconfig: PathBuf,
-    home: PathBuf,
 }
 
-impl User {
-    fn admin(stage: &Stage) -> Result<Self> {
-        let plugins = stage.cluster.dir().join("plugins");
-        std::fs::create_dir_all(&plugins)?;
-        for name in ["kubectl-nia", "kubectl_complete-nia"] {
-            let link = plugins.join(name);
-            if !link.exists() {
-                symlink(operator()?, link)?;
-            }
-        }
-        let bin = stage.cluster.bin();
-        Ok(Self {
-            kubectl: bin.join("kubectl"),
-            path: format!("{}:{}", plugins.display(), bin.display()),
-            kubeconfig: stage.cluster.kubeconfig().to_owned(),
-            home: stage.cluster.dir().to_owned(),
-        })
+impl<'a> User<'a> {
+    fn admin(stage: &'a Stage) -> Self {
+        Self { stage, kubeconfig: stage.cluster.kubeconfig().to_owned() }
     }
 
     /// One with the rights of a ServiceAccount, and no others.
-    async fn account(stage: &Stage, name: &str) -> Result<Self> {
-        let kubeconfig = stage.cluster.kubeconfig_for_service_account("default", name).await?;
-        Ok(Self { kubeconfig, ..Self::admin(stage)? })
+    async fn account(stage: &'a Stage, name: &str) -> Result<Self> {
+        Ok(Self { stage, kubeconfig: stage.cluster.kubeconfig_for_service_account("default", name).await? })
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.kubectl);
-        let env: [(&str, &Path); 3] =
-            [("PATH", Path::new(&self.path)), ("KUBECONFIG", &self.kubeconfig), ("HOME", &self.home)];
-        command.args(args).env_clear().envs(env).stdin(Stdio::null()).kill_on_drop(true);
-        command
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        self.stage.kubectl_with_plugin(&self.kubeconfig, args)
     }
 
     async fn kubectl(&self, args: &[&str]) -> Result<Ended> {
-        let output = in_time("kubectl ends", self.command(args).output()).await??;
+        let output = in_time("kubectl ends", self.command(args)?.output()).await??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
     }
@@ -135,7 +110,7 @@ fn spare(nodes: &[String]) -> Result<String> {
     pool.into_iter().find(|node| !nodes.contains(node)).context("no spare node")
 }
 
-async fn without_the_crd(user: &User) -> Result<()> {
+async fn without_the_crd(user: &User<'_>) -> Result<()> {
     for args in [&["why", STRANGER][..], &["move", STRANGER], &["plan"], &["history"], &[]] {
         user.refused(args, Exit::NotInstalled, "does not know NetIPAllocations; install the operator's chart").await?;
     }
@@ -144,7 +119,7 @@ async fn without_the_crd(user: &User) -> Result<()> {
     Ok(())
 }
 
-async fn list_in_every_form(user: &User, nodes: &[String]) -> Result<()> {
+async fn list_in_every_form(user: &User<'_>, nodes: &[String]) -> Result<()> {
     let table = user.said(&[], Exit::Done).await?;
     ensure!(table.lines().count() == 1 + IPS.len(), "{table}");
     for (ip, node) in IPS.iter().zip(nodes) {
@@ -166,14 +141,14 @@ async fn list_in_every_form(user: &User, nodes: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn tell_why(user: &User, nodes: &[String]) -> Result<()> {
+async fn tell_why(user: &User<'_>, nodes: &[String]) -> Result<()> {
     let told = user.said(&["why", IPS[0]], Exit::Done).await?;
     let here = format!("{} of NetIPAllocation {NAME} is on node {}: Attached (Verified), since", IPS[0], nodes[0]);
     shows(&told, &[&here, "It last came to node", "trace ", "has this address", "Eligible"])?;
     user.refused(&["why", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await
 }
 
-async fn plan_without_a_change(stage: &Stage, user: &User, nodes: &[String]) -> Result<()> {
+async fn plan_without_a_change(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
     let spare = spare(nodes)?;
     let before = stage.allocation(NAME).await?.context("no allocation")?;
     let now = user.said(&["plan"], Exit::Done).await?;
@@ -202,7 +177,7 @@ async fn plan_without_a_change(stage: &Stage, user: &User, nodes: &[String]) -> 
 }
 
 /// kubectl itself asks the plugin.
-async fn complete(user: &User) -> Result<()> {
+async fn complete(user: &User<'_>) -> Result<()> {
     let verbs = user.kubectl(&["__complete", "nia", ""]).await?;
     shows(&verbs.out, &["why", "plan", "move", "history"])?;
     let addresses = user.kubectl(&["__complete", "nia", "why", ""]).await?;
@@ -213,7 +188,7 @@ async fn complete(user: &User) -> Result<()> {
     shows(&script, &["#!/bin/sh", "exec kubectl-nia __complete"])
 }
 
-async fn refuse(stage: &Stage, user: &User, nodes: &[String]) -> Result<()> {
+async fn refuse(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
     let spare = spare(nodes)?;
     let ip = IPS[0];
     user.refused(&["move", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await?;
@@ -285,9 +260,9 @@ async fn name_the_missing_right(stage: &Stage, nodes: &[String]) -> Result<()> {
     still_there(stage, NAME, &IPS, nodes).await
 }
 
-async fn move_and_remember(stage: &Stage, user: &User, nodes: &[String]) -> Result<()> {
+async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
     let (ip, from, to) = (IPS[0], &nodes[0], spare(nodes)?);
-    let mut watch = user.command(&["nia", "--watch", "-o", "json"]).stdout(Stdio::piped()).spawn()?;
+    let mut watch = user.command(&["nia", "--watch", "-o", "json"])?.stdout(Stdio::piped()).spawn()?;
     let mut changes = BufReader::new(watch.stdout.take().context("no stdout")?).lines();
     for _ in IPS {
         in_time("the watch shows what there is", changes.next_line()).await??;
@@ -336,7 +311,7 @@ async fn move_and_remember(stage: &Stage, user: &User, nodes: &[String]) -> Resu
     user.refused(&["history", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await
 }
 
-async fn release_without_an_operator(stage: &Stage, user: &User) -> Result<()> {
+async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<()> {
     stage.cluster.kubectl(&["scale", "deployment", "ip-address-controller", "-n", NAMESPACE, "--replicas=0"]).await?;
     wait_for("the operator is gone", PATIENCE, || async {
         let pods = stage.pods(NAMESPACE, OPERATOR).await?;

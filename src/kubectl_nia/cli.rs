@@ -189,6 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn the_commands_of_the_page_are_understood() {
+        let page = include_str!("../../docs/kubectl-nia.md");
+        let blocks = page.split("```").skip(1).step_by(2).flat_map(str::lines);
+        let commands: Vec<&str> = blocks.filter_map(|line| line.strip_prefix("kubectl nia")).collect();
+        assert!(commands.len() > 8, "{commands:?}");
+        for command in commands {
+            let ours = command.split([';', '|', '>']).next().unwrap_or_default();
+            assert!(read(ours).is_ok(), "kubectl nia{command}");
+        }
+        for verb in Cli::command().get_subcommands() {
+            assert!(page.contains(&format!("`kubectl nia {}", verb.get_name())), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
     fn each_verb_has_an_example_in_its_help() {
         Cli::command().debug_assert();
         for verb in Cli::command().get_subcommands() {

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::{
         allocation::decide::{placement::Verdict, users::Workload},
-        api::Mode,
+        api::{AddressStatus, Mode},
         kubectl_nia::{
             rehearsal::{Users, leaving, rehearse, verdicts},
             samples::{attach, ip, labelled, moment, node, nodes, object},
@@ -230,6 +230,29 @@ mod tests {
         then.nodes.push(Arc::new(node("node-d", "voip")));
         then.ask("voip", "203.0.113.7=node-d");
         assert_eq!(thens(&then), [Then::Goes("node-d".to_owned()), Then::Stays]);
+    }
+
+    #[test]
+    fn what_the_cloud_did_not_give_is_told_again_as_it_was() {
+        for (reason, message) in [
+            ("AddressNotFound", "is not reserved in this account; reserve it or take it out of spec.reservedIPs"),
+            ("AddressInUse", "is held by forwarding rule lb-1; it is never taken from there"),
+            ("WrongRegion", "is reserved in region us-east1; name it in an allocation with that spec.cloud.region"),
+        ] {
+            let mut now = cluster();
+            let entry = AddressStatus {
+                ip: "203.0.113.9".to_owned(),
+                state: "Unassigned".to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(message.to_owned()),
+                ..AddressStatus::default()
+            };
+            now.allocations[0].status.as_mut().unwrap().addresses.push(entry);
+            now.allocations[0].spec.reserved_ips.push("203.0.113.9".to_owned());
+            let outlooks = rehearse(&now, &nobody(), &moment(0));
+            let told = &outlooks[0].addresses[2];
+            assert_eq!((&told.then, told.reason.as_str(), told.message.as_str()), (&Then::Waits, reason, message));
+        }
     }
 
     #[test]

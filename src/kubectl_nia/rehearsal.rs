@@ -39,11 +39,8 @@ use crate::{
 
 /// What a rehearsal cannot know.
 pub const UNKNOWN: &str = "Nothing was changed and no cloud was asked: where addresses are is what status says. Not known \
-     here are machines that do not run although their Nodes are Ready, addresses of other owners on them, zones that an \
-     address is bound to, refusals of the last minutes, how long a Node has been gone, and a DISRUPTION_TAINTS of your own.";
-
-/// An operator that runs has seen for a while what is seen here for the first time.
-const SEEN_FOR: SignedDuration = SignedDuration::from_secs(60);
+     here are whether a machine runs (so no failover is foretold; --lose plays one), addresses of other owners on machines, \
+     zones that an address is bound to, refusals of the last minutes, and a DISRUPTION_TAINTS of your own.";
 
 /// Longer than anything that a leader's predecessor did may be hidden.
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(1);
@@ -139,14 +136,14 @@ pub enum Then {
 pub fn leaving(cluster: &Cluster, moment: &Moment) -> BTreeSet<String> {
     let (users, mut tables) = (Users::default(), tables(cluster, moment));
     let plays = cluster.allocations.iter().map(|object| Play::of(cluster, object, &users, moment));
-    plays.flat_map(|mut play| play.look(&mut tables)).collect()
+    plays.flat_map(|play| play.leaving(&mut tables)).collect()
 }
 
 /// What the next passes would make of every allocation, one after another.
 pub fn rehearse(cluster: &Cluster, users: &Users, moment: &Moment) -> Vec<Outlook> {
     let mut tables = tables(cluster, moment);
     let plays = cluster.allocations.iter().map(|object| Play::of(cluster, object, users, moment));
-    plays.map(|mut play| play.run(&mut tables)).collect()
+    plays.map(|play| play.run(&mut tables)).collect()
 }
 
 /// What speaks for or against each node that an allocation selects.
@@ -174,7 +171,6 @@ struct Play {
     scene: Scene,
     entries: Entries,
     answers: Answers,
-    moment: Moment,
 }
 
 impl Play {
@@ -224,26 +220,18 @@ impl Play {
             pods: users.pods.clone(),
             no_taint_left: false,
         };
-        Self { subject, scene, entries, answers, moment: *moment }
+        Self { subject, scene, entries, answers }
     }
 
-    /// Sees what an operator has seen for a while, and which nodes addresses leave.
-    fn look(&mut self, tables: &mut Tables) -> BTreeSet<String> {
-        let now = self.moment.now;
-        let mut seen = |when| {
-            self.scene.around.moment.now = when;
-            round::leaving_nodes(&self.subject, &self.scene, &self.entries, &self.answers, tables).0
-        };
-        seen(now.checked_sub(SEEN_FOR).unwrap_or(now));
-        seen(now)
+    fn leaving(&self, tables: &mut Tables) -> BTreeSet<String> {
+        round::leaving_nodes(&self.subject, &self.scene, &self.entries, &self.answers, tables).0
     }
 
-    fn run(&mut self, tables: &mut Tables) -> Outlook {
-        self.look(tables);
-        let Self { subject, scene, entries, answers, moment } = self;
+    fn run(&self, tables: &mut Tables) -> Outlook {
+        let Self { subject, scene, entries, answers } = self;
         let permits = entries.known.iter().map(|entry| entry.ip.to_string()).collect();
         let round = round::decide(subject, scene, entries, answers, &permits, tables);
-        let record = round.record(subject, scene, entries, tables, moment.instant);
+        let record = round.record(subject, scene, entries, tables, scene.around.moment.instant);
         let facts: BTreeMap<IpAddr, &Facts> =
             record.kept.iter().zip(&record.facts).map(|(entry, facts)| (entry.ip, facts)).collect();
         let prospects = record.turns.iter().map(|turn| {
@@ -297,7 +285,7 @@ fn survey(cluster: &Cluster, own: &NetIPAllocation, moment: &Moment) -> Survey {
             let known = addresses.entry(ip).or_insert_with(|| reserved(Holder::Free));
             // Of several that name it, the one that has it says where it is.
             if known.holder == Holder::Free {
-                known.holder = holder(stored);
+                known.holder = holder(stored, &cluster.lost);
             }
         }
     }
@@ -319,19 +307,26 @@ fn stored(object: &NetIPAllocation) -> impl Iterator<Item = &AddressStatus> {
     object.status.iter().flat_map(|status| &status.addresses)
 }
 
-fn holder(stored: &AddressStatus) -> Holder {
-    match memory::read(stored) {
+/// A machine that is gone holds nothing.
+fn holder(stored: &AddressStatus, lost: &BTreeSet<ProviderId>) -> Holder {
+    let holder = match memory::read(stored) {
         Stored::Known(entry) => match entry.state {
             State::Attached | State::Draining | State::Releasing => {
                 entry.machine.map_or(Holder::Free, |machine| Holder::Machine(machine.place))
             }
-            State::Unassigned if entry.reason == Reason::AddressInUse => Holder::Foreign(entry.message),
+            State::Unassigned if entry.reason == Reason::AddressInUse => {
+                Holder::Foreign(named(&entry.message, "is held by ").unwrap_or("something else").to_owned())
+            }
             State::Unassigned | State::Attaching | State::Detached => Holder::Free,
         },
         Stored::Foreign(status) => {
             let machine = status.machine_id.as_deref().and_then(|id| id.parse::<crate::cloud::MachineId>().ok());
             machine.map_or(Holder::Free, |machine| Holder::Machine(machine.place))
         }
+    };
+    match holder {
+        Holder::Machine(place) if lost.contains(&place) => Holder::Free,
+        holder => holder,
     }
 }
 
@@ -339,10 +334,18 @@ fn holder(stored: &AddressStatus) -> Holder {
 fn missing(object: &NetIPAllocation) -> Vec<(IpAddr, Found)> {
     let found = |stored: &AddressStatus| match Reason::parse(stored.reason.as_deref()?)? {
         Reason::AddressNotFound => Some(Found::NotFound),
-        Reason::WrongRegion => Some(Found::OtherRegion("another region".to_owned())),
+        Reason::WrongRegion => {
+            let region = named(stored.message.as_deref().unwrap_or_default(), "is reserved in region ");
+            Some(Found::OtherRegion(region.unwrap_or("elsewhere").to_owned()))
+        }
         _ => None,
     };
     stored(object).filter_map(|stored| Some((stored.ip.parse().ok()?, found(stored)?))).collect()
+}
+
+/// What the operator's sentence names after these words: the decision makes the sentence anew.
+fn named<'a>(sentence: &'a str, words: &str) -> Option<&'a str> {
+    Some(sentence.strip_prefix(words)?.split_once(';')?.0)
 }
 
 /// `facts`: `None` for an address that would be forgotten.
@@ -372,7 +375,8 @@ fn prospect(turn: &Turn, target: Option<String>, facts: Option<&Facts>) -> Prosp
         ip: before.ip,
         from: before.node.clone(),
         then,
-        reason: turn.steps.last().filter(|_| turn.forgotten).map_or(after.reason, |step| step.reason),
+        // Why it begins to move, not what it waits for on its way.
+        reason: turn.steps.first().map_or(after.reason, |step| step.reason),
         message: after.message.clone(),
     }
 }
