@@ -14,6 +14,7 @@
 //! | [`cloud`] | one trait, one file per provider | Kubernetes, allocations; each provider: the others |
 //! | [`leader`] | the Lease and the proof of leadership (F1) | addresses, clouds |
 //! | [`run`], [`check`], [`release`] | the commands: wiring | decisions |
+//! | [`kubectl_nia`] | the same program as plugin of kubectl, with the user's rights | clouds; decisions but by [`allocation::round`] |
 //! | [`settings`], [`telemetry`], [`metrics`], [`http`] | what the process is told, and tells | decisions |
 //!
 //! `tests/boundaries.rs` reads the `use` lines and fails when a module knows what it must not.
@@ -25,6 +26,7 @@ pub mod cloud;
 #[cfg(any(test, fuzzing))]
 pub mod foreign;
 pub mod http;
+pub mod kubectl_nia;
 pub mod leader;
 pub mod lifecycle;
 pub mod metrics;

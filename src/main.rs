@@ -1,9 +1,9 @@
 //! Wiring only: settings → telemetry → clients → Lease → controller → shutdown.
 
-use std::{process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use ip_address_controller::{
-    api, check, release, run,
+    api, check, kubectl_nia, release, run,
     settings::{Command, SettingsError},
     telemetry,
 };
@@ -13,7 +13,11 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = match Command::parse_from(std::env::args_os(), |name| std::env::var_os(name)) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(called) = kubectl_nia::called(args.first()) {
+        return if secure() { kubectl_nia::main(called, args).await } else { ExitCode::FAILURE };
+    }
+    let command = match Command::parse_from(args, |name| std::env::var_os(name)) {
         Ok(command) => command,
         Err(asked @ SettingsError::Asked(_)) => {
             print!("{asked}");
@@ -24,9 +28,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    // Before any client: with two providers compiled in, or none installed, rustls panics at the first handshake.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        eprintln!("a TLS provider was installed twice");
+    if !secure() {
         return ExitCode::FAILURE;
     }
     let result = match command {
@@ -56,4 +58,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Before any client: with two providers compiled in, or none installed, rustls panics at the first handshake.
+fn secure() -> bool {
+    let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
+    if !installed {
+        eprintln!("a TLS provider was installed twice");
+    }
+    installed
 }

@@ -21,6 +21,14 @@ use crate::{
 /// The first call that failed, in words.
 pub async fn release(_settings: &Settings, which: &Released) -> Result<(), String> {
     let (client, _) = run::client().await.map_err(|error| format!("no cluster to talk to: {error}"))?;
+    with(&client, which).await
+}
+
+/// The same, as whom the client speaks for.
+///
+/// # Errors
+/// As [`release`].
+pub async fn with(client: &Client, which: &Released) -> Result<(), String> {
     let api: Api<NetIPAllocation> = Api::all(client.clone());
     let all = match which {
         Released::All => api.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items,
@@ -32,10 +40,10 @@ pub async fn release(_settings: &Settings, which: &Released) -> Result<(), Strin
     };
     let others: Vec<&NetIPAllocation> =
         others.iter().filter(|other| all.iter().all(|o| o.uid() != other.uid())).collect();
-    untaint(&client, &NodeTaints::without(&all, others)).await?;
+    untaint(client, &NodeTaints::without(&all, others)).await?;
     for object in &all {
         let name = object.name_any();
-        unlabel(&client, &name).await?;
+        unlabel(client, &name).await?;
         finalizer::clear(&api, object, FINALIZER, Release::Done).await.map_err(|error| format!("{name}: {error}"))?;
         println!("released {name}: finalizer, labels and taints are off, addresses stay where they are");
     }

@@ -282,7 +282,7 @@ impl Command {
 }
 
 /// Clap explains itself over several lines; the first paragraph of it, joined, is enough.
-fn complaint(error: &clap::Error) -> SettingsError {
+pub(crate) fn complaint(error: &clap::Error) -> SettingsError {
     let text = error.to_string();
     if !error.use_stderr() {
         return SettingsError::Asked(text.trim_end().to_owned());
@@ -290,6 +290,14 @@ fn complaint(error: &clap::Error) -> SettingsError {
     let lines = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
     let line = lines.collect::<Vec<_>>().join(" ");
     SettingsError::Usage(line.strip_prefix("error: ").unwrap_or(&line).to_owned())
+}
+
+/// A duration of the command line, in the form that the settings have.
+///
+/// # Errors
+/// The form that would be accepted.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    parse::duration(text).ok_or_else(|| format!("expected {}", parse::DURATION))
 }
 
 impl Settings {

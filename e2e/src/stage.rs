@@ -8,7 +8,9 @@ mod venue;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -298,6 +300,27 @@ impl Stage {
         let labels = format!("{{crd_name=\"{allocation}\",ip=\"{ip}\"}} ");
         let lines = text.lines().filter_map(|line| line.split_once(&labels));
         lines.map(|(name, value)| Ok((name.to_owned(), value.parse()?))).collect()
+    }
+
+    /// kubectl as a person has it who has installed the plugin `kubectl nia`, with this kubeconfig. Its input is empty.
+    ///
+    /// # Errors
+    /// When the plugin cannot be put beside it.
+    pub fn kubectl_with_plugin(&self, kubeconfig: &Path, args: &[&str]) -> Result<Command> {
+        let plugins = self.cluster.dir().join("plugins");
+        std::fs::create_dir_all(&plugins)?;
+        for name in ["kubectl-nia", "kubectl_complete-nia"] {
+            let link = plugins.join(name);
+            if !link.exists() {
+                symlink(operator()?, link)?;
+            }
+        }
+        let bin = self.cluster.bin();
+        let mut command = Command::new(bin.join("kubectl"));
+        command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+        command.env("PATH", format!("{}:{}", plugins.display(), bin.display()));
+        command.env("KUBECONFIG", kubeconfig).env("HOME", self.cluster.dir());
+        Ok(command)
     }
 
     /// The logs of the operator's pods, for a failed test.

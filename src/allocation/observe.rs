@@ -619,20 +619,7 @@ impl Eyes<'_> {
 
     /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2).
     pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> Plan {
-        let spec = &self.subject.object.spec;
-        let held: BTreeSet<(&ProviderId, Instant)> = self
-            .around
-            .survey
-            .iter()
-            .flat_map(|survey| survey.addresses.values().filter_map(holder).map(|place| (place, survey.began)))
-            .collect();
-        let candidates: Vec<Candidate> = self
-            .around
-            .nodes
-            .iter()
-            .filter(|node| node.matches(&spec.node_selector) || (spec.node_selector.is_empty() && node.control_plane()))
-            .map(|node| self.judge(node, &held, tables))
-            .collect();
+        let candidates = self.candidates(tables);
         let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
             *by_zone.entry(node.zone().to_owned()).or_default() += 1;
@@ -691,6 +678,22 @@ impl Eyes<'_> {
             }
         }
         plan
+    }
+
+    /// Every selected node, judged.
+    pub fn candidates(&self, tables: &Tables) -> Vec<Candidate> {
+        let selector = &self.subject.object.spec.node_selector;
+        let held: BTreeSet<(&ProviderId, Instant)> = self
+            .around
+            .survey
+            .iter()
+            .flat_map(|survey| survey.addresses.values().filter_map(holder).map(|place| (place, survey.began)))
+            .collect();
+        let nodes = self.around.nodes.iter();
+        nodes
+            .filter(|node| node.matches(selector) || (selector.is_empty() && node.control_plane()))
+            .map(|node| self.judge(node, &held, tables))
+            .collect()
     }
 
     fn judge(&self, node: &SlimNode, held: &BTreeSet<(&ProviderId, Instant)>, tables: &Tables) -> Candidate {

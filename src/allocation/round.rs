@@ -32,7 +32,7 @@ use super::{
         Effect,
         facts::{Entry, Facts, Mode, Wanted},
         leaving,
-        placement::Plan,
+        placement::{Candidate, Plan},
         state::{Reason, State},
         users::{Pod, Workload},
     },
@@ -129,6 +129,11 @@ pub fn leaving_nodes(
         .filter_map(|(entry, _)| entry.node.clone())
         .collect();
     (leaving, eyes.questions.into_inner())
+}
+
+/// What speaks for or against each node that the allocation selects, whatever its addresses need.
+pub fn candidates(subject: &Subject, scene: &Scene, answers: &Answers, tables: &Tables) -> Vec<Candidate> {
+    eyes(subject, scene, answers, &BTreeSet::new()).candidates(tables)
 }
 
 /// Runs the machine of every address on one set of facts; takes seats and tickets for what is to be done. `permits`: the

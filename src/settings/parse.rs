@@ -98,8 +98,7 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn duration(&mut self, variable: &'static str, default: Duration) -> Result<Duration, SettingsError> {
-        let accepted = "a duration from 1ms to 24h with its unit (ms, s, m or h), for example 500ms, 30s or 2m";
-        Ok(self.parsed(variable, accepted, duration)?.unwrap_or(default))
+        Ok(self.parsed(variable, DURATION, duration)?.unwrap_or(default))
     }
 
     pub(super) fn boolean(&mut self, variable: &'static str, default: bool) -> Result<bool, SettingsError> {
@@ -168,8 +167,11 @@ fn wrong(variable: &'static str, value: impl Display, accepted: impl Into<String
     SettingsError::Value { variable, value: value.to_string(), accepted: accepted.into() }
 }
 
+pub(super) const DURATION: &str =
+    "a duration from 1ms to 24h with its unit (ms, s, m or h), for example 500ms, 30s or 2m";
+
 /// `500ms`, `30s`, `2m`, `1h`: one whole number and its unit.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let millis: u64 = match unit {

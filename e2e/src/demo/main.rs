@@ -4,6 +4,7 @@
 //! the demo with its reason and a status other than 0. What is shown are the real commands and their real output.
 
 mod journey;
+mod plugin;
 
 use std::{
     fmt::Display,
@@ -255,6 +256,7 @@ impl Teller {
         self.attach(stage).await?;
         self.drain(stage).await?;
         let moved = self.lose_the_leader(stage).await?;
+        self.ask(stage).await?;
         self.delete(stage).await?;
         let violations = stage.world.violations();
         ensure!(violations.is_empty(), "the cloud saw an address in two places: {violations:?}");
@@ -385,7 +387,7 @@ impl Teller {
 
     async fn journey(&self, stage: &Stage, moved: &Moved, onlookers: Option<&Onlookers>) -> Result<()> {
         let Moved { ip, trace, pods } = moved;
-        self.chapter(8, &format!("The journey of {ip} in which the leader was killed"));
+        self.chapter(9, &format!("The journey of {ip} in which the leader was killed"));
         let steps = journey::steps(stage, pods, trace)?;
         self.lines(&journey::Table(&steps).to_string());
         let states: Vec<&str> = steps.iter().map(|step| step.state.as_str()).collect();
@@ -423,7 +425,7 @@ impl Teller {
     }
 
     async fn delete(&self, stage: &Stage) -> Result<()> {
-        self.chapter(7, "The allocation is deleted: everything is as it was");
+        self.chapter(8, "The allocation is deleted: everything is as it was");
         self.kubectl(stage, &["delete", "nia", NAME, "--wait=false"]).await?;
         stage
             .until("an address waits for its users", NAME, self.example.addresses[0], |a| {

@@ -1,0 +1,339 @@
+//! The plugin `kubectl nia` on a real control plane, run by kubectl itself: each verb, what it refuses, and its exit codes.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod acts;
+
+use std::{path::PathBuf, process::Stdio};
+
+use acts::{OPERATOR, Theatre, allocation, at_rest, in_time, program::Ended, reserve, still_there, until_moved};
+use anyhow::{Context, Result, ensure};
+use e2e::{
+    cluster::{Seen, wait_for},
+    stage::{NAMESPACE, PATIENCE, Stage},
+};
+use ip_address_controller::{api::MOVE_ANNOTATION, kubectl_nia::refusal::Exit};
+use kube::ResourceExt;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+
+static THEATRE: Theatre = Theatre::new();
+
+const NAME: &str = "plugin";
+const IPS: [&str; 2] = ["203.0.113.180", "203.0.113.181"];
+/// No allocation's.
+const STRANGER: &str = "203.0.113.189";
+
+#[test]
+fn every_verb_of_the_plugin_does_what_its_page_says_and_refuses_in_one_sentence() -> Result<()> {
+    THEATRE.bare(async |stage| {
+        let user = User::admin(stage);
+        without_the_crd(&user).await?;
+        stage.install(&[]).await?;
+        stage.until_led(None).await?;
+        let nodes = at_rest(stage, NAME, &IPS).await?;
+        stage.world.clear_calls();
+        list_in_every_form(&user, &nodes).await?;
+        tell_why(&user, &nodes).await?;
+        plan_without_a_change(stage, &user, &nodes).await?;
+        complete(&user).await?;
+        refuse(stage, &user, &nodes).await?;
+        still_there(stage, NAME, &IPS, &nodes).await?;
+        name_the_missing_right(stage, &nodes).await?;
+        move_and_remember(stage, &user, &nodes).await?;
+        release_without_an_operator(stage, &user).await
+    })
+}
+
+/// Somebody with a kubeconfig, and the plugin beside kubectl.
+struct User<'a> {
+    stage: &'a Stage,
+    kubeconfig: PathBuf,
+}
+
+impl<'a> User<'a> {
+    fn admin(stage: &'a Stage) -> Self {
+        Self { stage, kubeconfig: stage.cluster.kubeconfig().to_owned() }
+    }
+
+    /// One with the rights of a ServiceAccount, and no others.
+    async fn account(stage: &'a Stage, name: &str) -> Result<Self> {
+        Ok(Self { stage, kubeconfig: stage.cluster.kubeconfig_for_service_account("default", name).await? })
+    }
+
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        self.stage.kubectl_with_plugin(&self.kubeconfig, args)
+    }
+
+    async fn kubectl(&self, args: &[&str]) -> Result<Ended> {
+        let output = in_time("kubectl ends", self.command(args)?.output()).await??;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
+    }
+
+    async fn nia(&self, args: &[&str]) -> Result<Ended> {
+        self.kubectl(&[&["nia"], args].concat()).await
+    }
+
+    /// What it said, having ended so.
+    async fn said(&self, args: &[&str], exit: Exit) -> Result<String> {
+        let ended = self.nia(args).await?;
+        ensure!(ended.code == Some(exit.code().into()), "kubectl nia {args:?} should end with {exit:?}: {ended:#?}");
+        ensure!(!ended.out.contains('\x1b'), "colours beside a terminal: {ended:#?}");
+        Ok(ended.out)
+    }
+
+    /// One sentence, with these words in it, and nothing on stdout.
+    async fn refused(&self, args: &[&str], exit: Exit, words: &str) -> Result<()> {
+        let ended = self.nia(args).await?;
+        ensure!(ended.code == Some(exit.code().into()), "kubectl nia {args:?} should end with {exit:?}: {ended:#?}");
+        ensure!(ended.out.is_empty() && ended.err.lines().count() == 1, "not one sentence: {ended:#?}");
+        ensure!(ended.err.contains(words), "{words:?} is not in {:?}", ended.err);
+        Ok(())
+    }
+}
+
+fn shows(text: &str, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    Ok(())
+}
+
+/// The node of the pool without an address.
+fn spare(nodes: &[String]) -> Result<String> {
+    let pool = (0..=IPS.len()).map(|number| format!("{NAME}-{number}"));
+    pool.into_iter().find(|node| !nodes.contains(node)).context("no spare node")
+}
+
+async fn without_the_crd(user: &User<'_>) -> Result<()> {
+    for args in [&["why", STRANGER][..], &["move", STRANGER], &["plan"], &["history"], &[]] {
+        user.refused(args, Exit::NotInstalled, "does not know NetIPAllocations; install the operator's chart").await?;
+    }
+    user.refused(&["mvoe", STRANGER], Exit::Usage, "see --help").await?;
+    shows(&user.said(&["move", "--help"], Exit::Done).await?, &["Usage: kubectl nia move", "Example:"])?;
+    Ok(())
+}
+
+async fn list_in_every_form(user: &User<'_>, nodes: &[String]) -> Result<()> {
+    let table = user.said(&[], Exit::Done).await?;
+    ensure!(table.lines().count() == 1 + IPS.len(), "{table}");
+    for (ip, node) in IPS.iter().zip(nodes) {
+        let line = table.lines().find(|line| line.starts_with(ip)).context("an address is not shown")?;
+        shows(line, &[node, "Attached", "Verified", NAME])?;
+    }
+    shows(&user.said(&["-o", "wide"], Exit::Done).await?, &["MESSAGE", &format!("is on node {}", nodes[0])])?;
+    let json: Value = serde_json::from_str(&user.said(&["-o", "json"], Exit::Done).await?)?;
+    let yaml: Value = serde_yaml::from_str(&user.said(&["-o", "yaml"], Exit::Done).await?)?;
+    ensure!(json == yaml, "{json} is not {yaml}");
+    let shown: Vec<(&str, &str)> = json["addresses"]
+        .as_array()
+        .context("no list")?
+        .iter()
+        .filter_map(|row| Some((row["address"].as_str()?, row["node"].as_str()?)))
+        .collect();
+    let wanted: Vec<(&str, &str)> = IPS.iter().copied().zip(nodes.iter().map(String::as_str)).collect();
+    ensure!(shown == wanted, "{json}");
+    Ok(())
+}
+
+async fn tell_why(user: &User<'_>, nodes: &[String]) -> Result<()> {
+    let told = user.said(&["why", IPS[0]], Exit::Done).await?;
+    let here = format!("{} of NetIPAllocation {NAME} is on node {}: Attached (Verified), since", IPS[0], nodes[0]);
+    shows(&told, &[&here, "It last came to node", "trace ", "has this address", "Eligible"])?;
+    user.refused(&["why", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await
+}
+
+async fn plan_without_a_change(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
+    let spare = spare(nodes)?;
+    let before = stage.allocation(NAME).await?.context("no allocation")?;
+    let now = user.said(&["plan"], Exit::Done).await?;
+    shows(&now, &["As things are:", "stays", "0 of 2 addresses move", "1 eligible nodes are left"])?;
+    for (option, reason) in [("--drain", "NodeCordoned"), ("--lose", "MachineGone")] {
+        let told = user.said(&["plan", option, &nodes[0]], Exit::Done).await?;
+        let line = told.lines().find(|line| line.starts_with(IPS[0])).context("the address is not shown")?;
+        shows(line, &[&nodes[0], &spare, reason])?;
+        shows(&told, &["1 of 2 addresses move, 0 have no fitting node, 0 eligible nodes are left"])?;
+    }
+    let told = user.said(&["plan", NAME, "--add", STRANGER], Exit::Done).await?;
+    let line = told.lines().find(|line| line.starts_with(STRANGER)).context("the address is not shown")?;
+    shows(line, &[&spare])?;
+    let told = user.said(&["plan", "--drain", &nodes[0], "--drain", &spare], Exit::Stranded).await?;
+    shows(&told, &["NO NODE", "NoTarget", "1 have no fitting node"])?;
+    user.refused(&["plan", "--drain", "nowhere"], Exit::Unknown, "there is no node nowhere").await?;
+    user.refused(&["plan", "nobody"], Exit::Unknown, "there is no NetIPAllocation nobody").await?;
+
+    let after = stage.allocation(NAME).await?.context("no allocation")?;
+    ensure!(before.metadata == after.metadata && before.spec == after.spec, "the allocation was changed");
+    for node in nodes.iter().chain([&spare]) {
+        let spec = stage.node(node).await?.and_then(|node| node.spec).unwrap_or_default();
+        ensure!(!spec.unschedulable.unwrap_or_default(), "{node} was cordoned");
+    }
+    still_there(stage, NAME, &IPS, nodes).await
+}
+
+/// kubectl itself asks the plugin.
+async fn complete(user: &User<'_>) -> Result<()> {
+    let verbs = user.kubectl(&["__complete", "nia", ""]).await?;
+    shows(&verbs.out, &["why", "plan", "move", "history"])?;
+    let addresses = user.kubectl(&["__complete", "nia", "why", ""]).await?;
+    shows(&addresses.out, &IPS)?;
+    let nodes = user.kubectl(&["__complete", "nia", "plan", "--drain", NAME]).await?;
+    shows(&nodes.out, &[&format!("{NAME}-0"), &format!("{NAME}-1")])?;
+    let script = user.said(&["completion"], Exit::Done).await?;
+    shows(&script, &["#!/bin/sh", "exec kubectl-nia __complete"])
+}
+
+async fn refuse(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
+    let spare = spare(nodes)?;
+    let ip = IPS[0];
+    user.refused(&["move", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await?;
+    user.refused(&["move", ip, "nowhere"], Exit::Unknown, "there is no node nowhere").await?;
+    user.refused(&["move", ip, &nodes[0]], Exit::Refused, "already").await?;
+    user.refused(&["move", ip, &nodes[1]], Exit::Refused, "HoldsAddress").await?;
+    user.refused(&["move", ip, "operator-host"], Exit::Refused, "not selected by spec.nodeSelector").await?;
+    stage.cluster.kubectl(&["cordon", &spare]).await?;
+    user.refused(&["move", ip, &spare, "--wait"], Exit::Refused, "(Cordoned); no node can take it now").await?;
+    user.refused(&["move", ip], Exit::Refused, "would not move").await?;
+    stage.cluster.kubectl(&["uncordon", &spare]).await?;
+
+    let mode = async |mode: &str| {
+        let patch = format!(r#"{{"spec":{{"mode":"{mode}"}}}}"#);
+        stage.cluster.kubectl(&["patch", "nia", NAME, "--type=merge", "-p", &patch]).await
+    };
+    mode("Hold").await?;
+    user.refused(&["move", ip], Exit::Refused, "mode Hold").await?;
+    // The operator does not answer in this mode, so the request stands.
+    let request = format!("{MOVE_ANNOTATION}={ip}");
+    stage.cluster.kubectl(&["annotate", "nia", NAME, &request]).await?;
+    user.refused(&["move", IPS[1]], Exit::Refused, "another move of NetIPAllocation plugin is not answered yet")
+        .await?;
+    stage.cluster.kubectl(&["annotate", "nia", NAME, &format!("{MOVE_ANNOTATION}-")]).await?;
+    mode("Enforce").await?;
+    let object = stage.allocation(NAME).await?.context("no allocation")?;
+    ensure!(!object.annotations().contains_key(MOVE_ANNOTATION), "something was asked for: {:?}", object.annotations());
+    Ok(())
+}
+
+/// Accounts that may do nothing, look at allocations, and look at nodes as well.
+async fn name_the_missing_right(stage: &Stage, nodes: &[String]) -> Result<()> {
+    for name in ["nobody", "onlooker", "planner"] {
+        stage.cluster.kubectl(&["create", "serviceaccount", name]).await?;
+    }
+    for (role, resource, names) in [
+        ("see-allocations", "netipallocations.netinfra.darkbrains.com", &["onlooker", "planner"][..]),
+        ("see-nodes", "nodes", &["planner"]),
+    ] {
+        let resource = format!("--resource={resource}");
+        stage.cluster.kubectl(&["create", "clusterrole", role, "--verb=list", &resource]).await?;
+        for name in names {
+            let (binding, account) = (format!("{role}-{name}"), format!("--serviceaccount=default:{name}"));
+            let role = format!("--clusterrole={role}");
+            stage.cluster.kubectl(&["create", "clusterrolebinding", &binding, &role, &account]).await?;
+        }
+    }
+    let ip = IPS[0];
+    let nobody = User::account(stage, "nobody").await?;
+    for args in [&["why", ip][..], &["plan"], &["move", ip], &["history"], &["release", NAME], &[], &["--watch"]] {
+        nobody.refused(args, Exit::Forbidden, "you may not list netipallocations").await?;
+    }
+    let onlooker = User::account(stage, "onlooker").await?;
+    let told = onlooker.said(&["why", ip], Exit::Done).await?;
+    shows(&told, &[&format!("is on node {}", nodes[0]), "you may not list nodes"])?;
+    let told = onlooker.said(&["history", ip], Exit::Done).await?;
+    shows(&told, &["LastMove", "Events are not shown: you may not list events"])?;
+    onlooker.refused(&["plan"], Exit::Forbidden, "verb \"list\" on resource \"nodes\"").await?;
+    onlooker.refused(&["release", NAME], Exit::Forbidden, "you may not list nodes").await?;
+    // The list comes first, and is allowed.
+    let watched = onlooker.nia(&["--watch"]).await?;
+    ensure!(watched.code == Some(Exit::Forbidden.code().into()), "{watched:#?}");
+    shows(&watched.out, &IPS)?;
+    shows(&watched.err, &["you may not watch netipallocations"])?;
+    let planner = User::account(stage, "planner").await?;
+    let told = planner.said(&["plan", "--drain", &nodes[0]], Exit::Done).await?;
+    shows(&told, &["Who uses the addresses is not known: you may not list pods", "NodeCordoned"])?;
+    planner.refused(&["move", ip], Exit::Forbidden, "verb \"patch\" on resource \"netipallocations\"").await?;
+    still_there(stage, NAME, &IPS, nodes).await
+}
+
+async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
+    let (ip, from, to) = (IPS[0], &nodes[0], spare(nodes)?);
+    let mut watch = user.command(&["nia", "--watch", "-o", "json"])?.stdout(Stdio::piped()).spawn()?;
+    let mut changes = BufReader::new(watch.stdout.take().context("no stdout")?).lines();
+    for _ in IPS {
+        in_time("the watch shows what there is", changes.next_line()).await??;
+    }
+
+    let moved = user.nia(&["move", ip, &to, "--wait", "--timeout", "110s"]).await?;
+    ensure!(moved.code == Some(0), "{moved:#?}");
+    shows(
+        &moved.out,
+        &[&format!("{ip} is on node {to}. It last moved from node {from} to node {to} (MoveRequested)")],
+    )?;
+    shows(&moved.err, &[&format!("{ip} is asked to move from node {from} to node {to}")])?;
+    let entry = until_moved(stage, NAME, ip, from).await?;
+    ensure!(entry.last_move.as_ref().is_some_and(|moved| moved.reason == "MoveRequested"), "{entry:?}");
+    let object = stage.allocation(NAME).await?.context("no allocation")?;
+    ensure!(!object.annotations().contains_key(MOVE_ANNOTATION), "the request still stands");
+    let arrived = async {
+        while let Some(line) = changes.next_line().await? {
+            let row: Value = serde_json::from_str(&line)?;
+            if row["address"] == ip && row["state"] == "Attached" && row["node"] == to.as_str() {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    in_time("the watch shows the move", arrived).await??;
+    watch.kill().await?;
+
+    // The node that it left has got an address of its own again, and may take another one.
+    wait_for("nothing is owed", PATIENCE, || async {
+        let owed = stage.allocation(NAME).await?.and_then(|object| object.status).map(|status| status.owed);
+        Ok(Seen::when(owed.as_ref().is_some_and(Vec::is_empty), owed))
+    })
+    .await?;
+    // Without --wait it is asked and not followed.
+    let asked = user.said(&["move", ip], Exit::Done).await?;
+    shows(&asked, &[&format!("{ip} is asked to move from node {to} to node {from}")])?;
+    until_moved(stage, NAME, ip, &to).await?;
+    // Events are written beside the pass.
+    wait_for("the history tells of the move", PATIENCE, || async {
+        let told = user.said(&["history", ip], Exit::Done).await?;
+        let whole = ["IPDraining", "IPReallocated", "MoveAccepted", "LastMove", "MoveRequested"];
+        Ok(Seen::when(whole.iter().all(|part| told.contains(part)) && !told.contains(IPS[1]), told))
+    })
+    .await?;
+    user.refused(&["history", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await
+}
+
+async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<()> {
+    stage.cluster.kubectl(&["scale", "deployment", "ip-address-controller", "-n", NAMESPACE, "--replicas=0"]).await?;
+    wait_for("the operator is gone", PATIENCE, || async {
+        let pods = stage.pods(NAMESPACE, OPERATOR).await?;
+        Ok(Seen::when(pods.is_empty(), pods.len()))
+    })
+    .await?;
+    // Nobody has looked at this one, and nobody will.
+    reserve(stage, &[STRANGER])?;
+    stage.cluster.apply(&allocation("unseen", &[STRANGER], "")).await?;
+    user.refused(&["move", STRANGER], Exit::NotInstalled, "no operator of version 2 has looked at").await?;
+    shows(&user.said(&["why", STRANGER], Exit::Done).await?, &["no operator has looked at it yet"])?;
+
+    user.refused(&["release", "nobody"], Exit::Unknown, "there is no NetIPAllocation nobody").await?;
+    shows(&user.said(&["release", NAME], Exit::Done).await?, &["released plugin"])?;
+    let object = stage.allocation(NAME).await?.context("no allocation")?;
+    ensure!(object.finalizers().is_empty(), "{:?}", object.finalizers());
+    for number in 0..=IPS.len() {
+        let labels = acts::labels(stage, &format!("{NAME}-{number}")).await?;
+        ensure!(labels.is_empty(), "{labels:?}");
+    }
+    for ip in IPS {
+        ensure!(stage.world.machine_of(ip.parse()?).is_some(), "{ip} was taken off its machine");
+    }
+    Ok(())
+}
