@@ -13,7 +13,7 @@ needs = $(if $(missing),$(error $(missing)))
 missing = $(shell .ci/prerequisites $(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench model fuzz check generate pictures image build tools
+.PHONY: help demo test bench soak model fuzz check generate pictures image build tools
 .NOTPARALLEL:
 
 help: ## This help
@@ -44,6 +44,13 @@ bench: ## Measure what the operator costs and how that grows, into docs/performa
 	@echo "==> the operator on a real control plane"
 	@$(CARGO_TARGET_DIR)/release/bench --sizes $(SIZES) --pods $(PODS) --criterion $(CARGO_TARGET_DIR)/criterion \
 	  --commit "$$(git rev-parse --short HEAD)" --report docs/performance.md
+
+SOAK_SECONDS ?= 600
+SEED ?=
+soak: ## Ten minutes of random drains, lost nodes, edits and faults on a real control plane, into docs/soak.md; SOAK_SECONDS=60, SEED=17; not part of .ci/run
+	$(call prepared)
+	@exec $(CARGO_TARGET_DIR)/debug/soak --seconds $(SOAK_SECONDS) $(if $(SEED),--seed $(SEED)) \
+	  --commit "$$(git rev-parse --short HEAD)" --report docs/soak.md
 
 STATES ?= 200000
 model: ## Search the small worlds of tests/promises further than the tests do: STATES (200000) of each; MODEL_CLOUD=aws for one cloud
