@@ -55,6 +55,7 @@ impl Reading {
             Ok(Seen::Yes((pid, cost(pid)?, text)))
         })
         .await?;
+        let watches = watches(stage).await?;
         let reading = Self {
             share,
             at_rest,
@@ -65,7 +66,7 @@ impl Reading {
             series: series::count(&text),
             // A cloud at which nothing is under way is not told of.
             effects: series::value(&text, "netipallocation_effects_in_flight").unwrap_or(0.0),
-            watches: watches(stage).await?,
+            watches,
         };
         println!("  {reading}");
         Ok(reading)
