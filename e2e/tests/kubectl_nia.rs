@@ -152,18 +152,18 @@ async fn plan_without_a_change(stage: &Stage, user: &User<'_>, nodes: &[String])
     let spare = spare(nodes)?;
     let before = stage.allocation(NAME).await?.context("no allocation")?;
     let now = user.said(&["plan"], Exit::Done).await?;
-    shows(&now, &["As things are:", "stays", "0 of 2 addresses move", "1 eligible nodes are left"])?;
+    shows(&now, &["As things are:", "stays", "0 of 2 addresses move", "eligible nodes left: 1"])?;
     for (option, reason) in [("--drain", "NodeCordoned"), ("--lose", "MachineGone")] {
         let told = user.said(&["plan", option, &nodes[0]], Exit::Done).await?;
         let line = told.lines().find(|line| line.starts_with(IPS[0])).context("the address is not shown")?;
         shows(line, &[&nodes[0], &spare, reason])?;
-        shows(&told, &["1 of 2 addresses move, 0 have no fitting node, 0 eligible nodes are left"])?;
+        shows(&told, &["1 of 2 addresses move, 0 without a fitting node, eligible nodes left: 0"])?;
     }
     let told = user.said(&["plan", NAME, "--add", STRANGER], Exit::Done).await?;
     let line = told.lines().find(|line| line.starts_with(STRANGER)).context("the address is not shown")?;
     shows(line, &[&spare])?;
     let told = user.said(&["plan", "--drain", &nodes[0], "--drain", &spare], Exit::Stranded).await?;
-    shows(&told, &["NO NODE", "NoTarget", "1 have no fitting node"])?;
+    shows(&told, &["NO NODE", "NoTarget", "1 without a fitting node"])?;
     user.refused(&["plan", "--drain", "nowhere"], Exit::Unknown, "there is no node nowhere").await?;
     user.refused(&["plan", "nobody"], Exit::Unknown, "there is no NetIPAllocation nobody").await?;
 

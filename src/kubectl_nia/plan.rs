@@ -118,7 +118,7 @@ fn summary(outlook: &Outlook) -> String {
     let moves = count(|then| matches!(then, Then::Goes(_) | Then::LetGo));
     let stranded = count(|then| *then == Then::Stranded);
     let (all, spare) = (outlook.addresses.len(), outlook.spare);
-    format!("{moves} of {all} addresses move, {stranded} have no fitting node, {spare} eligible nodes are left")
+    format!("{moves} of {all} addresses move, {stranded} without a fitting node, eligible nodes left: {spare}")
 }
 
 /// Whether an address would be without a node that fits.
@@ -194,7 +194,7 @@ mod tests {
         assert!(told.starts_with("If node-a were drained and node-c were drained:"), "{told}");
         assert!(told.contains("NO NODE") && told.contains("cordoned"), "{told}");
         assert!(
-            told.contains("voip: 0 of 2 addresses move, 1 have no fitting node, 0 eligible nodes are left."),
+            told.contains("voip: 0 of 2 addresses move, 1 without a fitting node, eligible nodes left: 0."),
             "{told}"
         );
     }

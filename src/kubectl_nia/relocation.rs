@@ -219,12 +219,10 @@ mod tests {
     const IP: &str = "203.0.113.7";
 
     fn cluster() -> Cluster {
-        let mut voip = object("voip", &[IP, "203.0.113.8"]);
+        let mut voip = object("voip", &[IP]);
         attach(&mut voip, IP, "node-a");
         let nodes = nodes(vec![labelled("node-a", "voip", IP), node("node-b", "voip"), node("other", "fax")]);
-        let mut cluster = Cluster { allocations: vec![voip], nodes, ..Cluster::default() };
-        cluster.allocations[0].spec.reserved_ips.pop();
-        cluster
+        Cluster { allocations: vec![voip], nodes, ..Cluster::default() }
     }
 
     fn order(node: Option<&str>) -> Order {
