@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod collector;
 pub mod contract;
 pub mod kubelet;
+pub mod page;
 pub mod simulator;
 pub mod stage;
 pub mod world;
