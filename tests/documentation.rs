@@ -42,6 +42,27 @@ fn what_argo_cd_is_told_is_the_file_that_was_run() {
 }
 
 #[test]
+fn the_lines_that_learn_the_address_are_those_of_the_example() {
+    let (page, example) = (read("docs/advertised-address.md"), read("examples/sip-server.yaml"));
+    let shown: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|block| block.split("```").next()).collect();
+    assert_eq!(shown.len(), 2, "docs/advertised-address.md shows other blocks");
+    for block in shown {
+        assert!(example.contains(block), "examples/sip-server.yaml does not say so:\n{block}");
+    }
+}
+
+#[test]
+fn calls_are_counted_alike_by_the_hook_and_the_sidecar_and_as_the_page_says() {
+    let example = read("examples/sip-server.yaml");
+    let counts: Vec<&str> = example.lines().filter(|line| line.contains("name: COUNT_CALLS")).collect();
+    assert!(matches!(counts.as_slice(), [one, other] if one == other), "{counts:?}");
+    let shown = "kamcmd -s unix:/run/sip/ctl dlg.stats_active \\| awk '$1 == \"all:\" {print $2}'";
+    assert!(read("docs/replacing-a-node.md").contains(shown), "docs/replacing-a-node.md counts otherwise");
+    let counted = shown.replace("\\|", "|").replace('"', "\\\"");
+    assert!(counts.iter().all(|line| line.contains(&counted)), "{counts:?} has not {counted}");
+}
+
+#[test]
 fn the_tests_that_prove_the_promises_are_there() {
     let page = read("docs/promises.md");
     let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(|name| is_a_test(name)).collect();

@@ -241,6 +241,17 @@ impl Cluster {
         command::run(self.launch(&self.bin.join(tool), args)?, input).await
     }
 
+    /// Runs lines of a shell as admin in that folder, with kubectl and helm at hand; what they printed. Ends at the first that
+    /// fails.
+    ///
+    /// # Errors
+    /// When one fails, with its own words.
+    pub async fn shell(&self, dir: &Path, lines: &str) -> anyhow::Result<String> {
+        let mut launch = self.launch(Path::new("/bin/sh"), &["-ec", lines])?;
+        launch.dir = dir.to_owned();
+        command::run(launch, None).await?.success().with_context(|| lines.to_owned())
+    }
+
     fn launch(&self, program: &Path, args: &[&str]) -> anyhow::Result<Launch> {
         Ok(Launch {
             program: program.to_owned(),

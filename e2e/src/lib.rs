@@ -8,6 +8,7 @@ pub mod contract;
 pub mod cost;
 pub mod figures;
 pub mod kubelet;
+pub mod page;
 pub mod simulator;
 pub mod stage;
 pub mod world;

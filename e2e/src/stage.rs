@@ -26,7 +26,7 @@ use tokio::process::Command;
 
 pub use self::venue::Venue;
 use crate::{
-    cluster::{Agent, AgentOptions, Cluster, Options, Prometheus, Seen, background, wait_for},
+    cluster::{Agent, AgentOptions, Cluster, NodeSpec, Options, Prometheus, Seen, background, wait_for},
     simulator::Simulator,
     world::World,
 };
@@ -157,13 +157,31 @@ impl Stage {
     /// # Errors
     /// The API server's.
     pub async fn add_node(&self, name: &str, zone: &str, labels: &[(&str, &str)]) -> Result<()> {
+        let spec = self.new_node(name, zone, labels)?;
+        self.cluster.add_node(spec).await.map(|_| ())
+    }
+
+    /// A machine as the cloud starts one, and its Node, which runs the containers of its pods as local processes: what
+    /// `images` says of them.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn start_node(
+        &self,
+        name: &str,
+        zone: &str,
+        labels: &[(&str, &str)],
+        images: impl FnOnce(AgentOptions) -> AgentOptions,
+    ) -> Result<Agent> {
+        let spec = self.new_node(name, zone, labels)?;
+        self.cluster.start_agent(images(AgentOptions::on(spec))).await
+    }
+
+    fn new_node(&self, name: &str, zone: &str, labels: &[(&str, &str)]) -> Result<NodeSpec> {
         self.world.add_machine(self.venue.machine(zone, name));
         let machine = self.world.machine(name).context("the machine has not started")?;
-        let mut spec = self.venue.node(&machine);
-        for (key, value) in labels {
-            spec = spec.label(*key, *value);
-        }
-        self.cluster.add_node(spec).await.map(|_| ())
+        let spec = self.venue.node(&machine);
+        Ok(labels.iter().fold(spec, |spec, (key, value)| spec.label(*key, *value)))
     }
 
     /// Machines and their Nodes, over both zones, many at a time.

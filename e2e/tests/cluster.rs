@@ -32,6 +32,7 @@ async fn agent() -> Result<&'static Agent> {
     let start = || async {
         let options = AgentOptions::new("agent")
             .image("registry.example:5000/tiny", TINY_SERVER)
+            .image("registry.example:5000/shell", "/bin/sh")
             .env("TINY_EXTRA", "from the agent");
         cluster().await?.start_agent(options).await
     };
@@ -313,6 +314,53 @@ spec:
         cluster.kubectl(&["delete", "pod", name, "--timeout=60s"]).await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn containers_share_an_empty_dir_and_sigterm_waits_for_the_pre_stop_command() -> Result<()> {
+    let (cluster, agent) = (cluster().await?, agent().await?);
+    let manifest = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: hooked, labels: {app: hooked}}
+spec:
+  nodeSelector: {ip-address-controller/agent: 'true'}
+  terminationGracePeriodSeconds: 80
+  initContainers:
+    - name: first
+      image: registry.example:5000/shell
+      command: [sh, -c, "echo begun > /shared/word"]
+      volumeMounts: [{name: shared, mountPath: /shared}]
+  containers:
+    - name: main
+      image: registry.example:5000/shell
+      command: [sh, -c]
+      args: ["trap 'echo asked to end; exit 0' TERM; cat /shared/word; while true; do sleep 1 & wait $!; done"]
+      lifecycle: {preStop: {exec: {command: [sh, -c, "until [ -e /shared/go ]; do sleep 0.1; done; echo hook is done"]}}}
+      volumeMounts: [{name: shared, mountPath: /shared}]
+  volumes: [{name: shared, emptyDir: {}}]
+"#;
+    cluster.apply(manifest).await?;
+    ready_pods("app=hooked", 1).await?;
+    let told = async |line: &str| {
+        wait_for(&format!("it says {line}"), PATIENCE, || async {
+            let log = agent.log("default", "hooked")?;
+            Ok(Seen::when(log.lines().next_back() == Some(line), log))
+        })
+        .await
+    };
+    told("begun").await?;
+
+    cluster.kubectl(&["delete", "pod", "hooked", "--wait=false"]).await?;
+    std::fs::write(agent.folder("default", "hooked")?.join("volumes/shared/go"), "")?;
+    told("asked to end").await?;
+    let log = agent.log("default", "hooked")?;
+    assert_eq!(log.lines().collect::<Vec<_>>(), ["begun", "hook is done", "asked to end"]);
+    wait_for("the pod is gone", PATIENCE, || async {
+        let left = pods("app=hooked").await?;
+        Ok(Seen::when(left.is_empty(), left.len()))
+    })
+    .await
 }
 
 #[tokio::test]

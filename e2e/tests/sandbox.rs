@@ -4,15 +4,12 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::{
     cluster::{Agent, AgentOptions, Cluster, Options, Seen, wait_for},
+    page::{self, checkout},
     stage::{NAMESPACE, RELEASE, Venue, operator},
 };
 use ip_address_controller::api::NetIPAllocation;
@@ -111,7 +108,7 @@ fn elsewhere(venue: &Venue, line: &str, folder: &Path) -> Result<String> {
     const ENABLED: &str = "--set simulator.enabled=true";
     const EXAMPLE: &str = "examples/try-it.yaml";
     let cloud = |venue: &Venue| format!("{{provider: {}, region: {}}}", venue.provider, venue.region);
-    let example = fs::read_to_string(root().join(EXAMPLE))?;
+    let example = fs::read_to_string(checkout().join(EXAMPLE))?;
     ensure!(example.contains(&cloud(&Venue::GCP)), "{example}");
     let file = folder.join("try-it.yaml");
     fs::write(&file, example.replace(&cloud(&Venue::GCP), &cloud(venue)))?;
@@ -143,19 +140,12 @@ async fn until_placed(cluster: &Cluster, accepts: impl Fn(&str) -> bool) -> Resu
 
 /// The commands of the section.
 fn lines() -> Result<Vec<String>> {
-    let readme = fs::read_to_string(root().join("README.md"))?;
-    let (_, section) = readme.split_once("## Try it in a minute\n").context("the README has no such section")?;
-    let (_, block) = section.split_once("```\n").context("the section has no commands")?;
-    let (block, _) = block.split_once("```").context("the commands do not end")?;
+    let block = page::blocks("README.md", "## Try it in a minute", "```")?.remove(0);
     Ok(block.lines().map(str::to_owned).collect())
 }
 
 /// A reader stands in the checkout.
 fn in_the_repository(word: &str) -> String {
-    let path = root().join(word);
+    let path = checkout().join(word);
     if word.contains('/') && path.exists() { path.to_string_lossy().into_owned() } else { word.to_owned() }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

@@ -2,8 +2,8 @@
 //!
 //! It is a kubelet in what our promises are about: args and environment resolved, a token of the pod's own
 //! ServiceAccount, probes that decide on readiness and restarts, SIGTERM and the grace period, restarts with back-off.
-//! It is none in the rest: no image is pulled (a table maps images to local programs), no volume is mounted, nothing is
-//! isolated, and there are no `kubectl logs`, `exec` or `port-forward`; probes are HTTP or TCP.
+//! It is none in the rest: no image is pulled (a table maps images to local programs), no volume is mounted but emptyDirs,
+//! nothing is isolated, and there are no `kubectl logs`, `exec` or `port-forward`; probes are HTTP or TCP.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | `container` | one container: run, restart, stop |
 //! | `launch` | what to run: image, args, environment, kubeconfig |
 //! | `environment` | values from fields, secrets and config maps |
+//! | `folders` | emptyDirs |
 //! | `names` | names of Services in those values |
 //! | `probe` | startup, liveness and readiness |
 //! | `board` | how the containers are, and the status made of it |
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{Pod, Taint};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::watcher::{self, Event};
 use nix::sys::signal::Signal;
@@ -35,12 +36,14 @@ use super::background::{self, AbortOnDrop};
 use super::control_plane::client_config;
 use super::credentials::Endpoint;
 use super::folder::Folder;
+use super::node::NodeSpec;
 use super::process::Process;
 use super::wait::wait_for;
 
 mod board;
 mod container;
 mod environment;
+mod folders;
 mod launch;
 mod names;
 mod pod;
@@ -53,15 +56,12 @@ pub const AGENT_LABEL: &str = "ip-address-controller/agent";
 /// What may be chosen about an agent.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// The node's name.
-    pub node: String,
+    /// The node: its labels ([`AGENT_LABEL`] and the hostname come with it), its machine, and its taints, which keep pods away
+    /// that shall only be pretended.
+    pub node: NodeSpec,
     /// Which local program stands for an image: the whole reference (`repo/app:2.0`) is looked up first, then the
     /// repository alone (`repo/app`).
     pub images: BTreeMap<String, PathBuf>,
-    /// Labels of the node, besides [`AGENT_LABEL`] and the hostname.
-    pub labels: BTreeMap<String, String>,
-    /// Taints of the node: keeps pods away that shall only be pretended.
-    pub taints: Vec<Taint>,
     /// Added to the environment of every process; wins over what the pod says.
     pub extra_env: BTreeMap<String, String>,
 }
@@ -69,13 +69,13 @@ pub struct AgentOptions {
 impl AgentOptions {
     /// An agent on a node of that name, which knows no image yet.
     pub fn new(node: impl Into<String>) -> Self {
-        Self {
-            node: node.into(),
-            images: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
-            extra_env: BTreeMap::new(),
-        }
+        Self::on(NodeSpec::new(node))
+    }
+
+    /// An agent on that node, which knows no image yet.
+    #[must_use]
+    pub fn on(node: NodeSpec) -> Self {
+        Self { node, images: BTreeMap::new(), extra_env: BTreeMap::new() }
     }
 
     /// Says which program stands for an image.
@@ -95,7 +95,7 @@ impl AgentOptions {
     /// Adds a label to the node.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(key.into(), value.into());
+        self.node = self.node.label(key, value);
         self
     }
 }
@@ -150,7 +150,7 @@ impl Agent {
         background::run(async move {
             let random = Uuid::new_v4().into_bytes();
             let shared = Arc::new(Shared {
-                node: options.node,
+                node: options.node.name.clone(),
                 client: Client::try_from(config)?,
                 endpoint: place.endpoint,
                 http: reqwest::Client::builder()
@@ -165,7 +165,7 @@ impl Agent {
                 records: Mutex::new(BTreeMap::new()),
                 folder: place.folder,
             });
-            registration::register(&shared.client, &shared.node, options.labels, options.taints).await?;
+            registration::register(&shared.client, options.node).await?;
             let heart = background::spawn(registration::keep_alive(shared.client.clone(), shared.node.clone()))?;
             let pods = background::spawn(follow_pods(Arc::clone(&shared)))?;
             let agent = Self { shared, _tasks: [AbortOnDrop(heart), AbortOnDrop(pods)] };
@@ -245,6 +245,15 @@ impl Agent {
     /// When the pod was never seen.
     pub fn ip(&self, namespace: &str, pod: &str) -> anyhow::Result<IpAddr> {
         self.record(namespace, pod, |record| record.ip)
+    }
+
+    /// Where the pod's processes run; its emptyDirs are folders in it.
+    ///
+    /// # Errors
+    /// When the pod was never seen.
+    pub fn folder(&self, namespace: &str, pod: &str) -> anyhow::Result<PathBuf> {
+        let log = self.record(namespace, pod, |record| record.log.clone())?;
+        Ok(log.parent().context("a log in no folder")?.to_owned())
     }
 
     /// Adds a variable to the environment of every process that starts from now on.

@@ -6,7 +6,9 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ExecAction, Pod,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -185,7 +187,7 @@ async fn attend(
         }
         End::PodEnds => {
             let stopped = async {
-                pre_stop(container, &setting.ending).await;
+                pre_stop(setting, container).await;
                 stop(process, Instant::now() + LATEST, &setting.ending).await
             };
             // A server that drains says so by its readiness, and is asked to the end.
@@ -215,15 +217,33 @@ async fn kill(process: &Process) -> Option<ExitStatus> {
     process.ended()
 }
 
-/// A pause before SIGTERM, if the pod wants one; it is part of the grace period.
-async fn pre_stop(container: &Container, ending: &Ending) {
-    let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-    let pause = hook.and_then(|hook| hook.sleep.as_ref()).and_then(|sleep| u64::try_from(sleep.seconds).ok());
-    if let Some(pause) = pause {
-        tokio::select! {
-            () = sleep(Duration::from_secs(pause)) => {}
-            () = time_is_up(ending) => {}
+/// What the pod wants done before SIGTERM, a pause or a command; it is part of the grace period.
+async fn pre_stop(setting: &Setting, container: &Container) {
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+    let work = async {
+        if let Some(pause) = hook.sleep.as_ref().and_then(|pause| u64::try_from(pause.seconds).ok()) {
+            sleep(Duration::from_secs(pause)).await;
         }
+        if let Some(exec) = &hook.exec {
+            run(setting, container, exec).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = time_is_up(&setting.ending) => {}
+    }
+}
+
+/// Runs a command beside the container, as the container would, to its end; dropped before, it is killed. The container is
+/// stopped whatever becomes of it, so a failure is only told.
+async fn run(setting: &Setting, container: &Container, exec: &ExecAction) {
+    let beside = Container { command: exec.command.clone(), args: None, ..container.clone() };
+    match try_start(setting, &beside).await {
+        Ok(process) => {
+            let status = process.wait().await;
+            tracing::info!("pod {}/{}: the preStop hook has ended: {status:?}", setting.key.0, setting.key.1);
+        }
+        Err(refused) => tracing::info!("pod {}/{}: preStop hook: {}", setting.key.0, setting.key.1, refused.message),
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
 
 use super::environment::{self, Source};
+use super::folders::Folders;
 use super::names;
 use super::{Shared, lock};
 use crate::cluster::process::Launch;
@@ -52,6 +53,9 @@ pub(super) async fn prepare(
     } else {
         args.extend(container.args.iter().flatten().map(|arg| environment::expand(arg, &env)));
     }
+
+    let folders = Folders::of(pod, container, dir).map_err(refused)?;
+    args.iter_mut().chain(env.values_mut()).for_each(|text| *text = folders.resolve(text));
 
     env.insert("HOME".to_owned(), dir.to_string_lossy().into_owned());
     env.insert("HOSTNAME".to_owned(), pod.name_any());
