@@ -466,9 +466,23 @@ impl Eyes<'_> {
     /// seen; what was read before says nothing about it.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
         let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
-        let urgency = if since.is_some() { Urgency::Failover } else { Urgency::Drain };
         let age = self.subject.interval.min(FRESH_SEAT);
-        let Some(answer) = self.inspect(&scope, &machine.place, age, urgency) else { return Life::Unknown };
+        let life = self.known_life(machine, since, age * 2, tables);
+        let urgency = match life {
+            Life::Unknown if since.is_some() => Urgency::Failover,
+            Life::Unknown => Urgency::Drain,
+            // It was told a moment ago: many that are only watched must not be in the way of what is lost. Where no turn comes in
+            // time it is unknown again.
+            Life::Running | Life::Stopped | Life::Gone | Life::Replaced => Urgency::Survey,
+        };
+        self.inspect(&scope, &machine.place, age, urgency);
+        life
+    }
+
+    /// As a read says that is younger than `age`, began after the last change of the machine, and after the trouble was seen.
+    fn known_life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, age: Duration, tables: &Tables) -> Life {
+        let known = self.answers.inspected(&machine.place).filter(|answer| self.since(answer.began) < age);
+        let Some(answer) = known else { return Life::Unknown };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
             return Life::Unknown;
         }

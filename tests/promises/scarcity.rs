@@ -209,3 +209,29 @@ fn p11_a_failover_does_not_stand_behind_placements_until_a_slot_is_free() {
     passes_over_with_patience_alone(&beats.cosmos.journal);
     beats.rests().unwrap();
 }
+
+#[test]
+fn p11_a_machine_that_is_known_to_run_is_read_again_without_hurry() {
+    let mut cosmos = world(10, 20.0);
+    add(&mut cosmos, "red", &ips(18, 3));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(1));
+    attached(&mut beats, "red", 60);
+    let node = beats.cosmos.nodes_of("red")[0].clone();
+    let hurried = |made: &[Made]| {
+        let reads: Vec<Urgency> =
+            made.iter().filter(|request| request.what == What::Inspect).map(|request| request.urgency).collect();
+        (reads.iter().filter(|urgency| **urgency == Urgency::Failover).count(), reads.len())
+    };
+    let before = beats.cosmos.journal.made.len();
+    outside(&mut beats, Outside::NotReady(node));
+    beats.run(Duration::from_secs(10)).unwrap();
+    let from = beats.cosmos.journal.made.len();
+    assert_eq!(hurried(&beats.cosmos.journal.made[before..]), (1, 1), "whether it runs is not known yet");
+    // Less than its grace of five minutes.
+    beats.run(Duration::from_secs(240)).unwrap();
+    let (hurried, reads) = hurried(&beats.cosmos.journal.made[from..]);
+    println!("{reads} further reads, {hurried} of them in a hurry");
+    assert!(reads >= 4, "{reads} reads, of which one is due every 30 s");
+    // A pass that comes a moment too late finds it unknown again.
+    assert!(2 * hurried < reads, "{hurried} of {reads} as urgent as what is lost");
+}
