@@ -616,8 +616,9 @@ impl Eyes<'_> {
         })
     }
 
-    /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2).
-    pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> Plan {
+    /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2). With the
+    /// addresses that go to a machine which cannot be read for now.
+    pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> (Plan, BTreeSet<IpAddr>) {
         let spec = &self.subject.object.spec;
         let held: BTreeSet<(&ProviderId, Instant)> = self
             .around
@@ -652,6 +653,7 @@ impl Eyes<'_> {
             }
         }
         let plan = placement::place(&needs, &candidates, &by_zone);
+        let mut unreadable = BTreeSet::new();
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
@@ -659,10 +661,14 @@ impl Eyes<'_> {
             };
             if let Target::Looking { node } = &facts.target
                 && matches!(entry.state, State::Unassigned | State::Detached)
-                && self.is_unreadable(node)
             {
-                // Another node is tried with the next pass (P11).
-                tables.refuse(entry.ip, node, self.around.moment.now);
+                if self.is_unreadable(node) {
+                    // Another node is tried with the next pass (P11).
+                    tables.refuse(entry.ip, node, self.around.moment.now);
+                }
+                if !self.may_be_read(node, tables) {
+                    unreadable.insert(entry.ip);
+                }
             }
             // A node's refusal delays only what goes to that node: another one is tried at once (P11).
             let refused = tables.refused(entry.ip, self.around.moment.now);
@@ -674,7 +680,7 @@ impl Eyes<'_> {
                 facts.failure = None;
             }
         }
-        plan
+        (plan, unreadable)
     }
 
     fn judge(&self, node: &SlimNode, held: &BTreeSet<(&ProviderId, Instant)>, tables: &Tables) -> Candidate {
@@ -724,6 +730,15 @@ impl Eyes<'_> {
             Err(_) => true,
             Ok(seat) => object.instance().is_some_and(|instance| instance != seat.machine.instance),
         }
+    }
+
+    /// Whether it is of use to read its machine now: not a moment after that failed, and not while a read may show what was
+    /// before the last change.
+    fn may_be_read(&self, node: &str, tables: &Tables) -> bool {
+        let Some(place) = self.around.node(node).and_then(|object| object.place()) else { return false };
+        let lately = self.answers.inspected(&place).is_some_and(|answer| self.since(answer.began) < FRESH_SEAT);
+        let failed = lately && self.is_unreadable(node);
+        !failed && tables.reads.counts([&Key::Machine(place)], self.around.moment.instant)
     }
 
     fn seat(&self, entry: &Entry, node: &str, tables: &Tables) -> Target {

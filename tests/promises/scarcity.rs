@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::cosmos::{
     beats::Beats,
-    course::{Action, Cosmos, Outside},
+    course::{Action, Cosmos, Outside, POOL},
     pace::{Journal, Made, What},
     process::Rules,
 };
@@ -207,6 +207,30 @@ fn p11_a_failover_does_not_stand_behind_placements_until_a_slot_is_free() {
     assert!(first <= 10, "{first} changes before that of the lost address: {order:?}");
     attached(&mut beats, "green", 120);
     passes_over_with_patience_alone(&beats.cosmos.journal);
+    beats.rests().unwrap();
+}
+
+#[test]
+fn p11_machines_that_cannot_be_read_hold_up_nobody_elses_changes() {
+    let mut cosmos = world(11, 10.0);
+    cosmos.slots = 4;
+    let group = |n: usize| if n < 8 { "red" } else { "green" };
+    (0..11).for_each(|n| cosmos.cluster.label(&format!("n{n:04}"), "group", Some(group(n))).unwrap());
+    let silent = (0..8).map(|n| cosmos.place(&format!("n{n:04}")).unwrap().clone()).collect();
+    let on =
+        |group: &str| json!({"nodeSelector": {POOL: "sip", "group": group}, "strategy": {"maxUnavailable": "100%"}});
+    cosmos.allocate("red", &ips(18, 8), on("red"));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(1));
+    beats.silent = silent;
+    beats.run(Duration::from_secs(10)).unwrap();
+
+    beats.cosmos.allocate("green", &ips(19, 3), on("green"));
+    let took = attached(&mut beats, "green", 120);
+    println!("after {} s", took.as_secs());
+    // A permit that is kept while its machine is read again and again is kept for 30 s; there are four, and eight who want one.
+    assert!(took <= Duration::from_secs(15), "{took:?} for what needs four or five beats");
+    beats.silent.clear();
+    attached(&mut beats, "red", 180);
     beats.rests().unwrap();
 }
 
