@@ -29,7 +29,7 @@ pub mod taints;
 pub mod watch;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -37,7 +37,6 @@ use std::{
 
 use kube::{Api, Client};
 use kube_runtime::reflector::Store;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -46,6 +45,7 @@ use self::{
     moment::Moment,
     observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
     record::{news::News, tell::Teller},
+    round::Wish,
     tables::Tables,
     watch::{Cause, Guarded, Wake},
 };
@@ -53,7 +53,7 @@ use crate::{
     api::NetIPAllocation,
     cloud::{
         Provider,
-        limits::{Allowance, Limits, Urgency},
+        limits::{Allowance, Limits, Need, Urging},
     },
     lifecycle::Observer,
     metrics::Gauges,
@@ -69,7 +69,6 @@ pub struct Config {
     pub disruption_taints: Vec<String>,
     /// Every allocation is read as `mode: Observe`.
     pub observe_only: bool,
-    pub max_concurrent_effects: usize,
     /// Time-out of one mutation of the API server or a cloud.
     pub mutation_timeout: Duration,
     /// Only objects with these labels are ours.
@@ -94,7 +93,6 @@ pub struct Controller {
     pub(crate) allocations: Store<Guarded>,
     tables: Mutex<Tables>,
     permits: Mutex<Permits>,
-    slots: Arc<Semaphore>,
     /// When this term began.
     began: Instant,
     running: Mutex<BTreeMap<Provider, usize>>,
@@ -111,8 +109,7 @@ pub struct Controller {
 
 /// What a change of the cloud needs before its intent is written (F2).
 struct Permit {
-    /// Kept until the change has ended.
-    slot: OwnedSemaphorePermit,
+    /// Its tokens, and the slot that is kept until it has ended.
     allowance: Allowance,
     /// When it was got.
     since: Instant,
@@ -121,12 +118,13 @@ struct Permit {
 /// The permits of one allocation's addresses, and of the machines that it owes something.
 type PermitsBySubject = HashMap<String, Permit>;
 
-/// Those that were waited for and not used yet.
+/// By name of the allocation, which outlives its uid in a wake that comes late.
 #[derive(Default)]
 struct Permits {
-    /// By name of the allocation, which outlives its uid in a wake that comes late, and subject.
-    held: HashMap<(String, String), Permit>,
-    asked: BTreeSet<(String, String)>,
+    /// Those that were waited for and not used yet.
+    held: HashMap<String, PermitsBySubject>,
+    /// Those that are waited for, by subject too.
+    asked: HashMap<(String, String), Urging>,
 }
 
 /// What [`Controller::new`] is made of.
@@ -168,7 +166,6 @@ impl Controller {
             ledger: Ledger::new(client.clone(), config.label_selector.clone()),
             tables: Mutex::new(Tables::new(std::time::Instant::now())),
             permits: Mutex::default(),
-            slots: Arc::new(Semaphore::new(config.max_concurrent_effects)),
             began: Instant::now(),
             effects: TaskTracker::new(),
             running: Mutex::default(),
@@ -216,54 +213,60 @@ impl Controller {
     /// Takes the permits of an allocation for one pass, so that none comes or goes while it decides; what the pass does not
     /// use and still needs it puts back.
     fn take_permits(&self, name: &str) -> PermitsBySubject {
-        let mut permits = self.permits();
-        let (ours, others) = std::mem::take(&mut permits.held).into_iter().partition(|((whose, _), _)| whose == name);
-        permits.held = others;
-        let ours: HashMap<(String, String), Permit> = ours;
-        ours.into_iter().map(|((_, subject), permit)| (subject, permit)).collect()
+        self.permits().held.remove(name).unwrap_or_default()
     }
 
     /// Puts permits back that a next pass needs, as old as they are: one that nobody can use must not block a slot for ever.
-    fn put_back(&self, name: &str, permits: impl IntoIterator<Item = (String, Permit)>) {
-        let kept = permits.into_iter().map(|(subject, permit)| ((name.to_owned(), subject), permit));
-        self.permits().held.extend(kept);
+    fn put_back(&self, name: &str, kept: PermitsBySubject) {
+        if !kept.is_empty() {
+            self.permits().held.entry(name.to_owned()).or_default().extend(kept);
+        }
     }
 
     /// Gives back all that an allocation holds.
     fn return_permits(&self, name: &str) {
-        self.permits().held.retain(|(whose, _), _| whose != name);
+        self.permits().held.remove(name);
     }
 
     /// Gives back what no pass has used for long, so that an allocation whose passes fail blocks nobody.
     fn return_stale_permits(&self) {
-        self.permits().held.retain(|_, permit| permit.since.elapsed() < PERMIT_KEPT);
+        self.permits().held.retain(|_, permits| {
+            permits.retain(|_, permit| permit.since.elapsed() < PERMIT_KEPT);
+            !permits.is_empty()
+        });
     }
 
-    /// Waits beside the pass for a slot and a rate token; the allocation is woken when they are there.
-    fn ask_permit(self: &Arc<Self>, name: &str, subject: &str, scope: &crate::cloud::Scope, urgency: Urgency) {
-        let key = (name.to_owned(), subject.to_owned());
-        if !self.permits().asked.insert(key.clone()) {
-            return;
-        }
-        let (me, name, scope) = (self.clone(), name.to_owned(), scope.clone());
+    /// Waits beside the pass for the tokens of a change and a slot, given together by urgency; the allocation is woken when
+    /// they are there. Asked again it is as urgent as whoever asks.
+    fn ask_permit(self: &Arc<Self>, name: &str, wish: &Wish) {
+        let Wish { subject, scope, urgency } = wish;
+        let key = (name.to_owned(), subject.clone());
+        let place = {
+            let mut permits = self.permits();
+            if let Some(waits) = permits.asked.get(&key) {
+                waits.to(*urgency);
+                return;
+            }
+            let need = Need::Change { requests: scope.provider.requests_of_a_change() };
+            let place = self.limits.join(scope, *urgency, name, need);
+            permits.asked.insert(key.clone(), place.urging());
+            place
+        };
+        let me = self.clone();
         tokio::spawn(async move {
-            let got = me.stop.run_until_cancelled(async {
-                // The tokens first: they are served by urgency, and who waits for them must not hold a slot.
-                let allowance = me.limits.acquire(&scope, urgency, &name, scope.provider.requests_of_a_change()).await;
-                let slot = me.slots.clone().acquire_owned().await.ok()?;
-                Some(Permit { slot, allowance, since: Instant::now() })
-            });
-            let got = got.await;
+            let got = me.stop.run_until_cancelled(place.served()).await;
             {
                 let mut permits = me.permits();
                 permits.asked.remove(&key);
-                if let Some(Some(permit)) = got
+                let (name, subject) = key.clone();
+                if let Some(allowance) = got
                     && me.ledger.knows(&name)
                 {
-                    permits.held.insert(key, permit);
+                    let permit = Permit { allowance, since: Instant::now() };
+                    permits.held.entry(name).or_default().insert(subject, permit);
                 }
             }
-            me.wake.one(&name, Cause::Permit);
+            me.wake.one(&key.0, Cause::Permit);
         });
     }
 

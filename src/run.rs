@@ -261,7 +261,7 @@ fn build(
         let wake = wake.clone();
         Arc::new(move || wake.all(cause))
     };
-    let limits = Limits::new(rate);
+    let limits = Limits::new(rate, settings.max_concurrent_effects.into());
     let pause = |attempts| Backoff::TRANSIENT.delay(attempts, 0.0);
     let clouds = Clouds::new(cloud_settings(settings), pause, arrived(Cause::Cloud), stop.clone());
     let pods = Pods::new(client.clone(), arrived(Cause::Pods));
@@ -270,7 +270,6 @@ fn build(
         config: Config {
             disruption_taints: settings.disruption_taints.clone(),
             observe_only: settings.controller_mode == ControllerMode::Observe,
-            max_concurrent_effects: settings.max_concurrent_effects.into(),
             mutation_timeout: timeout,
             label_selector: settings.watch_label_selector.clone(),
         },

@@ -134,11 +134,11 @@ flags! {
     node_name "NODE_NAME" "NAME";
     /// Allocations reconciled at the same time [default: 4]
     max_concurrent_reconciles "MAX_CONCURRENT_RECONCILES" "COUNT";
-    /// Cloud operations in flight at the same time [default: 32]
+    /// Changes of addresses under way at the same time for each account and region, the last look before each included [default: 32]
     max_concurrent_effects "MAX_CONCURRENT_EFFECTS" "COUNT";
     /// Cloud calls a second for each account and region [default: 5]
     cloud_qps "CLOUD_QPS" "NUMBER";
-    /// Cloud calls at once for each account and region [default: 10]
+    /// Cloud calls at once for each account and region after a pause; a change, which is up to 10, goes through whole [default: 10]
     cloud_burst "CLOUD_BURST" "COUNT";
     /// Limit of one cloud call [default: 30s]
     cloud_timeout "CLOUD_TIMEOUT" "DURATION";

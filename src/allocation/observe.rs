@@ -468,9 +468,23 @@ impl Eyes<'_> {
     /// seen; what was read before says nothing about it.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
         let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
-        let urgency = if since.is_some() { Urgency::Failover } else { Urgency::Drain };
         let age = self.subject.interval.min(FRESH_SEAT);
-        let Some(answer) = self.inspect(&scope, &machine.place, age, urgency) else { return Life::Unknown };
+        let life = self.known_life(machine, since, age * 2, tables);
+        let urgency = match life {
+            Life::Unknown if since.is_some() => Urgency::Failover,
+            Life::Unknown => Urgency::Drain,
+            // It was told a moment ago: many that are only watched must not be in the way of what is lost. Where no turn comes in
+            // time it is unknown again.
+            Life::Running | Life::Stopped | Life::Gone | Life::Replaced => Urgency::Survey,
+        };
+        self.inspect(&scope, &machine.place, age, urgency);
+        life
+    }
+
+    /// As a read says that is younger than `age`, began after the last change of the machine, and after the trouble was seen.
+    fn known_life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, age: Duration, tables: &Tables) -> Life {
+        let known = self.answers.inspected(&machine.place).filter(|answer| self.since(answer.began) < age);
+        let Some(answer) = known else { return Life::Unknown };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
             return Life::Unknown;
         }
@@ -617,8 +631,9 @@ impl Eyes<'_> {
         })
     }
 
-    /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2).
-    pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> Plan {
+    /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2). With the
+    /// addresses that go to a machine which cannot be read for now.
+    pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> (Plan, BTreeSet<IpAddr>) {
         let candidates = self.candidates(tables);
         let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
@@ -653,6 +668,7 @@ impl Eyes<'_> {
         }
         let mut plan = placement::place(&needs, &candidates, &by_zone);
         plan.refused_move = refused_move;
+        let mut unreadable = BTreeSet::new();
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
@@ -662,10 +678,14 @@ impl Eyes<'_> {
             };
             if let Target::Looking { node } = &facts.target
                 && goes_next(entry, facts)
-                && self.is_unreadable(node)
             {
-                // Another node is tried with the next pass (P11).
-                tables.refuse(entry.ip, node, self.around.moment.now);
+                if self.is_unreadable(node) {
+                    // Another node is tried with the next pass (P11).
+                    tables.refuse(entry.ip, node, self.around.moment.now);
+                }
+                if !self.may_be_read(node, tables) {
+                    unreadable.insert(entry.ip);
+                }
             }
             // A node's refusal delays only what goes to that node: another one is tried at once (P11).
             let refused = tables.refused(entry.ip, self.around.moment.now);
@@ -677,7 +697,7 @@ impl Eyes<'_> {
                 facts.failure = None;
             }
         }
-        plan
+        (plan, unreadable)
     }
 
     /// Every selected node, judged.
@@ -743,6 +763,15 @@ impl Eyes<'_> {
             Err(_) => true,
             Ok(seat) => object.instance().is_some_and(|instance| instance != seat.machine.instance),
         }
+    }
+
+    /// Whether it is of use to read its machine now: not a moment after that failed, and not while a read may show what was
+    /// before the last change.
+    fn may_be_read(&self, node: &str, tables: &Tables) -> bool {
+        let Some(place) = self.around.node(node).and_then(|object| object.place()) else { return false };
+        let lately = self.answers.inspected(&place).is_some_and(|answer| self.since(answer.began) < FRESH_SEAT);
+        let failed = lately && self.is_unreadable(node);
+        !failed && tables.reads.counts([&Key::Machine(place)], self.around.moment.instant)
     }
 
     fn seat(&self, entry: &Entry, node: &str, tables: &Tables) -> Target {

@@ -151,7 +151,7 @@ impl Controller {
             round::decide(&subject, &scene, &entries, &self.view.answers(), &permitted, &mut tables)
         };
         let unused = permits.extract_if(|subject, _| !round.used.contains(subject));
-        self.put_back(&subject.name, unused.filter(|(subject, _)| round.kept.contains(subject)));
+        self.put_back(&subject.name, unused.filter(|(subject, _)| round.kept.contains(subject)).collect());
         self.ask(&subject, &scene, &round);
 
         // Record, and only then act.
@@ -203,7 +203,7 @@ impl Controller {
     fn ask(self: &Arc<Self>, subject: &Subject, scene: &Scene, round: &Round) {
         self.view.ask(&subject.name, round.questions.clone(), scene.around.moment.instant);
         for wish in &round.wishes {
-            self.ask_permit(&subject.name, &wish.subject, &wish.scope, wish.urgency);
+            self.ask_permit(&subject.name, wish);
         }
     }
 

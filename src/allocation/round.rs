@@ -153,9 +153,9 @@ pub fn decide(
     }
     tables.seats.set(&subject.uid, entries.seats());
     let mut facts = eyes.facts(&entries.known, tables);
-    let plan = eyes.plan(&entries.known, &mut facts, tables);
+    let (plan, unreadable) = eyes.plan(&entries.known, &mut facts, tables);
     let mut wishes = Vec::new();
-    let turns = turn::all(subject, scene, entries, &mut facts, tables, &mut wishes);
+    let turns = turn::all(subject, scene, entries, &mut facts, &unreadable, tables, &mut wishes);
     let debts = debts::all(subject, scene, entries, permits, tables, &mut wishes);
     let acting = turns.iter().filter(|turn| turn.deed.as_ref().is_some_and(|(deed, _)| is_of_cloud(&deed.effect)));
     let paying = debts.iter().filter(|debt| matches!(debt.state, DebtState::Paying(_)));

@@ -24,14 +24,12 @@ use serde_json::json;
 use crate::cosmos::{
     beats::{Beats, Weather},
     course::{Action, Cosmos, Outside, POOL},
-    pace::{Made, What},
+    pace::{Made, SLOTS, What},
     process::Rules,
 };
 
 pub const PER_SECOND: f64 = 20.0;
 pub const BURST: u32 = 40;
-/// `MAX_CONCURRENT_EFFECTS`.
-const SLOTS: u32 = 32;
 const ALLOCATIONS: usize = 10;
 /// Addresses of each.
 const EACH: usize = 100;

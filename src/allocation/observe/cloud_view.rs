@@ -1,8 +1,8 @@
-//! Asking the clouds, beside the passes: nobody waits here. A question is asked once at a time; its answer wakes the
-//! allocations.
+//! Asking the clouds, beside the passes: nobody waits here. A question is asked once at a time, as urgently as the most
+//! urgent of those who ask it; its answer wakes the allocations.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -12,7 +12,11 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::{Answers, Asking, Question, Questions, Reply};
-use crate::cloud::{Cloud, CloudError, Provider, connect::Clouds, limits::Limits};
+use crate::cloud::{
+    Cloud, CloudError, Provider,
+    connect::Clouds,
+    limits::{Limits, Need, Place, Urging},
+};
 
 /// Called with nothing whenever an answer has arrived.
 pub type Arrived = Arc<dyn Fn() + Send + Sync>;
@@ -25,7 +29,8 @@ pub struct CloudView {
     arrived: Arrived,
     stop: CancellationToken,
     answers: Arc<Mutex<Answers>>,
-    asked: Arc<Mutex<HashSet<Question>>>,
+    /// Those that wait or are on their way.
+    asked: Arc<Mutex<HashMap<Question, Urging>>>,
 }
 
 impl CloudView {
@@ -61,16 +66,21 @@ impl CloudView {
             if self.answers().began(&question).is_some_and(|began| began >= looked) {
                 continue;
             }
-            if self.asked().insert(question.clone()) {
-                tokio::spawn(self.clone().ask_one(party.to_owned(), question, asking, cloud));
+            let Asking { scope, urgency } = asking;
+            let mut asked = self.asked();
+            if let Some(waits) = asked.get(&question) {
+                waits.to(urgency);
+                continue;
             }
+            let place = self.limits.join(&scope, urgency, party, Need::Read);
+            asked.insert(question.clone(), place.urging());
+            tokio::spawn(self.clone().ask_one(question, place, cloud));
         }
     }
 
-    async fn ask_one(self, party: String, question: Question, asking: Asking, cloud: Arc<dyn Cloud>) {
-        let Asking { scope, urgency } = asking;
+    async fn ask_one(self, question: Question, place: Place, cloud: Arc<dyn Cloud>) {
         let answering = async {
-            let allowance = self.limits.acquire(&scope, urgency, &party, 1).await;
+            let allowance = place.served().await;
             allowance.spend_on(self.answer(&question, &*cloud)).await;
         };
         // A provider that panics must not leave the question open for ever.
@@ -98,7 +108,7 @@ impl CloudView {
         self.answers().arrived(question, began, reply);
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashSet<Question>> {
+    fn asked(&self) -> MutexGuard<'_, HashMap<Question, Urging>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -41,7 +41,7 @@ impl Controller {
         let effect = async move {
             tracing::info!(effect = ?deed.effect, "effect begins");
             let mut noted = Vec::new();
-            let (slot, allowance) = permit.map(|permit| (permit.slot, permit.allowance)).unzip();
+            let allowance = permit.map(|permit| permit.allowance);
             let done = match me.view.cloud(deed.scope.provider) {
                 // A provider that panics must not hold address and machine for ever: what it sent is not known.
                 Some(cloud) => {
@@ -57,7 +57,6 @@ impl Controller {
             }
             noted.into_iter().for_each(|noted| me.tell_noted(&stored, &deed, noted, trace));
             me.ended(&stored, &deed, done, ticket, trace);
-            drop(slot);
             me.wake.one(&name, Cause::Effect);
         };
         self.run_effect(provider, effect.instrument(span));
@@ -169,7 +168,7 @@ impl Controller {
         }
         let (me, name) = (self.clone(), subject.name.clone());
         let effect = async move {
-            let (slot, allowance) = permit.map(|permit| (permit.slot, permit.allowance)).unzip();
+            let allowance = permit.map(|permit| permit.allowance);
             let restoring = AssertUnwindSafe(cloud.restore(&order)).catch_unwind();
             let result = limits::spending(allowance, restoring).await.unwrap_or_else(|_| {
                 Err(CloudError::new(ErrorKind::Unknown, "restore", "the provider panicked").unsettled())
@@ -183,7 +182,6 @@ impl Controller {
                 tables.flights.end(ticket);
                 round::paid(&owed, &result, &mut tables, &mut me.view.answers(), &Moment::here());
             }
-            drop(slot);
             me.wake.one(&name, Cause::Effect);
         };
         self.run_effect(scope.provider, effect.instrument(span));

@@ -1,6 +1,6 @@
 //! The machine of every address on one set of facts, with pace, permits, seats and tickets.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
     super::{
@@ -57,12 +57,14 @@ impl Turn {
     }
 }
 
-/// The turns of all addresses, one after another: who moves now is in motion for those that follow.
+/// The turns of all addresses, one after another: who moves now is in motion for those that follow. `unreadable`: they go to
+/// a machine which cannot be read for now.
 pub(super) fn all(
     subject: &Subject,
     scene: &Scene,
     entries: &Entries,
     facts: &mut [Facts],
+    unreadable: &BTreeSet<IpAddr>,
     tables: &mut Tables,
     wishes: &mut Vec<Wish>,
 ) -> Vec<Turn> {
@@ -72,7 +74,7 @@ pub(super) fn all(
     for (entry, facts) in entries.known.iter().zip(facts) {
         let moved_before = in_motion(entry, facts);
         facts.turn = moved_before || motion < most;
-        let turn = one(subject, scene, entry, facts, tables, wishes);
+        let turn = one(subject, scene, entry, facts, unreadable.contains(&entry.ip), tables, wishes);
         let unlabels = turn.deed.as_ref().is_some_and(|(deed, _)| matches!(deed.effect, Effect::Unlabel { .. }));
         if !moved_before && (in_motion(&turn.after, facts) || unlabels) {
             motion += 1;
@@ -87,6 +89,7 @@ fn one(
     scene: &Scene,
     entry: &Entry,
     facts: &mut Facts,
+    unreadable: bool,
     tables: &mut Tables,
     wishes: &mut Vec<Wish>,
 ) -> Turn {
@@ -97,14 +100,16 @@ fn one(
     });
     facts.permit = has_permit;
     let acts = matches!(&with.end, End::Perform(effect) if is_of_cloud(effect));
-    let permit_is_of_use = acts || with.entry != without.entry;
+    // A permit would be of no use until its machine can be read: somebody else has the slot meanwhile (P11).
+    let waits_for_machine = unreadable && !acts;
+    let permit_is_of_use = acts || (!waits_for_machine && with.entry != without.entry);
     if permit_is_of_use
         && !has_permit
         && let Ok(scope) = subject.scope_of(&with.entry)
     {
         wishes.push(Wish { subject: entry.ip.to_string(), scope, urgency: urgency(entry, facts) });
     }
-    let mut made = if has_permit { with } else { without };
+    let mut made = if has_permit || waits_for_machine { with } else { without };
     if let End::Perform(Effect::Attach { machine, .. }) = &made.end
         && entry.state != State::Attaching
         && !tables.seats.take(&subject.uid, machine.place.clone(), entry.ip)

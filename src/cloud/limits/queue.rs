@@ -1,5 +1,5 @@
-//! Who is served next, and when: the queue and the token bucket of one scope, without a clock or a runtime; the time comes
-//! in. The model of `tests/promises` runs this very code.
+//! Who is served next, and when: the queue, the token bucket and the slots of one scope, without a clock or a runtime; the
+//! time comes in. The model of `tests/promises` runs this very code.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -27,8 +27,32 @@ impl Urgency {
         [Urgency::Look, Urgency::Failover, Urgency::Drain, Urgency::Placement, Urgency::Survey];
 }
 
-/// Of so many that are served, one is of the urgency that has not been served for longest.
-pub const PATIENCE: u64 = 4;
+/// Of so many turns, and of so many tokens, one is for the urgency that has not been served for longest.
+pub const PATIENCE: u8 = 4;
+
+/// For what somebody waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// One request, which changes nothing.
+    Read,
+    /// A change: so many requests as a rule, and a slot until it has ended.
+    Change { requests: u32 },
+}
+
+impl Need {
+    /// Tokens that are waited for.
+    pub fn requests(self) -> u32 {
+        match self {
+            Need::Read => 1,
+            Need::Change { requests } => requests,
+        }
+    }
+
+    /// Whether it holds a slot.
+    pub fn is_change(self) -> bool {
+        matches!(self, Need::Change { .. })
+    }
+}
 
 /// Tokens come at this pace.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,10 +88,14 @@ pub struct Queue<W> {
     rate: Rate,
     tokens: f64,
     counted: Instant,
+    /// Those that are free.
+    slots: u32,
     /// Who waits, by arrival.
     waiting: BTreeMap<Ticket, Waiter<W>>,
-    /// The same by rank.
-    ranks: BTreeSet<Rank>,
+    /// The same by rank: for a read,
+    reads: BTreeSet<Rank>,
+    /// and for a change, of which none is served while no slot is free.
+    changes: BTreeSet<Rank>,
     /// In which round of its urgency each party joined last; forgotten when nobody waits.
     rounds: HashMap<(Urgency, String), u64>,
     /// The round that is being served, by urgency.
@@ -76,6 +104,8 @@ pub struct Queue<W> {
     turns: BTreeMap<Urgency, u64>,
     next: Ticket,
     served: u64,
+    /// Turns and tokens that the more urgent have had while somebody less urgent waited, since that one's last turn.
+    passed: (u64, f64),
 }
 
 /// Each party has one place in a round.
@@ -84,55 +114,91 @@ type Rank = (Urgency, u64, Ticket);
 #[derive(Clone, Debug)]
 struct Waiter<W> {
     rank: Rank,
-    requests: f64,
+    party: String,
+    need: Need,
     who: W,
 }
 
 /// What whoever asks is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// The tokens are taken.
+    /// The tokens are taken, and the slot of a change.
     Yours,
     /// First in the queue; there are enough tokens then.
     At(Instant),
-    /// Somebody else is first.
+    /// Somebody else is first, or no slot is free.
     Behind,
 }
 
 impl<W> Queue<W> {
-    /// Nobody waits, and the bucket is full.
-    pub fn new(rate: Rate, now: Instant) -> Self {
+    /// Nobody waits, the bucket is full, and all slots are free: so many changes may be under way, at least one.
+    pub fn new(rate: Rate, slots: u32, now: Instant) -> Self {
         Self {
             rate,
             tokens: rate.burst,
             counted: now,
+            slots,
             waiting: BTreeMap::new(),
-            ranks: BTreeSet::new(),
+            reads: BTreeSet::new(),
+            changes: BTreeSet::new(),
             rounds: HashMap::new(),
             serving: BTreeMap::new(),
             turns: BTreeMap::new(),
             next: 0,
             served: 0,
+            passed: (0, 0.0),
         }
     }
 
-    /// Waits for the tokens of so many requests. `party`: for whom, among those of the same urgency.
-    pub fn join(&mut self, urgency: Urgency, party: &str, requests: u32, who: W) -> Ticket {
+    /// Waits for what is needed. `party`: for whom, among those of the same urgency.
+    pub fn join(&mut self, urgency: Urgency, party: &str, need: Need, who: W) -> Ticket {
         let ticket = self.next;
         self.next = self.next.wrapping_add(1);
-        let now = self.serving.get(&urgency).copied().unwrap_or_default();
+        let rank = (urgency, self.round(urgency, party), ticket);
+        self.ranks(need).insert(rank);
+        self.waiting.insert(ticket, Waiter { rank, party: party.to_owned(), need, who });
+        ticket
+    }
+
+    /// Is at least so urgent from now on; whether that is news. Among those of its party that are as urgent it comes last,
+    /// among others it is as old as it is.
+    pub fn raise(&mut self, ticket: Ticket, urgency: Urgency) -> bool {
+        let raised = self.waiting.get(&ticket).filter(|waiter| urgency < waiter.rank.0);
+        let Some((before, need, party)) = raised.map(|waiter| (waiter.rank, waiter.need, waiter.party.clone())) else {
+            return false;
+        };
+        let rank = (urgency, self.round(urgency, &party), ticket);
+        let ranks = self.ranks(need);
+        ranks.remove(&before);
+        ranks.insert(rank);
+        if let Some(waiter) = self.waiting.get_mut(&ticket) {
+            waiter.rank = rank;
+        }
+        true
+    }
+
+    /// The next round of its urgency in which a party has no place yet.
+    fn round(&mut self, urgency: Urgency, party: &str) -> u64 {
+        let serving = self.serving.get(&urgency).copied().unwrap_or_default();
+        // Reads overtake the changes that wait for a slot. Whoever comes now is not behind all of these for that.
+        let first = [&self.reads, &self.changes].into_iter().filter_map(|ranks| first_of(ranks, urgency));
+        let now = first.map(|(_, round, _)| round).fold(serving, u64::min);
         let round = self.rounds.entry((urgency, party.to_owned())).and_modify(|last| *last += 1).or_insert(now);
         *round = now.max(*round);
-        let rank = (urgency, *round, ticket);
-        self.ranks.insert(rank);
-        self.waiting.insert(ticket, Waiter { rank, requests: requests.into(), who });
-        ticket
+        *round
+    }
+
+    fn ranks(&mut self, need: Need) -> &mut BTreeSet<Rank> {
+        match need {
+            Need::Read => &mut self.reads,
+            Need::Change { .. } => &mut self.changes,
+        }
     }
 
     /// Waits no longer.
     pub fn leave(&mut self, ticket: Ticket) {
-        if let Some(waiter) = self.waiting.remove(&ticket) {
-            self.ranks.remove(&waiter.rank);
+        if let Some(Waiter { rank, need, .. }) = self.waiting.remove(&ticket) {
+            self.ranks(need).remove(&rank);
         }
         if self.waiting.is_empty() {
             self.rounds.clear();
@@ -140,10 +206,11 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Takes the tokens, if it is this one's turn and they are there.
+    /// Takes tokens and slot, if it is this one's turn and they are there.
     pub fn ask(&mut self, ticket: Ticket, now: Instant) -> Turn {
         let waiter = self.waiting.get(&ticket).filter(|_| self.first() == Some(ticket));
-        let Some(&Waiter { rank: (urgency, round, _), requests, .. }) = waiter else { return Turn::Behind };
+        let Some(&Waiter { rank: (urgency, round, _), need, .. }) = waiter else { return Turn::Behind };
+        let requests = f64::from(need.requests());
         self.refill(now);
         // More than fit into the bucket are never there at once.
         let enough = requests.min(self.rate.burst);
@@ -152,7 +219,15 @@ impl<W> Queue<W> {
             // Rounded up, or rounding could leave a hair's breadth missing for ever.
             return Turn::At(now + missing + Duration::from_millis(1));
         }
+        let others_wait = self.heads().any(|(other, ..)| other > urgency);
+        self.passed = match self.passed {
+            (turns, tokens) if others_wait && !self.passes_over() => (turns + 1, tokens + requests),
+            _ => (0, 0.0),
+        };
         self.tokens -= requests;
+        if need.is_change() {
+            self.slots -= 1;
+        }
         self.served = self.served.wrapping_add(1);
         let serving = self.serving.entry(urgency).or_default();
         *serving = round.max(*serving);
@@ -171,19 +246,41 @@ impl<W> Queue<W> {
         self.tokens = (self.tokens + f64::from(requests)).min(self.rate.burst);
     }
 
-    /// Whose turn it is.
-    pub fn first(&self) -> Option<Ticket> {
-        if self.served % PATIENCE == PATIENCE - 1 {
-            // Not the oldest of all: behind a long queue of one kind that would be one of the same kind each time.
-            let firsts = Urgency::ALL.into_iter().filter_map(|urgency| self.first_of(urgency));
-            let longest_ago = firsts.min_by_key(|(urgency, ..)| self.turns.get(urgency).copied().unwrap_or_default());
-            return longest_ago.map(|(_, _, ticket)| ticket);
-        }
-        self.ranks.first().map(|(_, _, ticket)| *ticket)
+    /// A change has ended, or is not made.
+    pub fn free_slot(&mut self) {
+        self.slots += 1;
     }
 
-    fn first_of(&self, urgency: Urgency) -> Option<Rank> {
-        self.ranks.range((urgency, 0, 0)..=(urgency, u64::MAX, Ticket::MAX)).next().copied()
+    /// Whose turn it is.
+    pub fn first(&self) -> Option<Ticket> {
+        self.turn().map(|(_, _, ticket)| ticket)
+    }
+
+    /// Whether somebody more urgent could be served as well: it is the turn of one who has waited for so long.
+    pub fn passes_over(&self) -> bool {
+        self.turn() != self.heads().next()
+    }
+
+    fn turn(&self) -> Option<Rank> {
+        // Not the oldest of all: behind a long queue of one kind that would be one of the same kind each time.
+        let longest_ago = self.heads().min_by_key(|(urgency, ..)| self.turns.get(urgency).copied().unwrap_or_default());
+        // A change costs as much as many reads: a few of these must not let one pass each time.
+        let (turns, tokens) = self.passed;
+        let others = f64::from(PATIENCE - 1);
+        longest_ago
+            .filter(|(_, _, ticket)| {
+                let need = self.waiting.get(ticket).map(|waiter| waiter.need.requests()).unwrap_or_default();
+                turns >= u64::from(PATIENCE - 1) && tokens >= others * f64::from(need)
+            })
+            .or_else(|| self.heads().next())
+    }
+
+    /// The first of each urgency among those that can be served, the most urgent first.
+    fn heads(&self) -> impl Iterator<Item = Rank> {
+        let served = [Some(&self.reads), Some(&self.changes).filter(|_| self.slots > 0)];
+        Urgency::ALL
+            .into_iter()
+            .filter_map(move |urgency| served.into_iter().flatten().filter_map(|ranks| first_of(ranks, urgency)).min())
     }
 
     /// What is kept of whose turn it is.
@@ -191,11 +288,20 @@ impl<W> Queue<W> {
         self.waiting.get(&self.first()?).map(|waiter| &waiter.who)
     }
 
+    /// How urgent what somebody waits for is by now.
+    pub fn urgency(&self, ticket: Ticket) -> Option<Urgency> {
+        self.waiting.get(&ticket).map(|waiter| waiter.rank.0)
+    }
+
     fn refill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.counted);
         self.tokens = (self.tokens + passed.as_secs_f64() * self.rate.per_second).min(self.rate.burst);
         self.counted = now;
     }
+}
+
+fn first_of(ranks: &BTreeSet<Rank>, urgency: Urgency) -> Option<Rank> {
+    ranks.range((urgency, 0, 0)..=(urgency, u64::MAX, Ticket::MAX)).next().copied()
 }
 
 #[cfg(test)]
@@ -212,22 +318,23 @@ mod tests {
     #[test]
     fn tokens_are_capped_at_the_burst() {
         let start = Instant::now();
-        let mut queue = Queue::new(Rate::new(10.0, 3).unwrap(), start);
+        let mut queue = Queue::new(Rate::new(10.0, 3).unwrap(), 1, start);
         let later = start + Duration::from_secs(3600);
         for _ in 0..3 {
-            let ticket = queue.join(Urgency::Survey, "a", 1, ());
+            let ticket = queue.join(Urgency::Survey, "a", Need::Read, ());
             assert_eq!(queue.ask(ticket, later), Turn::Yours);
         }
-        let ticket = queue.join(Urgency::Survey, "a", 1, ());
+        let ticket = queue.join(Urgency::Survey, "a", Need::Read, ());
         assert!(matches!(queue.ask(ticket, later), Turn::At(at) if at <= later + Duration::from_millis(101)));
     }
 
     #[test]
     fn the_urgent_go_first_but_every_fourth_turn_is_that_of_whom_was_not_served_for_longest() {
         let now = Instant::now();
-        let mut queue = Queue::new(Rate::new(1.0, 100).unwrap(), now);
-        let surveys = [queue.join(Urgency::Survey, "a", 1, ()), queue.join(Urgency::Survey, "a", 1, ())];
-        let failovers: Vec<Ticket> = (0..6).map(|_| queue.join(Urgency::Failover, "a", 1, ())).collect();
+        let mut queue = Queue::new(Rate::new(1.0, 100).unwrap(), 1, now);
+        let surveys =
+            [queue.join(Urgency::Survey, "a", Need::Read, ()), queue.join(Urgency::Survey, "a", Need::Read, ())];
+        let failovers: Vec<Ticket> = (0..6).map(|_| queue.join(Urgency::Failover, "a", Need::Read, ())).collect();
         let served: Vec<Ticket> = std::iter::from_fn(|| {
             let first = queue.first()?;
             assert_eq!(queue.ask(first, now), Turn::Yours);
@@ -241,10 +348,10 @@ mod tests {
     #[test]
     fn each_urgency_has_its_rank() {
         let now = Instant::now();
-        let mut queue = Queue::new(Rate::new(1.0, 1).unwrap(), now);
+        let mut queue = Queue::new(Rate::new(1.0, 1).unwrap(), 1, now);
         let mut behind = Vec::new();
         for urgency in Urgency::ALL.into_iter().rev() {
-            let ticket = queue.join(urgency, "a", 1, ());
+            let ticket = queue.join(urgency, "a", Need::Read, ());
             assert_eq!(queue.first(), Some(ticket), "{urgency:?} before {behind:?}");
             behind.push(urgency);
         }
@@ -253,21 +360,21 @@ mod tests {
     #[test]
     fn a_clock_that_stands_still_or_goes_back_makes_no_tokens() {
         let now = Instant::now();
-        let mut queue = Queue::new(Rate::new(1.0, 1).unwrap(), now + Duration::from_secs(5));
-        let ticket = queue.join(Urgency::Drain, "a", 1, ());
+        let mut queue = Queue::new(Rate::new(1.0, 1).unwrap(), 1, now + Duration::from_secs(5));
+        let ticket = queue.join(Urgency::Drain, "a", Need::Read, ());
         assert_eq!(queue.ask(ticket, now), Turn::Yours);
-        let ticket = queue.join(Urgency::Drain, "a", 1, ());
+        let ticket = queue.join(Urgency::Drain, "a", Need::Read, ());
         assert!(matches!(queue.ask(ticket, now), Turn::At(_)));
     }
 
     #[test]
     fn surveys_come_however_many_placements_have_waited_for_longer() {
         let now = Instant::now();
-        let mut queue = Queue::new(Rate::new(1.0, 2000).unwrap(), now);
+        let mut queue = Queue::new(Rate::new(1.0, 2000).unwrap(), 1, now);
         for _ in 0..1000 {
-            queue.join(Urgency::Placement, "large", 1, ());
+            queue.join(Urgency::Placement, "large", Need::Read, ());
         }
-        let survey = queue.join(Urgency::Survey, "large", 1, ());
+        let survey = queue.join(Urgency::Survey, "large", Need::Read, ());
         let position = std::iter::from_fn(|| {
             let first = queue.first()?;
             assert_eq!(queue.ask(first, now), Turn::Yours);
@@ -280,11 +387,11 @@ mod tests {
     #[test]
     fn a_party_with_three_wishes_is_not_held_up_by_one_with_a_thousand() {
         let now = Instant::now();
-        let mut queue = Queue::new(Rate::new(1.0, 2000).unwrap(), now);
+        let mut queue = Queue::new(Rate::new(1.0, 2000).unwrap(), 1, now);
         for _ in 0..1000 {
-            queue.join(Urgency::Placement, "large", 1, ());
+            queue.join(Urgency::Placement, "large", Need::Read, ());
         }
-        let small = [(); 3].map(|()| queue.join(Urgency::Placement, "small", 1, ()));
+        let small = [(); 3].map(|()| queue.join(Urgency::Placement, "small", Need::Read, ()));
         let mut served = Vec::new();
         while let Some(first) = queue.first() {
             assert_eq!(queue.ask(first, now), Turn::Yours);
@@ -292,5 +399,79 @@ mod tests {
         }
         let last = served.iter().rposition(|ticket| small.contains(ticket)).unwrap();
         assert!(last < 10, "the third was number {last} of {}", served.len());
+    }
+
+    const CHANGE: Need = Need::Change { requests: 8 };
+
+    /// Everybody who can be served now, in that order.
+    fn all_served(queue: &mut Queue<()>, now: Instant) -> Vec<Ticket> {
+        std::iter::from_fn(|| {
+            let first = queue.first()?;
+            assert_eq!(queue.ask(first, now), Turn::Yours);
+            Some(first)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn while_no_slot_is_free_changes_wait_and_reads_go_on() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Rate::new(1.0, 100).unwrap(), 1, now);
+        let [first, second] = [(); 2].map(|()| queue.join(Urgency::Placement, "a", CHANGE, ()));
+        let read = queue.join(Urgency::Survey, "a", Need::Read, ());
+        assert_eq!(all_served(&mut queue, now), [first, read]);
+        assert_eq!(queue.ask(second, now), Turn::Behind);
+        let lost = queue.join(Urgency::Failover, "b", CHANGE, ());
+        queue.free_slot();
+        assert_eq!(all_served(&mut queue, now), [lost], "it came last, and has the slot");
+        queue.free_slot();
+        assert_eq!(all_served(&mut queue, now), [second]);
+    }
+
+    #[test]
+    fn reads_that_overtake_changes_without_a_slot_put_nobody_behind_all_of_these() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Rate::new(1.0, 1000).unwrap(), 1, now);
+        for _ in 0..20 {
+            queue.join(Urgency::Placement, "large", CHANGE, ());
+        }
+        for _ in 0..20 {
+            queue.join(Urgency::Placement, "large", Need::Read, ());
+        }
+        assert_eq!(all_served(&mut queue, now).len(), 1 + 20, "a slot, and all reads");
+        let small = queue.join(Urgency::Placement, "small", CHANGE, ());
+        let before = std::iter::from_fn(|| {
+            queue.free_slot();
+            all_served(&mut queue, now).pop()
+        })
+        .position(|served| served == small);
+        assert_eq!(before, Some(1));
+    }
+
+    #[test]
+    fn whoever_turns_out_to_be_more_urgent_goes_before_those_that_are_not_and_after_those_that_were() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Rate::new(1.0, 100).unwrap(), 10, now);
+        let new = queue.join(Urgency::Placement, "a", CHANGE, ());
+        let drained = queue.join(Urgency::Drain, "a", CHANGE, ());
+        let lost = queue.join(Urgency::Failover, "a", CHANGE, ());
+        assert!(queue.raise(new, Urgency::Failover));
+        assert!(!queue.raise(lost, Urgency::Survey));
+        assert_eq!(queue.urgency(new), Some(Urgency::Failover));
+        assert_eq!(queue.urgency(lost), Some(Urgency::Failover), "nobody becomes less urgent");
+        assert_eq!(all_served(&mut queue, now), [lost, new, drained]);
+        assert!(!queue.raise(new, Urgency::Look), "it was served");
+    }
+
+    #[test]
+    fn a_change_that_is_passed_over_by_reads_has_every_fourth_token_and_not_every_fourth_turn() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Rate::new(1.0, 100).unwrap(), 10, now);
+        let change = queue.join(Urgency::Placement, "a", CHANGE, ());
+        for _ in 0..30 {
+            queue.join(Urgency::Failover, "a", Need::Read, ());
+        }
+        let before = all_served(&mut queue, now).iter().position(|served| *served == change);
+        assert_eq!(before, Some(3 * 8));
     }
 }

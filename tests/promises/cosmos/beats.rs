@@ -12,6 +12,7 @@ use std::{
 };
 
 use ip_address_controller::{
+    allocation::observe::answers::Question,
     api::{AddressStatus, READY_LABEL},
     cloud::ProviderId,
 };
@@ -44,6 +45,8 @@ pub struct Beats {
     pub weather: Weather,
     /// How long one takes.
     pub beat: Duration,
+    /// Machines that the cloud tells nothing of when one of them is asked for.
+    pub silent: BTreeSet<ProviderId>,
     /// Writes that were broken.
     broken: usize,
 }
@@ -56,7 +59,7 @@ const QUIET: Duration = Duration::from_secs(120);
 
 impl Beats {
     pub fn new(cosmos: Cosmos, beat: Duration) -> Self {
-        Self { cosmos, weather: Weather::Fair, beat, broken: 0 }
+        Self { cosmos, weather: Weather::Fair, beat, silent: BTreeSet::new(), broken: 0 }
     }
 
     /// # Errors
@@ -169,6 +172,12 @@ impl Beats {
 
     fn news_comes(&mut self) -> Result<(), String> {
         for id in self.leaders() {
+            let asking = self.cosmos.process(id).term.iter().flat_map(|term| term.asking.keys());
+            let in_vain =
+                asking.filter(|question| matches!(question, Question::Inspect(place) if self.silent.contains(place)));
+            for question in in_vain.cloned().collect::<Vec<_>>() {
+                self.cosmos.happen(&Action::Unanswered(id, question))?;
+            }
             if self.cosmos.process(id).term.as_ref().is_some_and(|term| !term.asking.is_empty()) {
                 let answers = match self.weather {
                     Weather::NoCloud => Action::NoAnswers(id),

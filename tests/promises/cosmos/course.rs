@@ -29,7 +29,7 @@ use super::{
     cluster::Cluster,
     cost,
     errand::{Answer, Call, Recent, Reply},
-    pace::{Journal, Look, Pace},
+    pace::{Journal, Look, Pace, SLOTS},
     process::{FlightId, LEASE, Process, Rules, SKEW, Term, WriteFault},
 };
 use crate::invariants;
@@ -198,6 +198,8 @@ pub struct Cosmos {
     pub placed: u64,
     /// How fast each process may ask its cloud. Without one everything is always to be had, and nothing is counted.
     pub pace: Option<Rate>,
+    /// How many changes a process that has a pace may have under way.
+    pub slots: u32,
     pub journal: Journal,
     /// The API server answers nobody: no Lease is renewed or taken. What else that means is the driver's.
     pub unreachable: bool,
@@ -277,6 +279,7 @@ impl Cosmos {
             landed: 0,
             placed: 0,
             pace: None,
+            slots: SLOTS,
             journal: Journal::default(),
             unreachable: false,
             judged_every: 1,
@@ -698,7 +701,7 @@ impl Cosmos {
         self.cluster.steal_lease(Some(id));
         self.renewed = self.instant;
         let proof = self.instant + LEASE - SKEW;
-        let Self { cloud, cluster, rules, processes, pace, .. } = self;
+        let Self { cloud, cluster, rules, processes, pace, slots, .. } = self;
         if let Some(process) = one_of(processes, id) {
             if process.cache.nodes.is_empty() {
                 process.cache = cluster.snapshot();
@@ -707,7 +710,7 @@ impl Cosmos {
                 true => Term::begin(cluster, proof, moment),
                 false => Term::from_cache(&process.cache, proof, moment),
             };
-            term.pace = pace.map(|rate| Box::new(Pace::new(rate, cloud.kind(), moment.instant)));
+            term.pace = pace.map(|rate| Box::new(Pace::new(rate, *slots, cloud.kind(), moment.instant)));
             process.term = Some(term);
         }
     }

@@ -1,12 +1,12 @@
-//! How fast a process may ask its cloud, in a world that has a pace: the queue and the token bucket that ship
+//! How fast a process may ask its cloud, in a world that has a pace: the queue, the token bucket and the slots that ship
 //! (`cloud::limits::queue`), and around them what `cloud::limits`, `Controller::{ask_permit, take_permits, put_back}` and `CloudView` do
-//! with tokens and slots. A world has one scope, so a process has one queue.
+//! with them. A world has one scope, so a process has one queue.
 //!
 //! Where a world has no pace, everything is to be had at once, and whenever time passes everybody looks. With one, an
 //! allocation is looked at when it is woken or when its last pass has said so.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use ip_address_controller::{
     },
     cloud::{
         Interface, Provider, Scope,
-        limits::queue::{Queue, Rate, Turn, Urgency},
+        limits::queue::{Need, Queue, Rate, Ticket, Turn, Urgency},
     },
     lifecycle::backoff::Backoff,
 };
@@ -30,7 +30,7 @@ use super::{
 };
 
 /// `MAX_CONCURRENT_EFFECTS` as it ships.
-const SLOTS: usize = 32;
+pub const SLOTS: u32 = 32;
 /// A permit that no pass has used for so long goes to somebody else: `allocation::PERMIT_KEPT`.
 const PERMIT_KEPT: Duration = Duration::from_secs(30);
 /// Between two looks of the sweep: `allocation::stray::EVERY`.
@@ -82,7 +82,7 @@ pub struct Served {
     pub whose: String,
     /// A change; else a read.
     pub change: bool,
-    /// Somebody more urgent waited.
+    /// Somebody more urgent waited, who could have been served as well.
     pub passed_over: bool,
 }
 
@@ -114,9 +114,18 @@ enum For {
 
 #[derive(Clone, Debug)]
 struct Waiter {
-    urgency: Urgency,
     party: String,
     what: For,
+}
+
+/// A question that waits or is on its way.
+#[derive(Clone, Debug)]
+struct Reading {
+    /// While it waits,
+    ticket: Ticket,
+    /// for whom, and how urgently.
+    whose: String,
+    urgency: Urgency,
 }
 
 /// A slot, and the tokens that are left of those that were waited for: `allocation::Permit`.
@@ -141,23 +150,16 @@ pub enum Got {
 pub struct Pace {
     kind: Provider,
     queue: Queue<Waiter>,
-    /// How many wait in it, by urgency.
-    waiting: BTreeMap<Urgency, usize>,
     /// Whoever is first need not ask before.
     not_before: Option<Instant>,
     /// Those who wait for a permit.
-    asked: BTreeSet<Key>,
-    /// They have their tokens.
-    without_slot: VecDeque<(Key, Permit)>,
+    asked: BTreeMap<Key, Ticket>,
     held: BTreeMap<Key, Permit>,
     /// Allocations that have got a permit and have not been looked at since.
     arrivals: BTreeSet<String>,
-    /// Slots that are free.
-    slots: usize,
     /// Tokens that changes have taken and not spent.
     reserved: u32,
-    /// Questions that wait or are on their way, with for whom and how urgently.
-    reads: BTreeMap<Question, (String, Urgency)>,
+    reads: BTreeMap<Question, Reading>,
     /// When an allocation is to be looked at again.
     rechecks: BTreeMap<String, Instant>,
     /// Passes that have failed in a row.
@@ -166,17 +168,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(rate: Rate, kind: Provider, now: Instant) -> Self {
+    pub fn new(rate: Rate, slots: u32, kind: Provider, now: Instant) -> Self {
         Self {
             kind,
-            queue: Queue::new(rate, now),
-            waiting: BTreeMap::new(),
+            queue: Queue::new(rate, slots, now),
             not_before: None,
-            asked: BTreeSet::new(),
-            without_slot: VecDeque::new(),
+            asked: BTreeMap::new(),
             held: BTreeMap::new(),
             arrivals: BTreeSet::new(),
-            slots: SLOTS,
             reserved: 0,
             reads: BTreeMap::new(),
             rechecks: BTreeMap::new(),
@@ -187,38 +186,46 @@ impl Pace {
 
     // The queue.
 
-    /// Asks a question once at a time; whether it is news. Mirrors `CloudView::ask`.
+    /// Asks a question once at a time, as urgently as whoever asks it; whether it is news. Mirrors `CloudView::ask`.
     pub fn ask(&mut self, party: &str, question: Question, asking: Asking) -> bool {
-        if self.reads.contains_key(&question) {
+        let Asking { scope, urgency } = asking;
+        if let Some(Reading { ticket, .. }) = self.reads.get(&question) {
+            let ticket = *ticket;
+            self.urge(ticket, urgency);
             return false;
         }
-        let Asking { scope, urgency } = asking;
-        self.reads.insert(question.clone(), (party.to_owned(), urgency));
-        self.join(party, urgency, 1, For::Read(question, scope));
+        let ticket = self.join(party, urgency, Need::Read, For::Read(question.clone(), scope));
+        self.reads.insert(question, Reading { ticket, whose: party.to_owned(), urgency });
         true
     }
 
     /// Waits for a permit; whether that is news. Mirrors `Controller::ask_permit`.
     pub fn ask_permit(&mut self, name: &str, wish: &Wish) -> bool {
         let key = (name.to_owned(), wish.subject.clone());
-        if !self.asked.insert(key.clone()) {
+        if let Some(ticket) = self.asked.get(&key).copied() {
+            self.urge(ticket, wish.urgency);
             return false;
         }
-        let requests = self.kind.requests_of_a_change();
-        self.join(name, wish.urgency, requests, For::Change(key));
+        let need = Need::Change { requests: self.kind.requests_of_a_change() };
+        let ticket = self.join(name, wish.urgency, need, For::Change(key.clone()));
+        self.asked.insert(key, ticket);
         true
     }
 
-    fn join(&mut self, party: &str, urgency: Urgency, requests: u32, what: For) {
-        self.queue.join(urgency, party, requests, Waiter { urgency, party: party.to_owned(), what });
-        *self.waiting.entry(urgency).or_default() += 1;
+    fn join(&mut self, party: &str, urgency: Urgency, need: Need, what: For) -> Ticket {
         self.not_before = None;
+        self.queue.join(urgency, party, need, Waiter { party: party.to_owned(), what })
+    }
+
+    fn urge(&mut self, ticket: Ticket, urgency: Urgency) {
+        if self.queue.raise(ticket, urgency) {
+            self.not_before = None;
+        }
     }
 
     /// Whether somebody may be served now.
     pub fn can_serve(&self, now: Instant) -> bool {
-        let has_slot = self.slots > 0 && !self.without_slot.is_empty();
-        has_slot || (self.queue.first().is_some() && self.not_before.is_none_or(|then| then <= now))
+        self.queue.first().is_some() && self.not_before.is_none_or(|then| then <= now)
     }
 
     /// When whoever is first has its tokens, as far as that is known.
@@ -228,13 +235,10 @@ impl Pace {
 
     /// Whoever is first gets what it waits for, if that is there. `knows`: whether there is an object of that name.
     pub fn serve(&mut self, now: Instant, knows: impl Fn(&str) -> bool, journal: &mut Journal) -> Option<Got> {
-        if self.slots > 0
-            && let Some((key, permit)) = self.without_slot.pop_front()
-        {
-            return Some(self.arrived(key, permit, now, knows));
-        }
         let ticket = self.queue.first()?;
-        let Waiter { urgency, party, what } = self.queue.first_waiter()?.clone();
+        let urgency = self.queue.urgency(ticket)?;
+        let passed_over = self.queue.passes_over();
+        let Waiter { party, what } = self.queue.first_waiter()?.clone();
         match self.queue.ask(ticket, now) {
             Turn::Yours => self.not_before = None,
             Turn::At(then) => {
@@ -244,24 +248,26 @@ impl Pace {
             // Nobody is before the first.
             Turn::Behind => return None,
         }
-        if let Some(count) = self.waiting.get_mut(&urgency) {
-            *count -= 1;
-        }
-        let passed_over = self.waiting.range(..urgency).any(|(_, count)| *count > 0);
         let change = matches!(what, For::Change(_));
         journal.served.push(Served { at: now, urgency, whose: party.clone(), change, passed_over });
         match what {
             For::Change(key) => {
                 let left = self.kind.requests_of_a_change();
                 self.reserved += left;
+                self.asked.remove(&key);
+                let name = key.0.clone();
                 let permit = Permit { urgency, left, since: now };
-                if self.slots == 0 {
-                    self.without_slot.push_back((key, permit));
-                    return None;
+                let not_held = if knows(&name) { self.held.insert(key, permit) } else { Some(permit) };
+                if let Some(not_held) = not_held {
+                    self.give_back(not_held);
                 }
-                Some(self.arrived(key, permit, now, knows))
+                self.arrivals.insert(name.clone());
+                Some(Got::Permit(name))
             }
             For::Read(question, scope) => {
+                if let Some(reading) = self.reads.get_mut(&question) {
+                    reading.urgency = urgency;
+                }
                 let what = first_request(&question);
                 let reserved = self.reserved;
                 journal.made.push(Made {
@@ -276,19 +282,6 @@ impl Pace {
                 Some(Got::Read(question, scope))
             }
         }
-    }
-
-    fn arrived(&mut self, key: Key, permit: Permit, now: Instant, knows: impl Fn(&str) -> bool) -> Got {
-        self.asked.remove(&key);
-        self.slots -= 1;
-        let name = key.0.clone();
-        let permit = Permit { since: now, ..permit };
-        let not_held = if knows(&name) { self.held.insert(key, permit) } else { Some(permit) };
-        if let Some(not_held) = not_held {
-            self.give_back(not_held);
-        }
-        self.arrivals.insert(name.clone());
-        Got::Permit(name)
     }
 
     // Permits.
@@ -325,12 +318,10 @@ impl Pace {
 
     /// Slot and tokens go back. Mirrors the drop of a `Permit`.
     pub fn give_back(&mut self, permit: Permit) {
-        self.slots += 1;
         self.reserved -= permit.left;
-        if permit.left > 0 {
-            self.queue.give_back(permit.left);
-            self.not_before = None;
-        }
+        self.queue.give_back(permit.left);
+        self.queue.free_slot();
+        self.not_before = None;
     }
 
     /// Mirrors `Controller::return_permits` and `Controller::forget`.
@@ -376,7 +367,7 @@ impl Pace {
 
     /// A question was answered. What that took beyond its first request is overdrawn.
     pub fn heard(&mut self, question: &Question, reply: &Reply, now: Instant, journal: &mut Journal) {
-        let Some((whose, urgency)) = self.reads.remove(question) else { return };
+        let Some(Reading { whose, urgency, .. }) = self.reads.remove(question) else { return };
         for what in further_requests(self.kind, reply) {
             let (whose, reserved) = (whose.clone(), self.reserved);
             journal.made.push(Made { at: now, what, urgency, whose, address: None, overdrawn: true, reserved });
