@@ -708,7 +708,7 @@ pub struct AppliedTaint {
 pub struct OwedStatus {
     /// The cloud's own id of the machine.
     #[serde(rename = "machineID")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 512))]
     pub machine_id: String,
 
     /// Node that the machine was when the debt was made.
@@ -767,8 +767,9 @@ pub struct AddressStatus {
     pub node: Option<String>,
 
     /// The cloud's own id of the machine, to tell a replacement of the same name.
+    // At Azure it names subscription, resource group (90 characters), scale set (64) and instance: 300 and more.
     #[serde(default, rename = "machineID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 512))]
     pub machine_id: Option<String>,
 
     /// When state last changed.

@@ -8,7 +8,7 @@
 
 use std::{fs, path::Path};
 
-use ip_address_controller::api;
+use ip_address_controller::{api, cloud::MachineId};
 use serde_json::Value;
 
 #[test]
@@ -36,6 +36,25 @@ fn the_yaml_reads_back_as_the_same_definition() {
     let mut differences = Vec::new();
     compare("", &serde_json::to_value(api::crd()).unwrap(), &read, &mut differences);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// With all that Azure lets a user name at its longest: resource groups have 90 characters
+/// (<https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules>), scale sets 64.
+#[test]
+fn the_longest_machine_id_that_azure_can_have_fits_into_status() {
+    let (id, group, set) = ("01234567-89ab-cdef-0123-456789abcdef", "g".repeat(90), "s".repeat(64));
+    let machine: MachineId = format!(
+        "azure:///subscriptions/{id}/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachineScaleSets/{set}\
+         /virtualMachines/123456#{id}"
+    )
+    .parse()
+    .unwrap();
+    let schema = serde_json::to_value(api::crd()).unwrap();
+    let status = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
+    for list in ["addresses", "owed"] {
+        let most = schema.pointer(&format!("{status}/{list}/items/properties/machineID/maxLength")).unwrap();
+        assert!(most.as_f64().unwrap() >= machine.to_string().len() as f64, "{list}: {most} for {machine}");
+    }
 }
 
 fn assert_generated(path: &str) {

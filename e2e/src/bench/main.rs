@@ -5,6 +5,7 @@ mod ground;
 mod history;
 mod micro;
 mod plays;
+mod start;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -60,6 +61,9 @@ async fn run(arguments: Arguments) -> Result<bool> {
         let pods = if *size == largest { arguments.pods } else { 0 };
         println!("{size} addresses");
         let ground = Ground::make(Venue::of(provider), *size, pods).await?;
+        if *size == largest {
+            start::start(&ground, &mut figures).await?;
+        }
         plays::cold_start(&ground, &mut figures).await?;
         plays::steady(&ground, &mut figures).await?;
         plays::rolling_drain(&ground, &mut figures).await?;
