@@ -243,6 +243,7 @@ fn decided(entry: &Entry, object: &NetIPAllocation) {
                             retry: Timestamp::MAX,
                         }),
                         not_ready_grace: SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into()),
+                        left: None,
                         ..Facts::plain(now)
                     };
                     let made = pass::run::<Address>(entry.clone(), &facts);

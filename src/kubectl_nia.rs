@@ -56,6 +56,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// An operator answers a move within a pass, and after a change of leader within the Lease and its take-over.
 const ANSWER: Duration = Duration::from_secs(120);
+/// So often an order is judged anew because the operator has written in the same moment.
+const TRIES: u8 = 3;
 /// An event is written beside the pass that it tells of.
 const TOLD: Duration = Duration::from_secs(5);
 
@@ -307,14 +309,11 @@ async fn users(client: &Client, cluster: &Cluster, moment: &Moment) -> (Users, V
 }
 
 async fn relocate(client: &Client, order: &Order, terminal: Terminal) -> Result<(), Refusal> {
-    let cluster =
-        Cluster { allocations: allocations(client).await?, nodes: access::nodes(client).await?, ..Cluster::default() };
-    let moment = Moment::here();
-    let request = relocation::prepare(&cluster, order, &moment)?;
     if order.wait {
         access::may(client, "get", &NETIPALLOCATIONS).await?;
     }
-    access::patch(client, &request.allocation, &request.patch()).await?;
+    let moment = Moment::here();
+    let request = ask(client, order).await?;
     let Request { ip, from, to, .. } = &request;
     let asked = format!("{ip} is asked to move from node {from} to node {to}");
     if !order.wait {
@@ -325,6 +324,21 @@ async fn relocate(client: &Client, order: &Order, terminal: Terminal) -> Result<
     let result = follow(client, &request, order.timeout, &moment, &mut line).await;
     line.end();
     say([result?])
+}
+
+/// Judges the order and writes the request. The operator may write in the same moment: then it is judged anew.
+async fn ask(client: &Client, order: &Order) -> Result<Request, Refusal> {
+    let mut again = 0..TRIES;
+    loop {
+        let allocations = allocations(client).await?;
+        let cluster = Cluster { allocations, nodes: access::nodes(client).await?, ..Cluster::default() };
+        let request = relocation::prepare(&cluster, order, &Moment::here())?;
+        match access::patch(client, &request.allocation, &request.patch()).await {
+            Ok(_) => return Ok(request),
+            Err(refusal) if refusal.is_overtaken() && again.next().is_some() => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
 }
 
 /// Looks at the move until it has ended; the sentence of its end.
@@ -348,8 +362,8 @@ async fn follow(
                 line.show(&said);
             }
             Progress::Unheard => {
-                if !heard && began.elapsed() >= ANSWER {
-                    return Err(unanswered(client, request, object.as_ref()).await);
+                if !heard && began.elapsed() >= ANSWER.min(limit) {
+                    return Err(unanswered(client, request, object.as_ref(), ANSWER.min(limit)).await);
                 }
             }
         }
@@ -384,20 +398,21 @@ async fn refused(client: &Client, request: &Request, asked: &Moment) -> Refusal 
 }
 
 /// Nobody has looked at the request: it is taken back, so that it is not followed when nobody expects it any more.
-async fn unanswered(client: &Client, request: &Request, object: Option<&NetIPAllocation>) -> Refusal {
+async fn unanswered(client: &Client, request: &Request, object: Option<&NetIPAllocation>, waited: Duration) -> Refusal {
     let back = match object.and_then(|object| request.take_back(object)) {
         Some(patch) => access::patch(client, &request.allocation, &patch).await.map(|_| ()),
         None => Ok(()),
     };
-    let end = match back {
-        Ok(()) => "the request was taken back and nothing was moved".to_owned(),
-        Err(refusal) => format!("the request could not be taken back: {refusal}"),
+    let (exit, end) = match back {
+        Ok(()) => (Exit::NotInstalled, "the request was taken back and nothing was moved".to_owned()),
+        Err(refusal) => (Exit::Failed, format!("the request stands, it could not be taken back: {refusal}")),
     };
     let sentence = format!(
-        "no operator has answered in {} s, so none runs, or it is too old for moves; {end}; kubectl get lease -A shows who leads",
-        ANSWER.as_secs()
+        "no operator has answered in {} s: none runs, it is too old for moves, or it does not serve this allocation \
+         (CONTROLLER_MODE, WATCH_LABEL_SELECTOR); {end}; kubectl get lease -A shows who leads",
+        waited.as_secs()
     );
-    Refusal::new(Exit::NotInstalled, sentence)
+    Refusal::new(exit, sentence)
 }
 
 /// What goes on, on stderr: one line that is written over on a terminal, elsewhere a line for each change.

@@ -52,7 +52,7 @@ fn a_node_is_replaced_under_calls_as_the_pages_say() -> Result<()> {
 
         let first = stage.until_attached(ALLOCATION, IP).await?;
         let pod = site.server_on(&first).await?;
-        an_address_can_be_learnt(&site, &first).await?;
+        an_address_can_be_learnt(&site, &first, &pod.name_any()).await?;
         a_spare_node_is_counted(&site, &first).await?;
         let second = a_node_is_left_when_the_last_call_has_ended(&site, &first, &pod).await?;
         site.follow(REPLACING_PAGE, "## It stays after all", &first).await?;
@@ -62,11 +62,24 @@ fn a_node_is_replaced_under_calls_as_the_pages_say() -> Result<()> {
     })
 }
 
-async fn an_address_can_be_learnt(site: &Site, node: &str) -> Result<()> {
+async fn an_address_can_be_learnt(site: &Site, node: &str, pod: &str) -> Result<()> {
     let said = site.follow(ADDRESS_PAGE, "## See it", node).await?;
     ensure!(said.matches(IP).count() >= 2 && said.contains(ALLOCATION), "{said}");
     let refused = ["auth", "can-i", "list", "nodes", "--as=system:serviceaccount:voip:sip"];
     ensure!(site.stage.cluster.kubectl(&refused).await.is_err(), "its account may list nodes");
+    // Whoever has the account's token but is no pod changes none.
+    wait_for("the policy is in force", PATIENCE, || async {
+        let by = "--as=system:serviceaccount:voip:sip";
+        let args = ["annotate", "pod", pod, "--namespace", NAMESPACE, "x=y", "--dry-run=server", by];
+        let said = site.stage.cluster.kubectl(&args).await;
+        let refused = said.as_ref().is_err_and(|error| format!("{error:#}").contains("'sip-holds'"));
+        Ok(Seen::when(refused, format!("{said:?}")))
+    })
+    .await?;
+    let example = fs::read_to_string(checkout().join("examples/sip-server.yaml"))?;
+    for line in blocks(ADDRESS_PAGE, "## In a pod", "```yaml")?.iter().flat_map(|block| block.lines()) {
+        ensure!(example.contains(line.trim()), "{ADDRESS_PAGE} shows what the example does not have: {line}");
+    }
     Ok(())
 }
 

@@ -166,7 +166,7 @@ impl lifecycle::Machine for Address {
         }
         match to {
             State::Attached => arrive(entry, from, facts),
-            State::Detached => leave(entry, cause, began, facts.now),
+            State::Detached => leave(entry, cause, began, facts.left.unwrap_or(facts.now)),
             State::Unassigned => entry.planned_node = None,
             State::Attaching | State::Draining | State::Releasing => {}
         }
@@ -258,7 +258,8 @@ fn arrive(entry: &mut Entry, from: State, facts: &Facts) {
 }
 
 /// Opens the ledger of a move: it is off, and has no new node yet.
-fn leave(entry: &mut Entry, cause: Reason, began: Timestamp, now: Timestamp) {
+/// `left`: the instant from which on it was on no node.
+fn leave(entry: &mut Entry, cause: Reason, began: Timestamp, left: Timestamp) {
     let trace = entry.operation.as_ref().and_then(trace_id);
     let node = entry.node.take();
     // An attach on the way was undone: the journey that was open goes on, from where and for the reason it began.
@@ -268,7 +269,7 @@ fn leave(entry: &mut Entry, cause: Reason, began: Timestamp, now: Timestamp) {
         to: None,
         reason: cause.as_str().to_owned(),
         start: began,
-        finish: now,
+        finish: left,
         gap: None,
         trace_id: trace,
     }));
@@ -657,7 +658,12 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         );
     }
     if facts.in_flight {
-        return wait(settled(entry), format!("is on node {node}"), LATER);
+        // Its labels come or go. Taken off by somebody else it stays what it is said to be, until it is read back.
+        let (reason, message) = match entry.reason {
+            Reason::Drifted if !facts.read.is_on(machine) => (Reason::Drifted, entry.message.clone()),
+            _ => (settled(entry), format!("is on node {node}")),
+        };
+        return wait(reason, message, LATER);
     }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !cause.is_some_and(|cause| explains_absence(cause, facts)) {

@@ -40,6 +40,11 @@ impl Moment {
         f64::from(self.chance.as_fields().0) / (f64::from(u32::MAX) + 1.0)
     }
 
+    /// What the wall clock said then.
+    pub fn then(&self, began: Instant) -> Timestamp {
+        self.now.checked_sub(self.since(began)).unwrap_or(self.now)
+    }
+
     /// How long ago that was; zero for what began after this moment.
     pub fn since(&self, began: Instant) -> Duration {
         self.instant.saturating_duration_since(began)

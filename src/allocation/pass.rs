@@ -252,8 +252,9 @@ impl Controller {
     ) -> Result<(Duration, Outcome), PassError> {
         let mut record = round.record(subject, scene, entries, &mut self.tables(), self.began);
         let unwritten = self.may_stay_unwritten(&subject.name, record.news(subject.object.status.as_ref()));
+        let mut unsaid = None;
         let stored = if unwritten.is_some() {
-            record.hold_back(subject.object.status.as_ref());
+            unsaid = Some(record.hold_back(subject.object.status.as_ref()));
             subject.object.clone()
         } else {
             course.enter("netipallocation.status.patch");
@@ -273,7 +274,8 @@ impl Controller {
         record.written(&mut self.tables());
         course.leave();
         self.tell(subject, &stored, &record, scene, course);
-        self.gauge(subject, &stored, &record, &scene.around);
+        let status = unsaid.or_else(|| stored.status.clone()).unwrap_or_default();
+        self.gauge(subject, &stored, &status, &record, &scene.around);
         let (outcome, recheck) = (record.outcome(), record.recheck(subject).min(unwritten.unwrap_or(Duration::MAX)));
         let Record { turns, debts, kept, facts, plan, may_go, .. } = record;
         for turn in turns {

@@ -151,7 +151,8 @@ pub fn decide(
     if let Ok(scope) = &subject.scope {
         eyes.keep_surveyed(scope);
     }
-    tables.seats.set(&subject.uid, entries.seats());
+    let seats = entries.seats(|machine| tables.paid(machine).is_some());
+    tables.seats.set(&subject.uid, seats);
     let mut facts = eyes.facts(&entries.known, tables);
     let (plan, unreadable) = eyes.plan(&entries.known, &mut facts, tables);
     let mut wishes = Vec::new();
@@ -292,15 +293,16 @@ impl Record {
         }
     }
 
-    /// Nothing of it is written now: what it would have said is found again by a later pass. Its deeds, which no intent
-    /// precedes, go on.
-    pub fn hold_back(&mut self, before: Option<&NetIPAllocationStatus>) {
-        self.status = before.cloned().unwrap_or_default();
+    /// Nothing of it is written now: what it would have said, which is returned, is found again by a later pass. Its deeds,
+    /// which no intent precedes, go on.
+    pub fn hold_back(&mut self, before: Option<&NetIPAllocationStatus>) -> NetIPAllocationStatus {
+        let unsaid = std::mem::replace(&mut self.status, before.cloned().unwrap_or_default());
         for turn in &mut self.turns {
             turn.after.clone_from(&turn.before);
             turn.steps.clear();
         }
         self.debts.retain(|debt| !matches!(debt.state, DebtState::Struck(_)));
+        unsaid
     }
 
     /// The write was refused: nothing is done, tickets go back.

@@ -13,6 +13,7 @@ use super::{
     decide::{
         facts::{Entry, Failure, NotReady, User},
         failover::Breaker,
+        state::State,
     },
     moment::Moment,
 };
@@ -232,6 +233,12 @@ impl Tables {
     /// Whether an effect of this operation has ended here.
     pub fn is_spent(&self, ip: IpAddr, operation: Uuid) -> bool {
         self.spent.get(&ip) == Some(&operation)
+    }
+
+    /// When an address that is being released was read off its machine, by the detach that this process has ended well.
+    pub fn left(&self, entry: &Entry) -> Option<Instant> {
+        let operation = entry.operation.as_ref().filter(|_| entry.state == State::Releasing)?;
+        self.reads.closed(&Key::Address(entry.ip)).filter(|_| self.is_spent(entry.ip, operation.id))
     }
 
     /// The node cannot take the address now: others come first.

@@ -61,6 +61,8 @@ impl Exit {
     }
 }
 
+const OVERTAKEN: &str = "the allocation has changed in this moment and nothing was written; try again";
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
@@ -99,11 +101,14 @@ impl Refusal {
                 Exit::NotInstalled,
                 "this cluster does not know NetIPAllocations; install the operator's chart, or choose another --context",
             ),
-            409 => {
-                Self::new(Exit::Refused, "the allocation has changed in this moment and nothing was written; try again")
-            }
+            409 => Self::new(Exit::Refused, OVERTAKEN),
             _ => Self::new(Exit::Failed, format!("the cluster refused to {verb} {kind}: {}", status.message)),
         }
+    }
+
+    /// Somebody else has written in the same moment: judged anew, the same may be done.
+    pub fn is_overtaken(&self) -> bool {
+        self.sentence == OVERTAKEN
     }
 
     /// The right that is missing, by name.
@@ -196,7 +201,8 @@ mod tests {
         let absent = answered(404, "404 page not found");
         assert_eq!(Refusal::of("list", &NETIPALLOCATIONS, &absent).exit, Exit::NotInstalled);
         assert_eq!(Refusal::of("patch", &NETIPALLOCATIONS, &absent).exit, Exit::Failed);
-        assert_eq!(Refusal::of("patch", &NETIPALLOCATIONS, &answered(409, "modified")).exit, Exit::Refused);
+        let overtaken = Refusal::of("patch", &NETIPALLOCATIONS, &answered(409, "modified"));
+        assert!(overtaken.exit == Exit::Refused && overtaken.is_overtaken(), "{overtaken}");
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub struct Outlook {
     pub spare: usize,
     /// Where the addresses are cannot be told: why.
     pub scope_error: Option<String>,
+    /// Why the operator would refuse the move that is asked for.
+    pub refused_move: Option<String>,
 }
 
 /// What comes of one address.
@@ -243,6 +245,7 @@ impl Play {
             addresses: prospects.collect(),
             spare: record.plan.spare,
             scope_error: subject.scope.as_ref().err().cloned(),
+            refused_move: record.plan.refused_move.clone(),
         };
         // Whoever is played next finds these nodes taken, as it will be.
         for (ip, node) in &record.plan.targets {

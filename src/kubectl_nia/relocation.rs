@@ -145,17 +145,16 @@ pub fn prepare(cluster: &Cluster, order: &Order, moment: &Moment) -> Result<Requ
     let mut then = cluster.clone();
     then.ask(&name, &request.text());
     let outlooks = rehearsal::rehearse(&then, &Users::default(), moment);
-    let prospects = outlooks.iter().filter(|outlook| outlook.allocation == name).flat_map(|outlook| &outlook.addresses);
-    let prospect = prospects.into_iter().find(|prospect| prospect.ip == ip);
+    let outlook = outlooks.iter().find(|outlook| outlook.allocation == name);
+    if let Some(why) = outlook.and_then(|outlook| outlook.refused_move.as_ref()) {
+        return Err(refused(why.clone()));
+    }
+    let prospect = outlook.and_then(|outlook| outlook.addresses.iter().find(|prospect| prospect.ip == ip));
     match prospect.map(|prospect| (&prospect.then, &prospect.message)) {
-        Some((Then::Goes(node), _)) if order.node.as_ref().is_none_or(|wanted| wanted == node) => {
+        Some((Then::Goes(node), _)) => {
             request.to.clone_from(node);
             Ok(request)
         }
-        Some((Then::Goes(node), _)) => Err(refused(format!(
-            "node {} is meant for another address, and {ip} would go to {node}; leave the node out, or try later",
-            request.to
-        ))),
         Some((Then::Stays | Then::Stranded | Then::LetGo | Then::Waits, message)) => {
             Err(refused(format!("{ip} would not move: {message}")))
         }
@@ -189,6 +188,7 @@ pub fn progress(request: &Request, object: Option<&NetIPAllocation>, left: bool)
     };
     let said = entry.message.as_deref().unwrap_or_default();
     let line = || format!("{ip} {}: {said}", entry.state);
+    let waits = [Reason::NoTarget, Reason::Held, Reason::Observing].map(Reason::as_str);
     match (entry.state.as_str(), entry.node.as_ref()) {
         ("Attached", Some(node)) if node != from => {
             let moved = entry.last_move.as_ref().map(why::last_move).unwrap_or_default();
@@ -201,7 +201,8 @@ pub fn progress(request: &Request, object: Option<&NetIPAllocation>, left: bool)
             ended(format!("{ip} stays on node {from}: the move was taken back; `kubectl nia history {ip}` says more"))
         }
         ("Attached", _) if !request.is_pending(object) => Progress::Answered,
-        ("Attached", _) if entry.reason.as_deref() == Some(Reason::NoTarget.as_str()) => Progress::Going(line()),
+        // The operator has seen it, and waits.
+        ("Attached", _) if waits.contains(&entry.reason.as_deref().unwrap_or_default()) => Progress::Going(line()),
         ("Attached", _) => Progress::Unheard,
         _ => Progress::Going(line()),
     }
@@ -259,6 +260,23 @@ mod tests {
         drained.drain("node-b");
         refused(&drained, Some("node-b"), Exit::Refused, "node node-b cannot take 203.0.113.7 (Cordoned); no node can");
         refused(&drained, None, Exit::Refused, "would not move");
+    }
+
+    #[test]
+    fn a_node_that_is_planned_for_another_address_is_refused_in_the_operators_words() {
+        const OTHER: &str = "203.0.113.8";
+        let mut two = cluster();
+        two.allocations[0].spec.reserved_ips.push(OTHER.to_owned());
+        attach(&mut two.allocations[0], OTHER, "node-c");
+        let entry = two.allocations[0].status.as_mut().unwrap().addresses.last_mut().unwrap();
+        entry.state = "Draining".to_owned();
+        entry.reason = Some("NodeCordoned".to_owned());
+        entry.planned_node = Some("node-b".to_owned());
+        let mut drained = labelled("node-c", "voip", OTHER);
+        drained.spec.unschedulable = Some(true);
+        two.nodes.extend(nodes(vec![drained, node("node-d", "voip")]));
+        refused(&two, Some("node-b"), Exit::Refused, "node node-b is planned for 203.0.113.8; name another node");
+        assert_eq!(prepared(&two, None).unwrap().to, "node-d");
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl<K: Ord + Clone> ReadFilter<K> {
         self.closing.insert(key.clone(), at);
     }
 
+    /// When the closing read of the last change began, if nothing has changed since.
+    pub fn closed(&self, key: &K) -> Option<Instant> {
+        self.closing.get(key).copied()
+    }
+
     /// Whether a read that began at `began` may be used for all of `keys`.
     pub fn counts<'a>(&self, keys: impl IntoIterator<Item = &'a K>, began: Instant) -> bool
     where

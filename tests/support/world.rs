@@ -466,6 +466,7 @@ impl World {
             permit: self.permit,
             frozen: self.frozen,
             not_ready_grace: SignedDuration::from_secs(300),
+            left: None,
             drain: self.drain,
             move_requested: self.move_requested,
             failure: self.failure.clone(),

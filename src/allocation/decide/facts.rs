@@ -119,6 +119,9 @@ pub struct Facts {
     /// Involuntary moves are frozen (§3.4).
     pub frozen: bool,
     pub not_ready_grace: SignedDuration,
+    /// Since when it is off the machine that it leaves, by the read that has closed its detach; `None` where this process has
+    /// not done that.
+    pub left: Option<Timestamp>,
     pub drain: Drain,
     /// A person asked for this address to move.
     pub move_requested: bool,
@@ -150,6 +153,7 @@ impl Facts {
             permit: true,
             frozen: false,
             not_ready_grace: SignedDuration::ZERO,
+            left: None,
             drain: Drain { evict: false, timeout: None },
             move_requested: false,
             failure: None,

@@ -113,12 +113,13 @@ pub fn answer(
                     "{ip} is on node {here} already; name another node, or none to have one chosen"
                 ));
             }
-            if let Some(why) = &plan.refused_move {
-                return refused(why.clone());
-            }
+            // What status has is accepted, also where the node has become unfit before that could be told.
             let begun = entry.state == State::Draining && entry.reason == Reason::MoveRequested;
             let as_asked = node.is_none() || node == entry.planned_node.as_deref();
-            (begun && as_asked).then(|| Answer::Accepted(accepted(entry)))
+            if begun && as_asked {
+                return Some(Answer::Accepted(accepted(entry)));
+            }
+            plan.refused_move.clone().map(Answer::Refused)
         }
         State::Attaching | State::Releasing | State::Detached => on_its_way(entry, node),
     }

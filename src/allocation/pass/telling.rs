@@ -28,7 +28,7 @@ use super::super::{
 };
 use super::course::Course;
 use crate::{
-    api::{self, AddressStatus, NetIPAllocation},
+    api::{self, AddressStatus, NetIPAllocation, NetIPAllocationStatus},
     lifecycle::Transition,
     metrics,
 };
@@ -123,10 +123,17 @@ impl Controller {
         }
     }
 
-    pub(super) fn gauge(&self, subject: &Subject, stored: &NetIPAllocation, record: &Record, around: &Surroundings) {
+    /// `status`: what this pass has seen, written or not.
+    pub(super) fn gauge(
+        &self,
+        subject: &Subject,
+        stored: &NetIPAllocation,
+        status: &NetIPAllocationStatus,
+        record: &Record,
+        around: &Surroundings,
+    ) {
         let Record { kept: entries, facts, plan, .. } = record;
         let moment = &around.moment;
-        let status = stored.status.clone().unwrap_or_default();
         let says = |kind: &str, said: &str| {
             status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == said)
         };

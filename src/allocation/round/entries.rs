@@ -46,9 +46,10 @@ impl Entries {
         entries
     }
 
-    /// Every machine that these have a say in.
-    pub(super) fn seats(&self) -> Vec<(ProviderId, IpAddr)> {
-        seats_of(&self.known, &self.owed, &self.foreign)
+    /// Every machine that these have a say in; none that has been paid, also where status does not say so yet.
+    pub(super) fn seats(&self, is_paid: impl Fn(&MachineId) -> bool) -> Vec<(ProviderId, IpAddr)> {
+        let owed: Vec<Owed> = self.owed.iter().filter(|owed| !is_paid(&owed.machine)).cloned().collect();
+        seats_of(&self.known, &owed, &self.foreign)
     }
 }
 

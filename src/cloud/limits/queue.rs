@@ -219,10 +219,14 @@ impl<W> Queue<W> {
             // Rounded up, or rounding could leave a hair's breadth missing for ever.
             return Turn::At(now + missing + Duration::from_millis(1));
         }
-        let others_wait = self.heads().any(|(other, ..)| other > urgency);
-        self.passed = match self.passed {
-            (turns, tokens) if others_wait && !self.passes_over() => (turns + 1, tokens + requests),
-            _ => (0, 0.0),
+        let less_urgent = |rank: &Rank| rank.0 > urgency;
+        self.passed = if self.passes_over() || ![&self.reads, &self.changes].into_iter().flatten().any(less_urgent) {
+            (0, 0.0)
+        } else if self.heads().any(|rank| less_urgent(&rank)) {
+            (self.passed.0 + 1, self.passed.1 + requests)
+        } else {
+            // Whoever waits for a slot is not passed over by those who need none, and has waited none the less.
+            self.passed
         };
         self.tokens -= requests;
         if need.is_change() {
@@ -343,6 +347,28 @@ mod tests {
         .collect();
         let [f1, f2, f3, f4, f5, f6] = failovers.try_into().unwrap();
         assert_eq!(served, [f1, f2, f3, surveys[0], f4, f5, f6, surveys[1]]);
+    }
+
+    #[test]
+    fn p11_whoever_waits_for_a_slot_has_its_turn_although_reads_go_on_meanwhile() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Rate::new(1.0, 1000).unwrap(), 1, now);
+        let change = Need::Change { requests: 8 };
+        let placement = queue.join(Urgency::Placement, "a", change, ());
+        for _ in 0..8 {
+            queue.join(Urgency::Failover, "b", change, ());
+        }
+        let mut before = 0;
+        while queue.first() != Some(placement) {
+            let first = queue.first().unwrap();
+            assert_eq!(queue.ask(first, now), Turn::Yours);
+            before += 1;
+            // Its slot is taken: only reads go on.
+            let read = queue.join(Urgency::Drain, "c", Need::Read, ());
+            assert_eq!(queue.ask(read, now), Turn::Yours);
+            queue.free_slot();
+        }
+        assert_eq!(before, 3);
     }
 
     #[test]
