@@ -673,10 +673,7 @@ impl Eyes<'_> {
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
-                Some(node) if goes_next(entry, facts) => {
-                    self.sit_down(entry, node, tables);
-                    self.seat(entry, node, tables)
-                }
+                Some(node) if goes_next(entry, facts) => self.seat(entry, node, tables),
                 // A plan only: the machine is read when the address is about to go there.
                 Some(node) => Target::Looking { node: node.clone() },
             };
@@ -776,15 +773,6 @@ impl Eyes<'_> {
         let lately = self.answers.inspected(&place).is_some_and(|answer| self.since(answer.began) < FRESH_SEAT);
         let failed = lately && self.is_unreadable(node);
         !failed && tables.reads.counts([&Key::Machine(place)], self.around.moment.instant)
-    }
-
-    /// Whoever may begin reads the machine first, and has the seat meanwhile: or of several allocations that share a pool all
-    /// would read the same machine, and all but one once more.
-    fn sit_down(&self, entry: &Entry, node: &str, tables: &mut Tables) {
-        let place = self.around.node(node).and_then(|object| object.place());
-        if let Some(place) = place.filter(|_| self.permits.contains(&entry.ip)) {
-            tables.seats.take(&self.subject.uid, place, entry.ip);
-        }
     }
 
     fn seat(&self, entry: &Entry, node: &str, tables: &Tables) -> Target {
