@@ -41,10 +41,10 @@ const AT_ONCE: usize = 5;
 const CORDONED: usize = 10;
 
 /// The label of the nodes that are for one allocation.
-const GROUP: &str = "group";
+pub const GROUP: &str = "group";
 
 /// While something moves.
-const BEAT: Duration = Duration::from_secs(3);
+pub const BEAT: Duration = Duration::from_secs(3);
 /// While nothing can.
 const SLOW_BEAT: Duration = Duration::from_secs(15);
 

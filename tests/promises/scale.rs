@@ -31,7 +31,7 @@ use crate::{
         pace::{Look, What},
         process::Rules,
     },
-    outage::{BURST, PER_SECOND, is_within_budget, overdraws_by_reads_alone},
+    outage::{BEAT, BURST, GROUP, PER_SECOND, is_within_budget, overdraws_by_reads_alone},
 };
 
 /// Addresses, where nobody says how many: `outage` has the promised thousand already.
@@ -45,10 +45,6 @@ const DRAINED: usize = 20;
 /// and one in so many is lost.
 const LOST: usize = 33;
 
-/// The label of the nodes that are for one allocation.
-const GROUP: &str = "group";
-/// How often answers, news and the ends of changes come in: what comes between two of them wakes an allocation once.
-const BEAT: Duration = Duration::from_secs(3);
 /// Objects are weighed before one in so many of them.
 const WEIGHED_EVERY: usize = 10;
 
