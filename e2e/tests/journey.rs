@@ -95,7 +95,8 @@ async fn shown(stage: &Stage, jaeger: &Jaeger, trace: &str, killed: &str) -> Res
     ensure!(orphans.is_empty(), "spans whose parent is missing: {orphans:?}");
 
     let mut edges: Vec<&Value> = spans.iter().filter(|span| operation(span) == "netipallocation.transition").collect();
-    edges.sort_by_key(|span| number(span, "startTime") + number(span, "duration"));
+    // Steps of one pass end at one moment; the first of them left a state that was older. Jaeger promises no order.
+    edges.sort_by_key(|span| (number(span, "startTime") + number(span, "duration"), number(span, "startTime")));
     let steps: Vec<String> = edges.iter().filter_map(|span| tag(span, "netipallocation.to")).collect();
     ensure!(steps == ["Draining", "Releasing", "Detached", "Attaching", "Attached"], "steps: {steps:?}");
 
