@@ -7,7 +7,7 @@ use e2e::{
     cost::cost,
     figures::Figures,
     stage::NAMESPACE,
-    world::{Call, Outcome},
+    world::{Call, Outcome, World},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -150,8 +150,7 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
         }
     });
     let moves: Vec<Move> = futures::future::try_join_all(each).await?.into_iter().flatten().collect();
-    let calls = stage.world.calls();
-    let mut own: Vec<Duration> = moves.iter().map(|done| done.own(&calls, moves.len())).collect();
+    let mut own: Vec<Duration> = moves.iter().map(|done| done.own(&stage.world, moves.len())).collect();
     own.sort();
     let p99 = own.get((own.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
     let median = own.get(own.len() / 2).copied().unwrap_or_default();
@@ -200,11 +199,18 @@ struct Move {
 }
 
 impl Move {
-    /// What the operator took for it: the whole, without the time in which the cloud worked on either machine, and without
-    /// the answers about the address alone (the lists that are no surveys), which the moves share evenly.
-    fn own(&self, calls: &[Call], moves: usize) -> Duration {
+    /// What the operator took for it: the whole, without the time in which the cloud worked on either machine or answered
+    /// about it or an operation on it, and without the answers about the address alone (the lists that are no surveys), which
+    /// the moves share evenly.
+    fn own(&self, world: &World, moves: usize) -> Duration {
+        let calls = world.calls();
         let within = |call: &&Call| call.at >= self.drained && call.at <= self.attached;
-        let about = |call: &&Call| call.target.contains(&self.from) || call.target.contains(&self.to);
+        let about = |call: &&Call| {
+            let operation = call.target.rsplit('/').next().and_then(|name| world.machine_of_operation(name));
+            [&self.from, &self.to]
+                .into_iter()
+                .any(|node| call.target.contains(node) || operation.as_ref() == Some(node))
+        };
         let mut spans: Vec<(Instant, Instant)> = calls
             .iter()
             .filter(within)
@@ -235,7 +241,7 @@ pub async fn node_lost(ground: &Ground, figures: &mut Figures) -> Result<()> {
     nodes.delete(&from, &DeleteParams::default()).await?;
     let gone = Instant::now();
     let (at, to) = history.moved(ip, &from, PATIENCE).await?;
-    let own = Move { drained: gone, attached: at, from, to }.own(&stage.world.calls(), 1);
+    let own = Move { drained: gone, attached: at, from, to }.own(&stage.world, 1);
     figures.add(
         *size,
         "node gone to attached elsewhere, without the cloud's latency",

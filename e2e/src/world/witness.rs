@@ -39,6 +39,11 @@ impl World {
         self.calls().into_iter().filter(|call| call.mutating).collect()
     }
 
+    /// The machine that an operation of that name changes, by name.
+    pub fn machine_of_operation(&self, operation: &str) -> Option<String> {
+        self.look(|state| Some(state.operations.get(operation)?.change.machine().name.clone()))
+    }
+
     /// Empties the log of calls.
     pub fn clear_calls(&self) {
         self.change(|state| state.log.clear());
