@@ -41,10 +41,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     act::Actor,
+    claims::Claims,
     ledger::Ledger,
     moment::Moment,
-    observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
-    record::{news::News, tell::Teller},
+    observe::{
+        cloud_view::CloudView,
+        nodes::{Nodes, Roster},
+        pods::Pods,
+    },
+    record::{cadence::Cadence, tell::Teller},
     round::Wish,
     tables::Tables,
     watch::{Cause, Guarded, Wake},
@@ -103,8 +108,18 @@ pub struct Controller {
     undecodable: Mutex<HashMap<String, String>>,
     /// Failed passes in a row, by object name.
     failures: Mutex<HashMap<String, u32>>,
-    /// Since when status lacks something that may wait, by object name.
-    unwritten: Mutex<HashMap<String, Instant>>,
+    /// The last pass's claims.
+    claimed: Mutex<Option<Claimed>>,
+    /// When status is written, by object name.
+    cadences: Mutex<HashMap<String, Cadence>>,
+}
+
+/// Claims, and what they were made of.
+struct Claimed {
+    /// Of the ledger.
+    revision: u64,
+    nodes: Arc<Roster>,
+    claims: Arc<Claims>,
 }
 
 /// What a change of the cloud needs before its intent is written (F2).
@@ -171,7 +186,8 @@ impl Controller {
             running: Mutex::default(),
             undecodable: Mutex::default(),
             failures: Mutex::default(),
-            unwritten: Mutex::default(),
+            claimed: Mutex::default(),
+            cadences: Mutex::default(),
             config,
             client,
             actor,
@@ -288,21 +304,8 @@ impl Controller {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
-    /// For how long this may still stay unwritten; `None`: it is to be written now. What has waited for long enough waits no
-    /// longer because something else has been added.
-    fn may_stay_unwritten(&self, name: &str, news: News) -> Option<Duration> {
-        if news == News::Nothing {
-            self.is_written(name);
-            return Some(Duration::MAX);
-        }
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = unwritten.entry(name.to_owned()).or_insert_with(Instant::now);
-        Some(news.patience().saturating_sub(since.elapsed())).filter(|left| !left.is_zero())
-    }
-
-    /// Status says all that is known.
-    fn is_written(&self, name: &str) {
-        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    fn cadences(&self) -> MutexGuard<'_, HashMap<String, Cadence>> {
+        self.cadences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn succeeded(&self, name: &str) {

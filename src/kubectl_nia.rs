@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cli ─▶ access (the user's rights) ─▶ list, why, plan, relocation, history (pure: objects in, lines out) ─▶ terminal
+//!                                 └▶ watching, following (what is seen while something goes on)
 //! ```
 //!
 //! Decides nothing of its own: what would happen is asked of the operator's own round ([`rehearsal`]). Makes no cloud call,
@@ -10,6 +11,7 @@
 mod access;
 mod cli;
 mod completion;
+mod following;
 mod history;
 mod list;
 mod plan;
@@ -19,47 +21,41 @@ mod relocation;
 #[cfg(test)]
 mod samples;
 mod table;
+mod terminal;
+mod users;
+mod watching;
 mod why;
 
 use std::{
-    collections::BTreeSet,
     ffi::{OsStr, OsString},
-    io::{IsTerminal, Write},
+    net::IpAddr,
     path::Path,
     process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures::TryStreamExt;
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt};
-use kube_runtime::watcher;
+use kube::ResourceExt;
+use tokio::time::timeout;
 
 use self::{
-    cli::{If, Listing, Order, Output, Verb},
+    access::{Session, Unread},
+    cli::{If, Listing, Output, Verb},
     completion::Wanted,
-    list::{Document, Row, Shown},
-    refusal::{Exit, NETIPALLOCATIONS, NODES, PODS, Refusal},
-    rehearsal::{Cluster, Users},
-    relocation::{Progress, Request},
-    table::Paint,
+    list::{Document, Row},
+    refusal::{Exit, NETIPALLOCATIONS, NODES, Refusal},
+    rehearsal::Cluster,
+    terminal::{Terminal, note, say},
 };
 use crate::{
-    allocation::{decide::users::Workload, moment::Moment, observe::pods::Pods, watch::Guarded},
+    allocation::moment::Moment,
     api::NetIPAllocation,
-    release,
+    release::{self, ReleaseError, What},
     settings::Released,
 };
 
-/// A move is looked at so often.
-const LOOK: Duration = Duration::from_millis(500);
-/// An operator answers a move within a pass, and after a change of leader within the Lease and its take-over.
-const ANSWER: Duration = Duration::from_secs(120);
-/// So often an order is judged anew because the operator has written in the same moment.
-const TRIES: u8 = 3;
-/// An event is written beside the pass that it tells of.
-const TOLD: Duration = Duration::from_secs(5);
+/// Whoever completes a word waits no longer.
+const COMPLETION: Duration = Duration::from_secs(2);
 
 /// As what the program was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,149 +99,83 @@ pub async fn main(called: Called, args: Vec<OsString>) -> ExitCode {
 fn ended(result: Result<(), Refusal>) -> ExitCode {
     let Err(Refusal { exit, sentence }) = result else { return ExitCode::SUCCESS };
     if !sentence.is_empty() {
-        // Nobody to tell is no reason to fail otherwise.
-        let _ = writeln!(std::io::stderr(), "{sentence}");
+        note(sentence);
     }
     ExitCode::from(exit.code())
-}
-
-/// What the output goes to.
-#[derive(Clone, Copy, Debug)]
-struct Terminal {
-    paint: Paint,
-    /// Whether a line may be written over.
-    progress: bool,
-}
-
-impl Terminal {
-    fn here() -> Self {
-        // The convention of no-color.org.
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { paint: Paint(!plain && std::io::stdout().is_terminal()), progress: std::io::stderr().is_terminal() }
-    }
-}
-
-/// Prints lines. Whoever stopped reading (`| head`) has seen enough.
-fn say(lines: impl IntoIterator<Item = String>) -> Result<(), Refusal> {
-    let mut out = std::io::stdout().lock();
-    let written = lines.into_iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
-    written.map_err(|_| Refusal::unheard())
 }
 
 async fn run(cli: cli::Cli, terminal: Terminal) -> Result<(), Refusal> {
     if cli.verb == Some(Verb::Completion) {
         return say([completion::SCRIPT.trim_end().to_owned()]);
     }
-    let client = access::connect(&cli.access).await?;
+    let session = access::connect(&cli.access).await?;
     match cli.verb {
-        None if cli.listing.watch => watch(&client, cli.listing, terminal).await,
-        None => list(&client, cli.listing, terminal).await,
-        Some(Verb::Why { ip }) => why(&client, ip, terminal).await,
-        Some(Verb::Plan(what)) => plan(&client, &what, terminal).await,
-        Some(Verb::Move(order)) => relocate(&client, &order, terminal).await,
-        Some(Verb::History { ip }) => history(&client, ip, terminal).await,
+        None if cli.listing.watch => watching::watch(&session, cli.listing, terminal).await,
+        None => list(&session, cli.listing, terminal).await,
+        Some(Verb::Why { ip }) => why(&session, ip, terminal).await,
+        Some(Verb::Plan(what)) => plan(&session, &what, terminal).await,
+        Some(Verb::Move(order)) => following::relocate(&session, &order, terminal).await,
+        Some(Verb::History { ip }) => history(&session, ip, terminal).await,
         Some(Verb::Release { all, name }) => {
             let which = match name {
                 Some(name) if !all => Released::One(name),
                 _ => Released::All,
             };
-            let_go(&client, &which).await
+            let_go(&session, &which).await
         }
         Some(Verb::Completion) => Ok(()),
     }
 }
 
 /// Every allocation that can be read; of the others one line each on stderr.
-async fn allocations(client: &Client) -> Result<Vec<NetIPAllocation>, Refusal> {
-    let (good, bad) = access::allocations(client).await?;
-    for sentence in bad {
-        let _ = writeln!(std::io::stderr(), "{sentence}");
-    }
-    Ok(good)
+async fn allocations(session: &Session) -> Result<Vec<NetIPAllocation>, Refusal> {
+    let listed = access::allocations(session).await?;
+    listed.unread.iter().for_each(note);
+    Ok(listed.good)
 }
 
-async fn list(client: &Client, listing: Listing, terminal: Terminal) -> Result<(), Refusal> {
-    let rows: Vec<Row> = allocations(client).await?.iter().flat_map(list::rows).collect();
-    match listing.output {
+async fn list(session: &Session, listing: Listing, terminal: Terminal) -> Result<(), Refusal> {
+    let listed = access::allocations(session).await?;
+    listed.unread.iter().for_each(note);
+    listed.good.iter().filter_map(why::unseen).for_each(|said| note(format!("Note that {said}.")));
+    let rows: Vec<Row> = listed.good.iter().flat_map(list::rows).collect();
+    let heard = match listing.output {
         Some(Output::Json) => say([printed(serde_json::to_string_pretty(&Document { addresses: &rows }))?]),
         Some(Output::Yaml) => say([printed(serde_yaml::to_string(&Document { addresses: &rows }))?]),
-        None | Some(Output::Wide) if rows.is_empty() => say(["No NetIPAllocation names an address.".to_owned()]),
+        None | Some(Output::Wide) if rows.is_empty() => {
+            // Of those that cannot be read nobody knows what they name.
+            if listed.unread.is_empty() {
+                note(list::NOTHING);
+            }
+            Ok(())
+        }
         None | Some(Output::Wide) => {
             let wide = listing.output == Some(Output::Wide);
             say(list::table(&rows, wide, Timestamp::now(), terminal.paint, &mut Vec::new()))
         }
+    };
+    whole(&listed.unread).and(heard)
+}
+
+/// A list that lacks something does not pass for all there is.
+fn whole(unread: &[Unread]) -> Result<(), Refusal> {
+    match unread.len() {
+        0 => Ok(()),
+        1 => Err(Refusal::new(Exit::Failed, "the list lacks the addresses of 1 NetIPAllocation that cannot be read")),
+        n => Err(Refusal::new(
+            Exit::Failed,
+            format!("the list lacks the addresses of {n} NetIPAllocations that cannot be read"),
+        )),
     }
 }
 
-/// The list, and then what changes, until it is interrupted. JSON is one document a line, YAML one after `---`.
-async fn watch(client: &Client, listing: Listing, terminal: Terminal) -> Result<(), Refusal> {
-    let api: Api<Guarded> = Api::all(client.clone());
-    let (mut shown, mut widths, mut first) = (Shown::default(), Vec::new(), true);
-    let mut initial: Vec<Guarded> = Vec::new();
-    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()));
-    loop {
-        let event = match stream.try_next().await {
-            Ok(Some(event)) => event,
-            Ok(None) => return Ok(()),
-            // A list that is refused stays refused; a watch that ended is begun anew by the stream itself.
-            Err(watcher::Error::InitialListFailed(error)) => {
-                return Err(Refusal::of("list", &NETIPALLOCATIONS, &error));
-            }
-            Err(watcher::Error::WatchStartFailed(error)) if is_denial(&error) => {
-                return Err(Refusal::of("watch", &NETIPALLOCATIONS, &error));
-            }
-            Err(_) => {
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
-        };
-        let mut news: Vec<Row> = Vec::new();
-        match event {
-            watcher::Event::Init => initial.clear(),
-            watcher::Event::InitApply(object) => initial.push(object),
-            watcher::Event::InitDone => {
-                let there: BTreeSet<String> = initial.iter().map(ResourceExt::name_any).collect();
-                for name in shown.names().difference(&there) {
-                    news.extend(shown.news(name, None));
-                }
-                for object in initial.drain(..) {
-                    news.extend(seen(&mut shown, &object));
-                }
-            }
-            watcher::Event::Apply(object) => news.extend(seen(&mut shown, &object)),
-            watcher::Event::Delete(object) => news.extend(shown.news(&object.name_any(), None)),
-        }
-        if news.is_empty() {
-            continue;
-        }
-        match listing.output {
-            Some(Output::Json) => {
-                for row in &news {
-                    say([printed(serde_json::to_string(row))?])?;
-                }
-            }
-            Some(Output::Yaml) => {
-                for row in &news {
-                    say(["---".to_owned(), printed(serde_yaml::to_string(row))?])?;
-                }
-            }
-            None | Some(Output::Wide) => {
-                let wide = listing.output == Some(Output::Wide);
-                let lines = list::table(&news, wide, Timestamp::now(), terminal.paint, &mut widths);
-                say(lines.into_iter().skip(usize::from(!first)))?;
-                first = false;
-            }
-        }
-    }
-}
-
-async fn why(client: &Client, ip: std::net::IpAddr, terminal: Terminal) -> Result<(), Refusal> {
-    let all = allocations(client).await?;
+async fn why(session: &Session, ip: IpAddr, terminal: Terminal) -> Result<(), Refusal> {
+    let all = allocations(session).await?;
     let found = why::find(&all, ip)?;
     let name = found.object.name_any();
     let others: Vec<&NetIPAllocation> = all.iter().filter(|other| other.name_any() != name).collect();
     let moment = Moment::here();
-    let verdicts = match access::nodes(client).await {
+    let verdicts = match access::nodes(session).await {
         Ok(nodes) => {
             let cluster = Cluster { allocations: all.clone(), nodes, ..Cluster::default() };
             Ok(rehearsal::verdicts(&cluster, &name, &moment))
@@ -255,214 +185,39 @@ async fn why(client: &Client, ip: std::net::IpAddr, terminal: Terminal) -> Resul
     say(why::story(found, &others, verdicts.as_deref(), moment.now, terminal.paint))
 }
 
-async fn plan(client: &Client, what: &If, terminal: Terminal) -> Result<(), Refusal> {
-    let now =
-        Cluster { allocations: allocations(client).await?, nodes: access::nodes(client).await?, ..Cluster::default() };
+async fn plan(session: &Session, what: &If, terminal: Terminal) -> Result<(), Refusal> {
+    let listed = access::allocations(session).await?;
+    listed.unread.iter().for_each(note);
+    let now = Cluster { allocations: listed.good, nodes: access::nodes(session).await?, ..Cluster::default() };
     let then = plan::suppose(&now, what)?;
     let moment = Moment::here();
-    let (users, unknown) = users(client, &then, &moment).await;
-    let outlooks = rehearsal::rehearse(&then, &users, &moment);
-    let asked: Vec<_> = outlooks
-        .iter()
-        .filter(|outlook| what.allocation.as_ref().is_none_or(|name| *name == outlook.allocation))
-        .collect();
-    say(plan::told(&asked, what, terminal.paint))?;
-    say(unknown)?;
-    if asked.iter().any(|outlook| plan::is_stranded(outlook)) {
-        return Err(Refusal::new(
-            Exit::Stranded,
-            "an address would be without a fitting node; the lines above say which",
-        ));
-    }
-    Ok(())
+    let (users, unknown) = users::of(session, &then, &moment).await;
+    let is_asked = |name: &String| what.allocation.as_ref().is_none_or(|asked| asked == name);
+    let [before, after] = [&now, &then].map(|cluster| {
+        let mut outlooks = rehearsal::rehearse(cluster, &users, &moment);
+        outlooks.retain(|outlook| is_asked(&outlook.allocation));
+        outlooks
+    });
+    let verdict = plan::verdict(&before, &after, what, &listed.unread);
+    let unseen = now.allocations.iter().filter(|object| is_asked(&object.name_any())).filter_map(why::unseen);
+    let unseen = unseen.map(|said| format!("Note that {said}."));
+    let heard = say(plan::told(&after, what, terminal.paint).into_iter().chain(unseen).chain(unknown));
+    // Whoever has read enough is told the verdict all the same.
+    verdict.and(heard)
 }
 
-/// Who uses the addresses that would leave, and one sentence for each thing that cannot be known.
-async fn users(client: &Client, cluster: &Cluster, moment: &Moment) -> (Users, Vec<String>) {
-    let pods = Pods::new(client.clone(), Arc::new(|| ()));
-    let (mut users, mut unknown) = (Users::default(), Vec::new());
-    let leaving = rehearsal::leaving(cluster, moment);
-    if leaving.is_empty() {
-        return (users, unknown);
-    }
-    if let Err(refusal) = access::may(client, "list", &PODS).await {
-        unknown.push(format!("Who uses the addresses is not known: {refusal}."));
-        return (users, unknown);
-    }
-    for object in &cluster.allocations {
-        let named = object.spec.workload();
-        let workload = pods.workload(named.as_ref(), true).await;
-        if let (Workload::Unknown, Some(named)) = (&workload, named) {
-            unknown.push(format!("{named} cannot be read, so its pods are not known."));
-        }
-        users.workloads.insert(object.name_any(), workload);
-    }
-    for node in leaving {
-        match pods.live(&node).await {
-            Ok(known) => {
-                users.pods.insert(node, known);
-            }
-            Err(why) => unknown.push(format!("What holds an address on node {node} is not known: {why}.")),
-        }
-    }
-    (users, unknown)
-}
-
-async fn relocate(client: &Client, order: &Order, terminal: Terminal) -> Result<(), Refusal> {
-    if order.wait {
-        access::may(client, "get", &NETIPALLOCATIONS).await?;
-    }
-    let moment = Moment::here();
-    let request = ask(client, order).await?;
-    let Request { ip, from, to, .. } = &request;
-    let asked = format!("{ip} is asked to move from node {from} to node {to}");
-    if !order.wait {
-        return say([format!("{asked}; `kubectl nia why {ip}` says how it goes")]);
-    }
-    let mut line = Line::new(terminal);
-    line.show(&asked);
-    let result = follow(client, &request, order.timeout, &moment, &mut line).await;
-    line.end();
-    say([result?])
-}
-
-/// Judges the order and writes the request. The operator may write in the same moment: then it is judged anew.
-async fn ask(client: &Client, order: &Order) -> Result<Request, Refusal> {
-    let mut again = 0..TRIES;
-    loop {
-        let allocations = allocations(client).await?;
-        let cluster = Cluster { allocations, nodes: access::nodes(client).await?, ..Cluster::default() };
-        let request = relocation::prepare(&cluster, order, &Moment::here())?;
-        match access::patch(client, &request.allocation, &request.patch()).await {
-            Ok(_) => return Ok(request),
-            Err(refusal) if refusal.is_overtaken() && again.next().is_some() => {}
-            Err(refusal) => return Err(refusal),
-        }
-    }
-}
-
-/// Looks at the move until it has ended; the sentence of its end.
-async fn follow(
-    client: &Client,
-    request: &Request,
-    limit: Duration,
-    asked: &Moment,
-    line: &mut Line,
-) -> Result<String, Refusal> {
-    let (began, mut left, mut heard) = (Instant::now(), false, false);
-    loop {
-        let object = access::allocation(client, &request.allocation).await?;
-        match relocation::progress(request, object.as_ref(), left) {
-            Progress::Arrived(sentence) => return Ok(sentence),
-            Progress::Ended(refusal) => return Err(refusal),
-            Progress::Answered => return Err(refused(client, request, asked).await),
-            Progress::Going(said) => {
-                heard = true;
-                left = left || !said.starts_with(&format!("{} Attached", request.ip));
-                line.show(&said);
-            }
-            Progress::Unheard => {
-                if !heard && began.elapsed() >= ANSWER.min(limit) {
-                    return Err(unanswered(client, request, object.as_ref(), ANSWER.min(limit)).await);
-                }
-            }
-        }
-        if began.elapsed() >= limit {
-            let sentence = format!(
-                "{} has not arrived after {} s; the move goes on, `kubectl nia why {}` says what it waits for",
-                request.ip,
-                limit.as_secs(),
-                request.ip
-            );
-            return Err(Refusal::new(Exit::TimedOut, sentence));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// The operator refused; its event says why.
-async fn refused(client: &Client, request: &Request, asked: &Moment) -> Refusal {
-    let began = Instant::now();
-    // Events are to the second, and by the operator's clock.
-    let since = asked.now.checked_sub(jiff::SignedDuration::from_secs(60)).unwrap_or(asked.now);
-    while began.elapsed() < TOLD {
-        let Ok(events) = access::events(client).await else { break };
-        if let Some(said) = history::refusal_of_move(&events, &request.allocation, &request.text(), since) {
-            return Refusal::new(Exit::Refused, format!("the operator refuses: {said}"));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    let ip = request.ip;
-    let sentence = format!("the operator has not moved {ip}; `kubectl nia history {ip}` may say why");
-    Refusal::new(Exit::Refused, sentence)
-}
-
-/// Nobody has looked at the request: it is taken back, so that it is not followed when nobody expects it any more.
-async fn unanswered(client: &Client, request: &Request, object: Option<&NetIPAllocation>, waited: Duration) -> Refusal {
-    let back = match object.and_then(|object| request.take_back(object)) {
-        Some(patch) => access::patch(client, &request.allocation, &patch).await.map(|_| ()),
-        None => Ok(()),
-    };
-    let (exit, end) = match back {
-        Ok(()) => (Exit::NotInstalled, "the request was taken back and nothing was moved".to_owned()),
-        Err(refusal) => (Exit::Failed, format!("the request stands, it could not be taken back: {refusal}")),
-    };
-    let sentence = format!(
-        "no operator has answered in {} s: none runs, it is too old for moves, or it does not serve this allocation \
-         (CONTROLLER_MODE, WATCH_LABEL_SELECTOR); {end}; kubectl get lease -A shows who leads",
-        waited.as_secs()
-    );
-    Refusal::new(exit, sentence)
-}
-
-/// What goes on, on stderr: one line that is written over on a terminal, elsewhere a line for each change.
-struct Line {
-    progress: bool,
-    last: String,
-}
-
-impl Line {
-    fn new(terminal: Terminal) -> Self {
-        Self { progress: terminal.progress, last: String::new() }
-    }
-
-    fn show(&mut self, text: &str) {
-        if self.last == text {
-            return;
-        }
-        let mut err = std::io::stderr();
-        let _ = if self.progress {
-            // A line that is wider than the terminal could not be written over.
-            let short: String = text.chars().take(78).collect();
-            write!(err, "\r\x1b[K{short}")
-        } else {
-            writeln!(err, "{text}")
-        };
-        let _ = err.flush();
-        text.clone_into(&mut self.last);
-    }
-
-    fn end(&self) {
-        if self.progress {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-async fn history(client: &Client, ip: Option<std::net::IpAddr>, terminal: Terminal) -> Result<(), Refusal> {
-    let all = allocations(client).await?;
-    if let Some(ip) = ip {
-        why::find(&all, ip)?;
-    }
-    let events = access::events(client).await;
-    say(history::told(&all, events.as_deref(), ip, terminal.paint))
+async fn history(session: &Session, ip: Option<IpAddr>, terminal: Terminal) -> Result<(), Refusal> {
+    let all = allocations(session).await?;
+    let events = access::events(session).await;
+    say(history::told(&all, events.as_deref(), ip, terminal.paint)?)
 }
 
 /// Every right is asked for first: half a release would be worse than none.
-async fn let_go(client: &Client, which: &Released) -> Result<(), Refusal> {
-    let all = allocations(client).await?;
+async fn let_go(session: &Session, which: &Released) -> Result<(), Refusal> {
+    let listed = access::allocations(session).await?;
+    let mut names = listed.good.iter().map(ResourceExt::name_any).chain(listed.unread.iter().map(|it| it.name.clone()));
     if let Released::One(name) = which
-        && !all.iter().any(|object| object.name_any() == *name)
+        && !names.any(|known| known == *name)
     {
         let sentence = format!("there is no NetIPAllocation {name}; `kubectl get nia` lists those that are");
         return Err(Refusal::new(Exit::Unknown, sentence));
@@ -470,46 +225,61 @@ async fn let_go(client: &Client, which: &Released) -> Result<(), Refusal> {
     for (verb, kind) in
         [("list", NODES), ("get", NODES), ("patch", NODES), ("get", NETIPALLOCATIONS), ("patch", NETIPALLOCATIONS)]
     {
-        access::may(client, verb, &kind).await?;
+        access::may(session, verb, &kind, None).await?;
     }
-    release::with(client, which).await.map_err(|error| Refusal::new(Exit::Failed, error))
+    // Whoever does not read on must not stop it halfway.
+    let mut heard = Ok(());
+    let mut tell = |line: String| {
+        if heard.is_ok() {
+            heard = say([line]);
+        }
+    };
+    release::with(&session.client, which, &mut tell).await.map_err(failed)?;
+    heard
+}
+
+fn failed(error: ReleaseError) -> Refusal {
+    let ReleaseError { verb, what, source } = error;
+    let (kind, name) = match &what {
+        What::Allocation(name) => (NETIPALLOCATIONS, name),
+        What::Node(name) => (NODES, name),
+    };
+    let Refusal { exit, sentence } = Refusal::of(verb, &kind, &source);
+    let whose = if name.is_some() { format!("{what}: ") } else { String::new() };
+    Refusal::new(exit, format!("{whose}{sentence}; what was released before stays so, and releasing again goes on"))
 }
 
 async fn complete(words: &[String]) -> Result<(), Refusal> {
     let candidates = match completion::wanted(words) {
         Wanted::Words(known) => known.into_iter().map(str::to_owned).collect(),
         Wanted::Nothing => Vec::new(),
-        from_cluster => known(&from_cluster).await.unwrap_or_default(),
+        from_cluster => {
+            let known = timeout(COMPLETION, known(&from_cluster, &completion::access(words))).await;
+            known.map(Result::unwrap_or_default).unwrap_or_default()
+        }
     };
     say(completion::answer(candidates, words))
 }
 
-async fn known(wanted: &Wanted) -> Result<Vec<String>, Refusal> {
-    let client = access::connect(&cli::Access::default()).await?;
+async fn known(wanted: &Wanted, access: &cli::Access) -> Result<Vec<String>, Refusal> {
+    let session = access::connect(access).await?;
     match wanted {
-        Wanted::Nodes => Ok(access::nodes(&client).await?.iter().map(|node| node.name_any()).collect()),
-        Wanted::Allocations => Ok(access::allocations(&client).await?.0.iter().map(ResourceExt::name_any).collect()),
+        Wanted::Nodes => Ok(access::nodes(&session).await?.iter().map(|node| node.name_any()).collect()),
+        Wanted::Allocations => {
+            Ok(access::allocations(&session).await?.good.iter().map(ResourceExt::name_any).collect())
+        }
         Wanted::Addresses => {
-            let all = access::allocations(&client).await?.0;
+            let all = access::allocations(&session).await?.good;
             Ok(all.iter().flat_map(list::rows).map(|row| row.address).collect())
         }
         Wanted::Words(_) | Wanted::Nothing => Ok(Vec::new()),
     }
 }
 
-/// What is new in this version of an allocation; of one that cannot be read nothing is.
-fn seen(shown: &mut Shown, object: &Guarded) -> Vec<Row> {
-    object.0.as_ref().map_or_else(|_| Vec::new(), |object| shown.news(&object.name_any(), Some(list::rows(object))))
-}
-
 /// A document without the line's end, which printing adds.
 fn printed<E: std::fmt::Display>(document: Result<String, E>) -> Result<String, Refusal> {
     let failed = |error| Refusal::new(Exit::Failed, format!("what was read cannot be printed: {error}"));
     document.map(|text| text.trim_end().to_owned()).map_err(failed)
-}
-
-fn is_denial(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
 #[cfg(test)]
@@ -525,5 +295,23 @@ mod tests {
         assert_eq!(called("/ip-address-controller"), None);
         assert_eq!(called("/kubectl-nia/ip-address-controller"), None);
         assert_eq!(super::called(None), None);
+    }
+
+    #[test]
+    fn a_list_that_lacks_something_is_no_whole_one() {
+        assert_eq!(whole(&[]), Ok(()));
+        let unread = Unread { name: "voip".to_owned(), why: "missing field".to_owned() };
+        assert_eq!(whole(&[unread]).unwrap_err().exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_release_that_fails_says_at_what_and_which_right_is_missing() {
+        let said =
+            r#"nodes "a" is forbidden: User "ann" cannot patch resource "nodes" in API group "" at the cluster scope"#;
+        let denied = kube::core::Status { code: 403, message: said.to_owned(), ..kube::core::Status::default() };
+        let source = Box::new(kube::Error::Api(Box::new(denied)));
+        let refusal = failed(ReleaseError { verb: "patch", what: What::Node(Some("a".to_owned())), source });
+        assert_eq!(refusal.exit, Exit::Forbidden);
+        assert!(refusal.sentence.starts_with("node a: you may not patch nodes;"), "{refusal}");
     }
 }

@@ -1,6 +1,7 @@
 //! The operator's life: standby, leader, end. One term of leadership a process: what a leader knows dies with it (P8).
 
 mod cluster;
+pub mod proxy;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -18,11 +19,7 @@ use crate::{
     allocation::{
         Config, Controller, Observers, Parts,
         act::Actor,
-        observe::{
-            cloud_view::{Arrived, CloudView},
-            nodes::Nodes,
-            pods::Pods,
-        },
+        observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
         record::{
             spans::Traced,
             tell::{Counted, Teller},
@@ -64,13 +61,14 @@ const LAST_EFFECTS: Duration = Duration::from_secs(20);
 /// How often readiness and the lasting gauges are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
-/// A client with the three defaults changed that would hide trouble: no silent retries.
+/// A client with the three defaults changed that would hide trouble: no silent retries. With the proxy that is meant for it.
 ///
 /// # Errors
 /// In words.
 pub async fn client() -> Result<(Client, kube::Config), String> {
     let mut config = kube::Config::infer().await.map_err(|error| error.to_string())?;
     config.default_retry = false;
+    proxy::settle(&mut config);
     let client = Client::try_from(config.clone()).map_err(|error| error.to_string())?;
     Ok((client, config))
 }
@@ -140,7 +138,10 @@ async fn lead(
         pump.one(&object.name, Cause::Object);
         std::future::ready(())
     }));
+    let nodes = Nodes::new(nodes);
+    let cached = nodes.clone();
     tokio::spawn(node_changed.for_each(move |()| {
+        cached.changed();
         pumped.all(Cause::Node);
         std::future::ready(())
     }));
@@ -175,8 +176,7 @@ async fn lead(
     telemetry::set_leader(true);
 
     let stop = CancellationToken::new();
-    let controller =
-        build(settings, &client, &term, Nodes::new(nodes), allocations.clone(), rate, observers, gauges, &wake, &stop);
+    let controller = build(settings, &client, &term, nodes, allocations.clone(), rate, observers, gauges, &wake, &stop);
     let ready = async {
         while !(allocations_synced.is() && nodes_synced.is()) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -257,14 +257,14 @@ fn build(
     wake: &Wake,
     stop: &CancellationToken,
 ) -> Arc<Controller> {
-    let arrived = |cause| -> Arrived {
+    let connected = {
         let wake = wake.clone();
-        Arc::new(move || wake.all(cause))
+        Arc::new(move || wake.all(Cause::Cloud))
     };
     let limits = Limits::new(rate, settings.max_concurrent_effects.into());
     let pause = |attempts| Backoff::TRANSIENT.delay(attempts, 0.0);
-    let clouds = Clouds::new(cloud_settings(settings), pause, arrived(Cause::Cloud), stop.clone());
-    let pods = Pods::new(client.clone(), arrived(Cause::Pods));
+    let clouds = Clouds::new(cloud_settings(settings), pause, connected, stop.clone());
+    let pods = Pods::new(client.clone(), wake.clone());
     let timeout = settings.mutation_timeout();
     Controller::new(Parts {
         config: Config {
@@ -278,7 +278,7 @@ fn build(
         teller: Teller::new(client.clone(), nodes.clone(), settings.instance()),
         nodes,
         pods,
-        view: CloudView::new(clouds, limits.clone(), arrived(Cause::Cloud), stop.clone()),
+        view: CloudView::new(clouds, limits.clone(), wake.clone(), stop.clone()),
         limits,
         gauges: gauges.clone(),
         observers,

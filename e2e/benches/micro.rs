@@ -195,7 +195,7 @@ impl Fixture {
                 disruption_taints: vec!["karpenter.sh/disrupted".to_owned()],
                 moment: self.moment,
             },
-            claims: Claims::of([&*self.object]),
+            claims: Arc::new(Claims::of([&*self.object])),
             workload: Workload::Unnamed,
             pods: PodsByNode::new(),
             no_taint_left: true,
@@ -211,7 +211,7 @@ impl Fixture {
         let (leaving, _) = round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
         black_box(leaving);
         let round = round::decide(&subject, &scene, &entries, &self.answers, &permits, &mut self.tables);
-        let record = round.record(&subject, &scene, &entries, &mut self.tables, self.moment.instant);
+        let record = round.record(&subject, &scene, &entries, &self.tables, self.moment.instant);
         record.written(&mut self.tables);
         record.status
     }

@@ -26,7 +26,7 @@ use super::{
     taints::NodeTaints,
 };
 use crate::{
-    cloud::{Attach, Closed, Cloud, CloudError, Detach, Gate, ProviderId, Scope, Verified},
+    cloud::{Attach, Closed, Cloud, CloudError, Detach, ErrorKind, Gate, ProviderId, Scope, Verified},
     leader::Proof,
     lifecycle::fencing,
 };
@@ -81,7 +81,7 @@ pub enum Done {
     NodeFailed(String),
 }
 
-/// What was done on the way, however the deed ended: durable, because the API server has answered.
+/// What is to be told of the way, however the deed ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Noted {
     /// `ip.ready` came onto the node.
@@ -90,6 +90,8 @@ pub enum Noted {
     Unlabeled(String),
     /// A pod that came late was asked to go.
     Asked(Box<User>, Asked),
+    /// The node could not be changed, and what was to follow is held back; the text says why.
+    NotPatched(String),
 }
 
 impl Actor {
@@ -98,7 +100,7 @@ impl Actor {
     fn leading(client: Client, until: Instant) -> Self {
         let (nodes, _) = super::watch::store();
         Self {
-            pods: Pods::new(client.clone(), Arc::new(|| {})),
+            pods: Pods::new(client.clone(), super::watch::Wake::new()),
             client,
             proof: Proof::fixed(until),
             timeout: Duration::from_secs(5),
@@ -107,7 +109,8 @@ impl Actor {
     }
 
     /// Runs a deed to its end, at the cloud of its scope. Safe to repeat.
-    pub async fn perform(&self, deed: &Deed, cloud: &dyn Cloud, noted: &mut Vec<Noted>) -> Done {
+    pub async fn perform(&self, deed: &Deed, cloud: Option<&dyn Cloud>, noted: &mut Vec<Noted>) -> Done {
+        let unconnected = || CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected");
         match &deed.effect {
             Effect::Label { node } => self.label(node, deed, noted).await,
             Effect::Unlabel { node } => {
@@ -123,6 +126,7 @@ impl Actor {
                     may_displace_own: *may_displace_own,
                     gate: self.gate_until(*send_before),
                 };
+                let Some(cloud) = cloud else { return Done::Failed(unconnected()) };
                 told(cloud.attach(&order).await)
             }
             Effect::Detach { node, machine, operation, send_before, cut } => {
@@ -133,6 +137,7 @@ impl Actor {
                     operation: *operation,
                     gate: self.gate_until(*send_before),
                 };
+                let Some(cloud) = cloud else { return Done::Failed(unconnected()) };
                 self.detach(deed, cloud, node, &order, *cut, noted).await
             }
         }

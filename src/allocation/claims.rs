@@ -1,7 +1,7 @@
 //! Whose an address is, over all allocations (P5, S2, S3), and what else one of them must know of the others. Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -12,13 +12,19 @@ use kube::ResourceExt;
 use super::{
     decide::{
         facts::Claim,
+        leaving::Cause,
         state::{Reason, State},
     },
     memory,
+    observe::nodes::SlimNode,
     tables::Uid,
     taints::NodeTaints,
 };
-use crate::api::NetIPAllocation;
+use crate::{
+    api::{self, AddressStatus, NetIPAllocation},
+    cloud::limits::Urgency,
+    lifecycle::State as _,
+};
 
 /// An allocation, as far as others must know it.
 #[derive(Debug)]
@@ -36,12 +42,14 @@ struct Standing {
     incumbent: bool,
     /// Its entry says Attached: of two incumbents, the one that was verified.
     verified: bool,
+    /// The labels of a node say so: that is all that is left of an incumbent whose status is lost.
+    labelled: bool,
 }
 
 impl Standing {
     /// Of several that name an address, the smallest has it.
-    fn rank(&self) -> (bool, bool, Timestamp, &str) {
-        (!self.verified, !self.incumbent, self.whose.created, &self.whose.uid)
+    fn rank(&self) -> (bool, bool, bool, Timestamp, &str) {
+        (!self.verified, !self.incumbent, !self.labelled, self.whose.created, &self.whose.uid)
     }
 }
 
@@ -53,6 +61,8 @@ pub struct Claims {
     addresses: BTreeMap<IpAddr, Vec<Standing>>,
     /// The nodes that the entries of each allocation name, by the allocation's name.
     nodes: BTreeMap<String, HashSet<String>>,
+    /// Which allocations plan to go to a node, by its name; the most urgent first.
+    plans: HashMap<String, BTreeSet<(Urgency, Uid)>>,
     taints: Arc<NodeTaints>,
 }
 
@@ -63,6 +73,7 @@ impl Claims {
         let taints = Arc::new(NodeTaints::of(allocations.iter().copied()));
         let mut claims: BTreeMap<IpAddr, Vec<Standing>> = BTreeMap::new();
         let mut nodes: BTreeMap<String, HashSet<String>> = BTreeMap::new();
+        let mut plans: HashMap<String, BTreeSet<(Urgency, Uid)>> = HashMap::new();
         for allocation in allocations {
             let whose = Arc::new(Claimant {
                 uid: allocation.uid().unwrap_or_default(),
@@ -74,6 +85,9 @@ impl Claims {
             let named = nodes.entry(whose.name.clone()).or_default();
             for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
                 named.extend(stored.node.clone());
+                if let Some(planned) = &stored.planned_node {
+                    plans.entry(planned.clone()).or_default().insert((urgency(stored), whose.uid.clone()));
+                }
                 // What a newer version wrote there holds the address.
                 let foreign = || Some((stored.ip.parse().ok()?, State::Attaching));
                 held.extend(memory::standing(stored).or_else(foreign));
@@ -91,10 +105,27 @@ impl Claims {
                     whose: whose.clone(),
                     incumbent,
                     verified: matches!(state, Some(State::Attached | State::Draining)),
+                    labelled: false,
                 });
             }
         }
-        Self { addresses: claims, nodes, taints }
+        Self { addresses: claims, nodes, plans, taints }
+    }
+
+    /// The same, beside what the labels of the nodes say: after a restore without status the allocation on whose node an
+    /// address sits keeps it, whatever its age (P5).
+    #[must_use]
+    pub fn labelled(mut self, nodes: &[Arc<SlimNode>]) -> Self {
+        for node in nodes {
+            let (Some(name), Some(ip)) = (node.label(api::ALLOCATION_LABEL), node.label(api::ADDRESS_LABEL)) else {
+                continue;
+            };
+            let standings = ip.parse().ok().and_then(|ip: IpAddr| self.addresses.get_mut(&ip));
+            for standing in standings.into_iter().flatten().filter(|standing| standing.whose.name == name) {
+                standing.labelled = true;
+            }
+        }
+        self
     }
 
     /// The taints that allocations keep on nodes without an address.
@@ -107,6 +138,16 @@ impl Claims {
         self.nodes.get(allocation).is_some_and(|named| named.contains(node))
     }
 
+    /// Whether another allocation than the one of this uid plans to go to that node: one that has the choice goes elsewhere.
+    pub fn others_plan(&self, node: &str, uid: &str) -> bool {
+        self.plans.get(node).is_some_and(|all| all.iter().any(|(_, other)| other != uid))
+    }
+
+    /// Of several allocations that plan to go to one node, all but the most urgent plan anew, and of those all but one.
+    pub fn yields(&self, node: &str, uid: &str) -> bool {
+        self.plans.get(node).and_then(BTreeSet::first).is_some_and(|(_, first)| first != uid)
+    }
+
     /// Whether the address is that allocation's. Nobody else's is ours.
     pub fn claim(&self, ip: IpAddr, uid: &str) -> Claim {
         let all = self.addresses.get(&ip).into_iter().flatten();
@@ -114,6 +155,17 @@ impl Claims {
             Some(standing) if standing.whose.uid != uid => Claim::Other(standing.whose.name.clone()),
             Some(_) | None => Claim::Ours,
         }
+    }
+}
+
+/// How urgently an address goes to where it is planned to go.
+fn urgency(stored: &AddressStatus) -> Urgency {
+    let open = stored.last_move.as_ref().filter(|journey| journey.to_node.is_none());
+    let reasons = stored.reason.as_deref().into_iter().chain(open.map(|journey| journey.reason.as_str()));
+    match stored.state.as_str() {
+        _ if reasons.into_iter().any(Cause::is_fault) => Urgency::Failover,
+        state if state == State::Unassigned.label() => Urgency::Placement,
+        _ => Urgency::Drain,
     }
 }
 
@@ -160,7 +212,7 @@ impl Unusable {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
     use super::*;
     use crate::api::{AddressStatus, NetIPAllocationSpec, NetIPAllocationStatus};
@@ -207,6 +259,47 @@ mod tests {
             owner(&[allocation("young", 2, Some("Attached")), allocation("old", 1, Some("Unassigned"))]),
             ["young"]
         );
+    }
+
+    #[test]
+    fn p5_of_two_that_have_lost_their_status_the_one_on_whose_node_it_sits_keeps_it() {
+        let node = |name: &str, ip: &str| {
+            let labels = [(api::ALLOCATION_LABEL, name), (api::ADDRESS_LABEL, ip)];
+            let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let metadata = ObjectMeta { name: Some("node-a".to_owned()), labels: Some(labels), ..Default::default() };
+            Arc::new(SlimNode { metadata, ..SlimNode::default() })
+        };
+        let ip = IP.parse().unwrap();
+        let whose = |challenger: Option<&str>, nodes: &[Arc<SlimNode>]| {
+            let all = [allocation("young", 2, None), allocation("old", 1, challenger)];
+            let claims = Claims::of(&all).labelled(nodes);
+            ["young", "old"].into_iter().find(|uid| claims.claim(ip, uid) == Claim::Ours).unwrap()
+        };
+        assert_eq!(whose(None, &[]), "old");
+        assert_eq!(whose(None, &[node("young", IP)]), "young");
+        assert_eq!(whose(None, &[node("young", "203.0.113.8"), node("stranger", IP)]), "old");
+        assert_eq!(whose(Some("Attached"), &[node("young", IP)]), "old", "status says more");
+    }
+
+    #[test]
+    fn of_those_that_plan_to_go_to_one_node_all_but_one_go_elsewhere() {
+        let planning = |name: &str| {
+            let mut object = allocation(name, 1, Some("Draining"));
+            for address in object.status.iter_mut().flat_map(|status| &mut status.addresses) {
+                address.planned_node = Some("node-x".to_owned());
+            }
+            object
+        };
+        let claims = Claims::of(&[planning("a"), planning("b"), allocation("c", 1, None)]);
+        assert!(["a", "b", "c"].iter().all(|uid| claims.others_plan("node-x", uid)));
+        assert_eq!(["a", "b"].map(|uid| claims.yields("node-x", uid)), [false, true]);
+        let mut urgent = planning("b");
+        let entries = urgent.status.iter_mut().flat_map(|status| &mut status.addresses);
+        entries.for_each(|entry| entry.reason = Some("MachineGone".to_owned()));
+        let claims_of_one_lost = Claims::of(&[planning("a"), urgent]);
+        assert_eq!(["a", "b"].map(|uid| claims_of_one_lost.yields("node-x", uid)), [true, false]);
+        assert!(!claims.others_plan("node-y", "a") && !claims.yields("node-y", "a"));
+        assert!(!Claims::of(&[planning("a")]).others_plan("node-x", "a"), "its own plan");
     }
 
     #[test]

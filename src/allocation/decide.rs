@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use self::{
     facts::{
-        Adoptable, Claim, Entry, Facts, Journey, Labels, Life, Mode, NodeObject, Operation, OperationKind, Target,
-        User, Wanted, Whereabouts,
+        Adoptable, Claim, Entry, Facts, Failure, Journey, Labels, Life, Mode, NodeObject, Operation, OperationKind,
+        Target, User, Wanted, Whereabouts,
     },
     leaving::{Cause, LabelsGo},
     state::{Reason, State},
@@ -43,7 +43,7 @@ type Decision = lifecycle::Decision<Address>;
 /// A deed for one address.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Labels (and annotation) that say that the node has the address.
+    /// Labels that say that the node has the address.
     Label { node: String },
     /// The labels go, the address stays.
     Unlabel { node: String },
@@ -502,9 +502,14 @@ fn until_read(entry: &Entry) -> String {
     }
 }
 
-/// The last attempt failed and the next one is not due.
+/// The last attempt, where it failed and the next one is not due.
+fn pending(facts: &Facts) -> Option<&Failure> {
+    facts.failure.as_ref().filter(|failure| facts.now < failure.retry)
+}
+
+/// The same of an attempt at the cloud: the reason and the sentence for it.
 fn failed(facts: &Facts) -> Option<(Reason, String, Duration)> {
-    let failure = facts.failure.as_ref().filter(|failure| facts.now < failure.retry)?;
+    let failure = pending(facts)?;
     let reason = match failure.kind {
         ErrorKind::Denied | ErrorKind::Unauthenticated => Reason::Denied,
         ErrorKind::Quota => Reason::QuotaExceeded,
@@ -661,6 +666,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         // Its labels come or go. Taken off by somebody else it stays what it is said to be, until it is read back.
         let (reason, message) = match entry.reason {
             Reason::Drifted if !facts.read.is_on(machine) => (Reason::Drifted, entry.message.clone()),
+            Reason::NotLabelled => (Reason::NotLabelled, entry.message.clone()),
             _ => (settled(entry), format!("is on node {node}")),
         };
         return wait(reason, message, LATER);
@@ -685,7 +691,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
     }
     if let Some(cause) = cause {
         if !leaving::permitted(cause, entry, facts) {
-            return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
+            return upkeep(node, machine, unlabelled(entry, facts), entry, facts).unwrap_or_else(|| {
                 rest(
                     Reason::Held,
                     format!(
@@ -699,7 +705,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
             && cause.row().labels_go != LabelsGo::AtOnce
             && let Target::None(verdicts) = &facts.target
         {
-            return upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| {
+            return upkeep(node, machine, unlabelled(entry, facts), entry, facts).unwrap_or_else(|| {
                 wait(
                     Reason::NoTarget,
                     format!(
@@ -714,7 +720,7 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         let planned = facts.target.node().map(str::to_owned);
         return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
     }
-    upkeep(node, machine, settled(entry), entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
+    upkeep(node, machine, unlabelled(entry, facts), entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
 }
 
 /// A fault and the absence are one thing seen from two sides, and the fault explains more. A choice explains nothing: it
@@ -742,13 +748,28 @@ fn upkeep(node: &str, machine: &MachineId, reason: Reason, entry: &Entry, facts:
         return None;
     }
     // Not that it is being labelled: that would be a status write for what is over in a moment.
-    Some(deed(Effect::Label { node: node.to_owned() }, reason, format!("is on node {node}"), facts))
+    let message = match reason {
+        Reason::NotLabelled => entry.message.clone(),
+        _ => format!("is on node {node}"),
+    };
+    Some(deed(Effect::Label { node: node.to_owned() }, reason, message, facts))
+}
+
+/// What an attached address is while its labels are not as they should be: well while they are about to be set, and not once
+/// that has failed, until they are there. What failed before it came here was another deed.
+fn unlabelled(entry: &Entry, facts: &Facts) -> Reason {
+    let failed = facts.failure.is_some() && entry.since < facts.now;
+    if failed || entry.reason == Reason::NotLabelled { Reason::NotLabelled } else { settled(entry) }
 }
 
 /// A deed on the node or its pods, unless the last one failed and the next attempt is not due (P11).
 fn deed(effect: Effect, reason: Reason, message: String, facts: &Facts) -> Decision {
-    match failed(facts) {
-        Some((_, message, recheck)) => wait(reason, message, recheck),
+    match pending(facts) {
+        Some(failure) => {
+            let (attempts, again) = (failure.attempts, story::clock(failure.retry));
+            let message = format!("attempt {attempts} failed: {}; next attempt at {again}", failure.message);
+            wait(reason, message, until(failure.retry, facts.now))
+        }
         None => Decision::Perform { effect, reason, message },
     }
 }

@@ -5,7 +5,10 @@
 pub mod versions;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,13 +39,15 @@ pub enum ReadError {
 pub struct Ledger {
     api: Api<DeserializeGuard<NetIPAllocation>>,
     versions: Arc<Mutex<Versions>>,
+    /// Counts every change of what is known.
+    revision: Arc<AtomicU64>,
     selector: Option<String>,
 }
 
 impl Ledger {
     /// `selector`: only objects with these labels are ours.
     pub fn new(client: kube::Client, selector: Option<String>) -> Self {
-        Self { api: Api::all(client), versions: Arc::default(), selector }
+        Self { api: Api::all(client), versions: Arc::default(), revision: Arc::default(), selector }
     }
 
     /// Take-over (F6): everything, read live. The warm cache decides nothing. Objects that cannot be decoded are left
@@ -55,7 +60,7 @@ impl Ledger {
         let list = timeout(CALL, self.api.list(&params));
         let list = list.await.map_err(|_| ReadError::Timeout)?.map_err(Box::new)?;
         let all: Vec<_> = list.items.into_iter().filter_map(|item| item.0.ok()).map(Arc::new).collect();
-        *self.lock() = Versions::of(all.iter().cloned());
+        self.change(|versions| *versions = Versions::of(all.iter().cloned()));
         Ok(all)
     }
 
@@ -87,7 +92,7 @@ impl Ledger {
             Some(DeserializeGuard(Err(invalid))) => Err(ReadError::Undecodable(invalid.error)),
             Some(DeserializeGuard(Ok(object))) => {
                 let object = Arc::new(object);
-                self.lock().read(object.clone());
+                self.change(|versions| versions.read(object.clone()));
                 Ok(Some(object))
             }
         }
@@ -96,7 +101,7 @@ impl Ledger {
     /// A version that this process wrote, as the API server returned it.
     pub fn put(&self, object: NetIPAllocation) -> Arc<NetIPAllocation> {
         let object = Arc::new(object);
-        self.lock().wrote(object.clone());
+        self.change(|versions| versions.wrote(object.clone()));
         object
     }
 
@@ -117,12 +122,23 @@ impl Ledger {
 
     /// Forgets one life of an object.
     pub fn forget_uid(&self, uid: &str) {
-        self.lock().forget_uid(uid);
+        self.change(|versions| versions.forget_uid(uid));
     }
 
     /// Forgets objects of that name: it is gone.
     pub fn forget(&self, name: &str) -> Vec<Uid> {
-        self.lock().forget(name)
+        self.change(|versions| versions.forget(name))
+    }
+
+    /// Another number whenever what is known may have changed since.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Versions) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.revision.fetch_add(1, Ordering::AcqRel);
+        changed
     }
 
     fn lock(&self) -> MutexGuard<'_, Versions> {

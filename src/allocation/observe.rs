@@ -290,6 +290,7 @@ impl Eyes<'_> {
                 timeout: spec.drain.timeout_seconds.map(|seconds| SignedDuration::from_secs(seconds.into())),
             },
             move_requested: self.move_requested(entry),
+            stay_requested: self.stay_requested(entry),
             failure: tables.failure(entry.ip).cloned(),
             fresh: Fresh {
                 id,
@@ -342,6 +343,9 @@ impl Eyes<'_> {
             if expected.is_some_and(|machine| !read.is_on(machine)) {
                 self.find(scope, entry, self.subject.interval);
             }
+            if is_of_the_lost(entry, expected, &read) {
+                self.find(scope, entry, CONFIRM);
+            }
             if let (cloud::Whereabouts::NotFound, Some(machine)) = (place, expected)
                 && let Some(why) = self.contradicts(machine, entry, scope, tables)
             {
@@ -351,9 +355,7 @@ impl Eyes<'_> {
         }
         if let Some((_, reservation)) = listed {
             let read = Read { place: of_holder(&reservation.holder), live: false };
-            // What a lost machine was read to hold before it was lost it may hold no more; the next survey is far.
-            let lost = expected.is_none() && read.place != Whereabouts::Free && leaving::has_left_by_fault(entry);
-            if lost || expected.is_some_and(|machine| !read.is_on(machine)) {
+            if is_of_the_lost(entry, expected, &read) || expected.is_some_and(|machine| !read.is_on(machine)) {
                 self.find(scope, entry, CONFIRM);
             }
             return read;
@@ -466,11 +468,13 @@ impl Eyes<'_> {
     }
 
     /// The machine's life by a live read, asked anew every interval while it matters. `since`: when the trouble was first
-    /// seen; what was read before says nothing about it.
+    /// seen; what was read before says nothing about it, and is asked anew at once.
     fn life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, tables: &Tables) -> Life {
         let Some(scope) = self.subject.scope_at(&machine.place) else { return Life::Unknown };
         let age = self.subject.interval.min(FRESH_SEAT);
-        let life = self.known_life(machine, since, age * 2, tables);
+        let lasts = since.and_then(|since| Duration::try_from(self.around.moment.now.duration_since(since)).ok());
+        let trouble = lasts.map_or(Duration::MAX, |lasts| lasts + AWAKE);
+        let life = self.known_life(machine, trouble.min(age * 2), tables);
         let urgency = match life {
             Life::Unknown if since.is_some() => Urgency::Failover,
             Life::Unknown => Urgency::Drain,
@@ -478,19 +482,15 @@ impl Eyes<'_> {
             // time it is unknown again.
             Life::Running | Life::Stopped | Life::Gone | Life::Replaced => Urgency::Survey,
         };
-        self.inspect(&scope, &machine.place, age, urgency);
+        self.inspect(&scope, &machine.place, age.min(trouble), urgency);
         life
     }
 
-    /// As a read says that is younger than `age`, began after the last change of the machine, and after the trouble was seen.
-    fn known_life(&self, machine: &cloud::MachineId, since: Option<Timestamp>, age: Duration, tables: &Tables) -> Life {
+    /// As a read says that is younger than `age`, and began after the last change of the machine.
+    fn known_life(&self, machine: &cloud::MachineId, age: Duration, tables: &Tables) -> Life {
         let known = self.answers.inspected(&machine.place).filter(|answer| self.since(answer.began) < age);
         let Some(answer) = known else { return Life::Unknown };
         if !tables.reads.counts([&Key::Machine(machine.place.clone())], answer.began) {
-            return Life::Unknown;
-        }
-        let trouble = since.and_then(|since| Duration::try_from(self.around.moment.now.duration_since(since)).ok());
-        if trouble.is_some_and(|trouble| self.since(answer.began) > trouble + AWAKE) {
             return Life::Unknown;
         }
         if is_gone(answer) {
@@ -570,6 +570,13 @@ impl Eyes<'_> {
         ip == entry.ip && node.is_none_or(|node| entry.node.as_deref() != Some(node))
     }
 
+    /// A drain that a person asked for ends where a person asks for the node that it leaves.
+    fn stay_requested(&self, entry: &Entry) -> bool {
+        let here = requested_move(&self.subject.object)
+            .is_some_and(|(ip, node)| ip == entry.ip && node.is_some() && node == entry.node.as_deref());
+        here && leaving::is_moving(entry)
+    }
+
     /// Why the node that a person names cannot have the address now.
     fn unfit(&self, node: &str, entries: &[Entry], candidates: &[Candidate], need: &Need) -> Option<String> {
         let first = entries.iter().find(|other| other.ip != need.ip && other.planned_node.as_deref() == Some(node));
@@ -635,7 +642,11 @@ impl Eyes<'_> {
     /// Chooses nodes for all addresses that need one, and has the machines read of those that may begin (F2). With the
     /// addresses that go to a machine which cannot be read for now.
     pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> (Plan, BTreeSet<IpAddr>) {
-        let candidates = self.candidates(tables);
+        let mut candidates = self.candidates(tables);
+        for candidate in &mut candidates {
+            // Or all who share a pool would look at one machine, one after another.
+            candidate.last_choice |= self.claims.others_plan(&candidate.name, &self.subject.uid);
+        }
         let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
             *by_zone.entry(node.zone().to_owned()).or_default() += 1;
@@ -646,7 +657,7 @@ impl Eyes<'_> {
         };
         let need = |entry: &Entry, named: Option<&str>, tables: &mut Tables| Need {
             ip: entry.ip,
-            planned: named.map(str::to_owned).or_else(|| entry.planned_node.clone()),
+            planned: named.map(str::to_owned).or_else(|| self.still_planned(entry)),
             refused: tables.refused(entry.ip, self.around.moment.now),
             reach: reach(entry.ip),
         };
@@ -699,6 +710,13 @@ impl Eyes<'_> {
             }
         }
         (plan, unreadable)
+    }
+
+    /// Where it was planned to go, unless another allocation goes there. What a person asked for stays.
+    fn still_planned(&self, entry: &Entry) -> Option<String> {
+        let planned = entry.planned_node.as_ref()?;
+        let stays = leaving::is_moving(entry) || !self.claims.yields(planned, &self.subject.uid);
+        stays.then(|| planned.clone())
     }
 
     /// Every selected node, judged.
@@ -810,6 +828,11 @@ fn goes_next(entry: &Entry, facts: &Facts) -> bool {
         State::Releasing => !facts.in_flight && entry.machine.as_ref().is_some_and(|at| facts.read.is_off(at)),
         State::Attaching | State::Attached | State::Draining => false,
     }
+}
+
+/// What a lost machine was read to hold before it was lost it may hold no more, and the next survey is far.
+fn is_of_the_lost(entry: &Entry, expected: Option<&cloud::MachineId>, read: &Read) -> bool {
+    expected.is_none() && read.place != Whereabouts::Free && leaving::has_left_by_fault(entry)
 }
 
 /// For what an entry is read by id.

@@ -5,7 +5,7 @@ mod deeds;
 mod telling;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,14 +14,14 @@ use kube_runtime::controller::Action;
 
 use self::course::Course;
 use super::{
-    Controller, PermitsBySubject,
+    Claimed, Controller, PermitsBySubject,
     claims::Claims,
     decide::facts::Mode,
     journey,
     ledger::{ReadError, number},
     moment::Moment,
     observe::{Subject, Surroundings, nodes::Roster, requested},
-    record::{self, Written, tell::Counted},
+    record::{self, Written, cadence::Timing, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
 use crate::{
@@ -77,6 +77,9 @@ impl Controller {
             }
             Ok(cached) => self.pass(cached, &mut course).await,
         };
+        if let Some((_, cause)) = waited.filter(|_| course.is_put_off()) {
+            self.wake.put_off(&name, cause);
+        }
         let spent = began.elapsed();
         let outcome = result.as_ref().map_or(Outcome::Failed, |(_, outcome)| *outcome);
         let error = result.as_ref().err().map(ToString::to_string);
@@ -120,7 +123,7 @@ impl Controller {
         // Observe changes nothing, not even on the way out.
         let retain = terminating && (self.observes(&object) || self.retains(&object).await?);
         let object = self.with_finalizer(object, terminating).await?;
-        let nodes = Arc::new(self.nodes.all());
+        let nodes = self.nodes.all();
         let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
         course.concerns(&subject.uid, subject.object.metadata.generation);
@@ -133,7 +136,7 @@ impl Controller {
         let entries = Entries::of(&subject, &nodes, &moment);
         let named = subject.object.spec.workload();
         let workload = self.pods.workload(named.as_ref(), false).await;
-        let claims = Claims::of(self.ledger.all().iter().map(AsRef::as_ref));
+        let claims = self.claims(&nodes);
         let around = self.surroundings(&subject, &entries, nodes, moment);
         let no_taint_left = self.no_taint_left(&subject, &claims).await;
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left };
@@ -156,6 +159,21 @@ impl Controller {
 
         // Record, and only then act.
         self.finish(&subject, &scene, &entries, round, permits, course).await
+    }
+
+    /// All claims; made anew only when an allocation or a node has changed.
+    fn claims(&self, nodes: &Arc<Roster>) -> Arc<Claims> {
+        let revision = self.ledger.revision();
+        let mut last = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*last
+            && known.revision == revision
+            && Arc::ptr_eq(&known.nodes, nodes)
+        {
+            return known.claims.clone();
+        }
+        let claims = Arc::new(Claims::of(self.ledger.all().iter().map(AsRef::as_ref)).labelled(nodes));
+        *last = Some(Claimed { revision, nodes: nodes.clone(), claims: claims.clone() });
+        claims
     }
 
     /// What one pass sees of the cluster and of the clouds' state.
@@ -250,24 +268,37 @@ impl Controller {
         mut permits: PermitsBySubject,
         course: &mut Course,
     ) -> Result<(Duration, Outcome), PassError> {
-        let mut record = round.record(subject, scene, entries, &mut self.tables(), self.began);
-        let unwritten = self.may_stay_unwritten(&subject.name, record.news(subject.object.status.as_ref()));
-        let mut unsaid = None;
-        let stored = if unwritten.is_some() {
-            unsaid = Some(record.hold_back(subject.object.status.as_ref()));
-            subject.object.clone()
-        } else {
-            course.enter("netipallocation.status.patch");
-            match self.write(subject, &record).await {
-                Written::Yes(stored) => {
-                    self.is_written(&subject.name);
-                    stored
-                }
-                Written::No(why) => {
-                    record.abandon(&mut self.tables());
-                    // One that went back to the queue would be granted, and wake the allocation, again and again.
-                    self.put_back(&subject.name, permits);
-                    return Err(PassError::NotWritten(why));
+        let mut record = round.record(subject, scene, entries, &self.tables(), self.began);
+        let news = record.news(subject.object.status.as_ref());
+        let timing =
+            self.cadences().entry(subject.name.clone()).or_default().timing(news, subject.interval, Instant::now());
+        let (mut unsaid, mut unwritten) = (None, Duration::MAX);
+        let stored = match timing {
+            Timing::Nothing => subject.object.clone(),
+            Timing::HeldBack(wait) => {
+                unsaid = Some(record.hold_back(subject.object.status.as_ref()));
+                unwritten = wait;
+                subject.object.clone()
+            }
+            Timing::Paced(wait) => {
+                record.abandon(&mut self.tables());
+                self.put_back(&subject.name, permits);
+                course.put_off();
+                return Ok((wait, Outcome::Waiting));
+            }
+            Timing::Now => {
+                course.enter("netipallocation.status.patch");
+                match self.write(subject, &record).await {
+                    Written::Yes(stored) => {
+                        self.cadences().entry(subject.name.clone()).or_default().wrote(Instant::now());
+                        stored
+                    }
+                    Written::No(why) => {
+                        record.abandon(&mut self.tables());
+                        // One that went back to the queue would be granted, and wake the allocation, again and again.
+                        self.put_back(&subject.name, permits);
+                        return Err(PassError::NotWritten(why));
+                    }
                 }
             }
         };
@@ -276,7 +307,7 @@ impl Controller {
         self.tell(subject, &stored, &record, scene, course);
         let status = unsaid.or_else(|| stored.status.clone()).unwrap_or_default();
         self.gauge(subject, &stored, &status, &record, &scene.around);
-        let (outcome, recheck) = (record.outcome(), record.recheck(subject).min(unwritten.unwrap_or(Duration::MAX)));
+        let (outcome, recheck) = (record.outcome(), record.recheck(subject).min(unwritten));
         let Record { turns, debts, kept, facts, plan, may_go, .. } = record;
         for turn in turns {
             let permit = permits.remove(&turn.before.ip.to_string());

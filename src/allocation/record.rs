@@ -1,11 +1,13 @@
 //! The only teller: status first, by compare-and-swap; then, of what is durable, metrics, events and spans.
 
 pub mod audience;
+pub mod cadence;
 pub mod conditions;
 pub mod events;
 pub mod news;
 mod note;
 pub mod reasons;
+pub mod request;
 pub mod spans;
 pub mod tell;
 
@@ -50,12 +52,6 @@ pub async fn write(
     let mut next = decided_on.clone();
     next.metadata.managed_fields = None;
     next.status = Some(status);
-    // The spec that was decided on, too: what is done next depends on it.
-    let landed = |live: &NetIPAllocation| {
-        live.uid() == decided_on.uid()
-            && live.metadata.generation == decided_on.metadata.generation
-            && live.status == next.status
-    };
     let (failure, why) = match timeout(limit, api.replace_status(&name, &PostParams::default(), &next)).await {
         Ok(Ok(stored)) => return Written::Yes(ledger.put(stored)),
         Ok(Err(error)) => (kind(&error), error.to_string()),
@@ -66,7 +62,7 @@ pub async fn write(
         tracing::warn!(crd = name, error = why, "status write failed");
     }
     match ledger.reread(&name).await {
-        Ok(Some(live)) if failure.is_unanswered() && landed(&live) => Written::Yes(live),
+        Ok(Some(live)) if stands(failure, &next, &live) => Written::Yes(live),
         Ok(_) => Written::No(why),
         Err(ReadError::Undecodable(invalid)) => Written::No(invalid),
         Err(error) => {
@@ -75,6 +71,15 @@ pub async fn write(
             Written::No(format!("{why}; {error}"))
         }
     }
+}
+
+/// Whether a status that was `sent`, and failed so, stands nevertheless, by what was read live afterwards (F4): only the answer
+/// was lost, and object, spec and status are those that were sent. The spec, too: what is done next depends on it.
+pub fn stands(failure: WriteFailure, sent: &NetIPAllocation, live: &NetIPAllocation) -> bool {
+    failure.is_unanswered()
+        && live.uid() == sent.uid()
+        && live.metadata.generation == sent.metadata.generation
+        && live.status == sent.status
 }
 
 fn kind(error: &kube::Error) -> WriteFailure {

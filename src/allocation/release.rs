@@ -63,7 +63,7 @@ impl Controller {
     pub(super) fn forget(&self, name: &str) {
         self.gauges.forget(name);
         self.return_permits(name);
-        self.is_written(name);
+        self.cadences().remove(name);
         for uid in self.ledger.forget(name) {
             self.forget_uid(&uid);
         }

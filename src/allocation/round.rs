@@ -17,6 +17,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -59,7 +60,7 @@ pub type PodsByNode = BTreeMap<String, Vec<Pod>>;
 /// What one pass sees around its addresses.
 pub struct Scene {
     pub around: Surroundings,
-    pub claims: Claims,
+    pub claims: Arc<Claims>,
     pub workload: Workload,
     /// The pods of the nodes that an address is leaving.
     pub pods: PodsByNode,
@@ -157,14 +158,21 @@ pub fn decide(
     let (plan, unreadable) = eyes.plan(&entries.known, &mut facts, tables);
     let mut wishes = Vec::new();
     let turns = turn::all(subject, scene, entries, &mut facts, &unreadable, tables, &mut wishes);
-    let debts = debts::all(subject, scene, entries, permits, tables, &mut wishes);
+    let turned: Vec<_> = turns.iter().zip(&facts).collect();
+    let debts = debts::all(subject, scene, entries, &turned, permits, tables, &mut wishes);
     let acting = turns.iter().filter(|turn| turn.deed.as_ref().is_some_and(|(deed, _)| is_of_cloud(&deed.effect)));
     let paying = debts.iter().filter(|debt| matches!(debt.state, DebtState::Paying(_)));
     let used = acting
         .map(|turn| turn.before.ip.to_string())
         .chain(paying.map(|debt| debt.owed.machine.place.to_string()))
         .collect();
-    let kept = turns.iter().filter(|turn| turn.keeps_permit).map(|turn| turn.before.ip.to_string()).collect();
+    let ready = debts.iter().filter(|debt| matches!(debt.state, DebtState::Ready));
+    let kept = turns
+        .iter()
+        .filter(|turn| turn.keeps_permit)
+        .map(|turn| turn.before.ip.to_string())
+        .chain(ready.map(|debt| debt.owed.machine.place.to_string()))
+        .collect();
     Round { turns, facts, plan, debts, questions: eyes.questions.into_inner(), wishes, used, kept }
 }
 
@@ -175,27 +183,16 @@ fn eyes<'a>(subject: &'a Subject, scene: &'a Scene, answers: &'a Answers, permit
 
 impl Round {
     /// What is to be written. `term`: when this process became responsible.
-    pub fn record(
-        self,
-        subject: &Subject,
-        scene: &Scene,
-        entries: &Entries,
-        tables: &mut Tables,
-        term: Instant,
-    ) -> Record {
+    pub fn record(self, subject: &Subject, scene: &Scene, entries: &Entries, tables: &Tables, term: Instant) -> Record {
         let Round { mut turns, facts, plan, debts, .. } = self;
         let Scene { around, workload, .. } = scene;
-        let mut owed: Vec<Owed> = debts
+        let owed: Vec<Owed> = debts
             .iter()
             .filter(|debt| !matches!(debt.state, DebtState::Struck(_)))
             .map(|debt| debt.owed.clone())
             .collect();
-        owed.extend(turns.iter().zip(&facts).filter_map(|(turn, facts)| debts::new_debt(turn, facts)));
         for turn in &mut turns {
             debts::tell_debt(&mut turn.after, &owed);
-        }
-        for debt in owed.iter().filter(|owed| owed.attempt.is_none()) {
-            tables.renew_debt(&debt.machine);
         }
         let (kept, kept_facts): (Vec<Entry>, Vec<Facts>) = turns
             .iter()
@@ -283,7 +280,7 @@ impl Record {
     pub fn news(&self, before: Option<&NetIPAllocationStatus>) -> News {
         let between = self.turns.iter().any(Turn::is_between);
         let settled = self.turns.iter().all(|turn| turn.is_between() || turn.says_the_same());
-        let pays = self.debts.iter().any(|debt| !matches!(debt.state, DebtState::Waits));
+        let pays = self.debts.iter().any(|debt| matches!(debt.state, DebtState::Paying(_) | DebtState::Struck(_)));
         let in_vain = self.debts.iter().any(|debt| matches!(debt.state, DebtState::Struck(Some(_))));
         match News::of(before, &self.status) {
             // Of a debt that is refused for good an event tells, once.

@@ -1,10 +1,13 @@
 //! The sweep: what concerns all nodes and all allocations, and no single address.
 //!
 //! Stray labels (§3.5): `ip.ready` on a node that has no address of ours is taken off, and the pods that it brought are
-//! asked to go. The taints of nodes without an address are kept (`taints`). Beside that, what is over is forgotten, and the gauges over all nodes are told.
+//! asked to go, as are those on nodes that somebody else took an address off (`evicting`). The taints of nodes without an address
+//! are kept (`taints`). Beside that, what is over is forgotten, and the gauges over all nodes are told.
+
+mod evicting;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +15,7 @@ use std::{
 use kube::ResourceExt;
 use kube_runtime::reflector::ObjectRef;
 
+use self::evicting::Evicting;
 use super::{
     Controller,
     act::{Done, Noted, pods::Asked},
@@ -36,22 +40,16 @@ use crate::{
 
 /// Between two looks; each costs nothing but memory unless a stray is found.
 const EVERY: Duration = Duration::from_secs(2);
-/// Pods on a node that was a stray are asked again after so long: a PodDisruptionBudget may have said no.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
-
 /// A survey older than this proves no stray: nobody keeps that scope surveyed any more.
 const BELIEVED: Duration = Duration::from_secs(3600);
-
-/// Nodes whose stray labels were taken off and whose pods may still be there, with the instant of the last request.
-type Evicting = BTreeMap<String, Instant>;
 
 impl Controller {
     /// Sweeps until the term ends.
     pub async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut evicting = Evicting::new();
-        let mut failing = Failing::new();
+        let mut evicting = Evicting::default();
+        let mut failing = Failing::default();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -62,7 +60,8 @@ impl Controller {
             if !self.config.observe_only && !self.stop.is_cancelled() {
                 // Among the effects: the Lease is not released while a request of the sweep is under way (F6).
                 let deeds = async {
-                    self.take_strays_off(&mut evicting).await;
+                    self.take_strays_off(&mut evicting, &mut failing).await;
+                    self.ask_those_left_behind(&mut evicting).await;
                     self.keep_taints(&mut failing).await;
                 };
                 self.effects.track_future(deeds).await;
@@ -113,29 +112,44 @@ impl Controller {
         self.gauges.effects_in_flight(&self.in_flight());
     }
 
-    async fn take_strays_off(&self, evicting: &mut Evicting) {
+    async fn take_strays_off(&self, evicting: &mut Evicting, failing: &mut Failing) {
         let labelled: Vec<_> =
             self.nodes.all().iter().filter(|node| node.label(READY_LABEL).is_some()).cloned().collect();
-        if !labelled.is_empty() {
-            let claimed = self.claimed();
-            for node in &labelled {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                evicting.remove(&node.name_any());
-                if !claimed.contains(&node.name_any()) && self.is_stray(node).await && self.take_off(node).await {
-                    evicting.insert(node.name_any(), Instant::now() - ASK_AGAIN);
-                }
+        if labelled.is_empty() {
+            return;
+        }
+        let claimed = self.claimed();
+        for node in &labelled {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let name = node.name_any();
+            let may_be = !claimed.contains(&name) && !failing.waits(&name);
+            if may_be && self.is_stray(node).await && self.take_off(node, failing).await {
+                evicting.left(name, Moment::here().now);
             }
         }
-        let due: Vec<String> =
-            evicting.iter().filter(|(_, asked)| asked.elapsed() >= ASK_AGAIN).map(|(node, _)| node.clone()).collect();
-        for node in due {
-            if self.ask_gated_pods(&node).await {
-                evicting.insert(node, Instant::now());
-            } else {
-                evicting.remove(&node);
+    }
+
+    /// Asks the pods to go that stay where no address is any more.
+    async fn ask_those_left_behind(&self, evicting: &mut Evicting) {
+        let now = Moment::here().now;
+        for (node, since) in evicting::drifted(self.ledger.all().iter().map(AsRef::as_ref), now) {
+            evicting.left(node, since);
+        }
+        if evicting.is_empty() {
+            return;
+        }
+        let claimed = self.claimed();
+        // One that is gone has no pods to ask, and one that is labelled has an address, or is found to be a stray.
+        let unlabelled = |node: &str| self.nodes.get(node).is_some_and(|node| node.label(READY_LABEL).is_none());
+        evicting.forget(|node| claimed.contains(node) || !unlabelled(node), now);
+        for node in evicting.due(Instant::now()) {
+            if self.stop.is_cancelled() {
+                return;
             }
+            let stays = self.ask_gated_pods(&node).await;
+            evicting.asked(&node, Instant::now(), stays);
         }
     }
 
@@ -195,7 +209,7 @@ impl Controller {
     }
 
     /// Whether the labels are off.
-    async fn take_off(&self, node: &SlimNode) -> bool {
+    async fn take_off(&self, node: &SlimNode, failing: &mut Failing) -> bool {
         let Some(place) = node.place() else { return false };
         // What began since is about to give the node its address.
         let begun = {
@@ -203,13 +217,13 @@ impl Controller {
             if tables.seats.is_taken(&place) { None } else { tables.flights.begin([Key::Machine(place.clone())]) }
         };
         let Some(ticket) = begun else { return false };
-        let off = self.unlabel_stray(node, &place).await;
+        let off = self.unlabel_stray(node, &place, failing).await;
         self.tables().flights.end(ticket);
         self.wake.all(Cause::Node);
         off
     }
 
-    async fn unlabel_stray(&self, node: &SlimNode, place: &ProviderId) -> bool {
+    async fn unlabel_stray(&self, node: &SlimNode, place: &ProviderId, failing: &mut Failing) -> bool {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
@@ -222,6 +236,7 @@ impl Controller {
         }
         match done {
             Done::Node(Some(written)) => {
+                failing.forget(&name);
                 // Somebody may have labelled it for another allocation meanwhile: then it is no stray.
                 let off = written.label(READY_LABEL).is_none();
                 self.nodes.wrote(*written);
@@ -232,32 +247,47 @@ impl Controller {
                 false
             }
             other => {
-                tracing::warn!(node = name, outcome = ?other, "taking a stray label off failed");
+                self.tell_node_not_patched(node, "the labels", &other);
+                failing.failed(name);
                 false
             }
         }
     }
 
-    /// Asks the pods that came because of the labels to go; whether any may still be there.
+    /// The labels or taints of a node, which are no single allocation's business, could not be changed.
+    pub(super) fn tell_node_not_patched(&self, node: &SlimNode, what: &str, done: &Done) {
+        let name = node.name_any();
+        let why = match done {
+            Done::NodeFailed(why) => why.clone(),
+            other => format!("{other:?}"),
+        };
+        tracing::warn!(node = name, error = why, "changing {what} of a node failed");
+        metrics::node_patch_failed("");
+        let note = format!("{what} of node {name} could not be changed: {why}");
+        self.teller.say_of_node(node, Word::new(Event::NodePatchFailed, what, note));
+    }
+
+    /// Asks the pods that came because of the labels to go, those that hold apart; whether any may still be there.
     async fn ask_gated_pods(&self, node: &str) -> bool {
         let pods = match self.pods.live(node).await {
             Ok(pods) => pods,
             Err(error) => {
-                tracing::warn!(node, error, "pods on a node that was a stray stay for now");
+                tracing::warn!(node, error, "pods on a node that has no address any more stay for now");
                 return true;
             }
         };
         let gated: Vec<_> = pods.into_iter().filter(|pod| pod.gated).collect();
         let users: Vec<User> = users::users(&gated, &Workload::Unnamed);
         let staying: Vec<User> = users.into_iter().filter(|user| user.terminating_until.is_none()).collect();
-        for (user, asked) in self.actor.ask_all(&staying).await {
-            self.tell_asked_on_stray(node, &user, &asked);
+        let asked: Vec<User> = staying.iter().filter(|user| !user.hold).cloned().collect();
+        for (user, answer) in self.actor.ask_all(&asked).await {
+            self.tell_asked_beside(node, &user, &answer);
         }
         !staying.is_empty()
     }
 
-    fn tell_asked_on_stray(&self, node: &str, user: &User, asked: &Asked) {
-        tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod on a node that was a stray to go");
+    fn tell_asked_beside(&self, node: &str, user: &User, asked: &Asked) {
+        tracing::info!(node, pod = user.name, outcome = ?asked, "asked a pod on a node without an address to go");
         let pod = &format!("{}/{}", user.namespace, user.name);
         let (outcome, word) = match asked {
             Asked::Accepted => {

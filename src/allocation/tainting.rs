@@ -27,8 +27,27 @@ use crate::{
 /// For single calls to the API server.
 const CALL: Duration = Duration::from_secs(10);
 
-/// Nodes whose taints could not be changed: how often in a row, and when that is tried again (P11).
-pub(super) type Failing = BTreeMap<String, (u32, Instant)>;
+/// Nodes that could not be changed: how often in a row, and when that is tried again (P11).
+#[derive(Default)]
+pub(super) struct Failing(BTreeMap<String, (u32, Instant)>);
+
+impl Failing {
+    /// Not tried again yet.
+    pub(super) fn waits(&self, node: &str) -> bool {
+        self.0.get(node).is_some_and(|(_, again)| Instant::now() < *again)
+    }
+
+    /// One writer does one node after another, so none of them return together.
+    pub(super) fn failed(&mut self, node: String) {
+        let attempts = self.0.get(&node).map_or(1, |(attempts, _)| attempts.saturating_add(1));
+        self.0.insert(node, (attempts, Instant::now() + Backoff::TRANSIENT.delay(attempts, 0.0)));
+    }
+
+    /// It was changed, or is as it shall be.
+    pub(super) fn forget(&mut self, node: &str) {
+        self.0.remove(node);
+    }
+}
 
 impl Controller {
     /// Puts taints on and takes them off, wherever they are not as they should be.
@@ -42,23 +61,20 @@ impl Controller {
             if self.stop.is_cancelled() {
                 return;
             }
-            let waits = failing.get(&name).is_some_and(|(_, again)| Instant::now() < *again);
-            if waits || self.is_busy(node) || taints.on(node).is_none() {
+            if failing.waits(&name) || self.is_busy(node) || taints.on(node).is_none() {
                 continue;
             }
             match self.actor.taint(&name, &taints).await {
                 Done::Node(written) => {
-                    failing.remove(&name);
+                    failing.forget(&name);
                     match written {
                         Some(written) => self.nodes.wrote(*written),
                         None => self.nodes.gone(node.metadata.uid.clone()),
                     }
                 }
                 other => {
-                    let attempts = failing.get(&name).map_or(1, |(attempts, _)| attempts.saturating_add(1));
-                    tracing::warn!(node = name, outcome = ?other, attempts, "changing the taints of a node failed");
-                    // One writer does one node after another, so none of them return together.
-                    failing.insert(name, (attempts, Instant::now() + Backoff::TRANSIENT.delay(attempts, 0.0)));
+                    self.tell_node_not_patched(node, "the taints", &other);
+                    failing.failed(name);
                 }
             }
         }

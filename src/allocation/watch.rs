@@ -1,10 +1,12 @@
 //! Which changes wake which allocation.
 //!
-//! Allocations wake themselves; nodes, answers of the cloud and pods of draining nodes wake all, because placement and
-//! claims concern all. Waking is cheap: a pass reads memory, and kube folds wakes that come together into one.
+//! Allocations wake themselves, and an answer of the cloud those that asked; nodes, surveys and pods of draining nodes wake
+//! all, because placement and claims concern all. Waking is cheap: a pass reads memory, and wakes that come together are
+//! folded into one.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -103,12 +105,13 @@ impl Wake {
     /// What is woken, given all that there is. To be listened to once.
     pub fn stream(&self, all: Store<Guarded>) -> impl Stream<Item = ObjectRef<Guarded>> + Send + use<> {
         let bell = self.0.clone();
-        stream::unfold((bell, all), |(bell, all)| async move {
+        stream::unfold((bell, all, None), |(bell, all, last)| async move {
             bell.rung.notified().await;
             // What comes together is taken together; unlike a debounce this never waits longer.
-            tokio::time::sleep(TOGETHER).await;
+            let apart = last.map_or(Duration::ZERO, |last: Instant| APART.saturating_sub(last.elapsed()));
+            tokio::time::sleep(TOGETHER.max(apart)).await;
             let names = bell.take(&all);
-            Some((stream::iter(names), (bell, all)))
+            Some((stream::iter(names), (bell, all, Some(Instant::now()))))
         })
         .flatten()
     }
@@ -130,6 +133,13 @@ impl Wake {
             waiting.called.entry(name.to_owned()).or_insert_with(|| Call::now(cause));
         });
         self.0.rung.notify_one();
+    }
+
+    /// Its pass has done nothing yet, and is put off: the next one is still that which was woken by `cause`.
+    pub fn put_off(&self, name: &str, cause: Cause) {
+        self.0.with(|waiting| {
+            waiting.queued.entry(name.to_owned()).or_insert_with(|| Call::now(cause));
+        });
     }
 
     /// Its pass begins: how long it has waited since it was first woken, and by what, if it was.
@@ -162,8 +172,10 @@ impl Bell {
     }
 }
 
-/// Wakes within so long are taken together.
-const TOGETHER: Duration = Duration::from_millis(20);
+/// Wakes within so long are taken together: long enough for two permits that are given in one moment.
+const TOGETHER: Duration = Duration::from_millis(4);
+/// While many come they are taken no more often.
+const APART: Duration = Duration::from_millis(20);
 
 /// Whether a watch has shown everything once. `Init` proves nothing: it comes before the list is asked for.
 #[derive(Clone, Default)]
@@ -208,17 +220,18 @@ pub fn allocations(
 
 /// Nodes: kept in `writer`'s store; an item for each change that matters (a heartbeat does not).
 pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = ()> + Send {
-    let mut known: HashMap<String, SlimNode> = HashMap::new();
+    // By name: what a node was like, as a number.
+    let mut known: HashMap<String, u64> = HashMap::new();
     let mut complaints = Complaints::new("Nodes");
     watcher(Api::<SlimNode>::all(client), watcher::Config::default().timeout(60).page_size(100))
-        .modify(|node| node.managed_fields_mut().clear())
+        .modify(SlimNode::slim)
         .default_backoff()
         .reflect(writer)
         .filter_map(move |event| {
             let matters = match complaints.heard(event, &synced) {
                 Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {
-                    let essence = essence(node);
-                    known.insert(essence.name_any(), essence.clone()).is_none_or(|before| before != essence)
+                    let (name, essence) = (node.name_any(), essence(node));
+                    known.insert(name, essence).is_none_or(|before| before != essence)
                 }
                 Some(watcher::Event::Delete(node)) => {
                     known.remove(&node.name_any());
@@ -231,13 +244,15 @@ pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl S
         })
 }
 
-/// A node without what changes with each heartbeat.
-fn essence(mut node: SlimNode) -> SlimNode {
-    node.metadata.resource_version = None;
-    for condition in node.status.conditions.iter_mut().flatten() {
-        condition.last_heartbeat_time = None;
+/// A number for all of a slim node but its version, which changes with each heartbeat.
+fn essence(mut node: SlimNode) -> u64 {
+    let version = node.metadata.resource_version.take();
+    let mut hasher = DefaultHasher::new();
+    match serde_json::to_vec(&node) {
+        Ok(rest) => rest.hash(&mut hasher),
+        Err(_) => version.hash(&mut hasher),
     }
-    node
+    hasher.finish()
 }
 
 /// A watch that fails fails for ever, every few seconds: said once per text, and once that it works again.
@@ -311,6 +326,14 @@ mod tests {
         assert!(woken.next().now_or_never().is_none(), "folded");
         wake.one("a", Cause::Object);
         assert_eq!(woken.next().await.unwrap().name, "a");
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_is_put_off_keeps_what_had_woken_it() {
+        let wake = Wake::new();
+        wake.put_off("a", Cause::Node);
+        assert_eq!(wake.waited("a").map(|(_, cause)| cause), Some(Cause::Node));
+        assert!(wake.waited("a").is_none());
     }
 
     #[tokio::test]

@@ -53,12 +53,25 @@ pub struct Access {
     /// Context of the kubeconfig [default: its current one]
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
+    /// Cluster of the kubeconfig [default: the context's]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// User of the kubeconfig [default: the context's]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub user: Option<String>,
     /// User to impersonate
     #[arg(long = "as", global = true, value_name = "USER")]
-    pub user: Option<String>,
+    pub impersonate: Option<String>,
     /// Group to impersonate; may be given several times
-    #[arg(long = "as-group", global = true, value_name = "GROUP", requires = "user")]
+    #[arg(long = "as-group", global = true, value_name = "GROUP", requires = "impersonate")]
     pub groups: Vec<String>,
+    /// For one answer of the cluster, for example 5s or 2m; 0 is without a limit [default: 30s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = patience)]
+    pub request_timeout: Option<Duration>,
+    /// Accepted and ignored: allocations and nodes are in no namespace
+    #[arg(short, long, global = true, value_name = "NAME")]
+    #[allow(dead_code, reason = "whoever types it by habit is not to be refused")]
+    pub namespace: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Subcommand)]
@@ -69,7 +82,7 @@ pub enum Verb {
     /// What would happen now, or if something else were so; changes nothing and asks no cloud
     #[command(after_help = "Example:\n  kubectl nia plan --drain node-a\n  kubectl nia plan voip --add 203.0.113.9")]
     Plan(If),
-    /// Move an address now, to the best node or to the one that is named
+    /// Move an address now, to the best node or to the one that is named; ends when the operator has answered
     #[command(
         after_help = "Example:\n  kubectl nia move 203.0.113.7 --wait\n  kubectl nia move 203.0.113.7 node-d --wait --timeout 5m"
     )]
@@ -118,9 +131,18 @@ pub struct Order {
     /// Follow the move until it has ended
     #[arg(long)]
     pub wait: bool,
-    /// With --wait: give up looking after so long, for example 90s or 5m; the move itself goes on
+    /// With --wait: give up after so long, for example 90s or 5m; what has begun goes on, what has not is taken back
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = settings::duration, requires = "wait")]
     pub timeout: Duration,
+}
+
+/// As kubectl has it: a number without a unit is seconds, and 0 is for ever.
+fn patience(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(0) => Ok(Duration::MAX),
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => settings::duration(text),
+    }
 }
 
 /// Reads the command line, the program's name first.
@@ -153,7 +175,17 @@ mod tests {
         assert_eq!((cli.listing.output, cli.listing.watch), (Some(Output::Wide), true));
         let cli = read("why 203.0.113.7 --context prod --as ann").unwrap();
         assert_eq!(cli.verb, Some(Verb::Why { ip: "203.0.113.7".parse().unwrap() }));
-        assert_eq!((cli.access.context.as_deref(), cli.access.user.as_deref()), (Some("prod"), Some("ann")));
+        assert_eq!((cli.access.context.as_deref(), cli.access.impersonate.as_deref()), (Some("prod"), Some("ann")));
+    }
+
+    #[test]
+    fn what_kubectl_itself_knows_of_the_cluster_is_known_here() {
+        let Access { cluster, user, request_timeout, namespace, .. } =
+            read("plan --cluster c --user u --request-timeout 5 -n voip").unwrap().access;
+        assert_eq!((cluster.as_deref(), user.as_deref(), namespace.as_deref()), (Some("c"), Some("u"), Some("voip")));
+        assert_eq!(request_timeout, Some(Duration::from_secs(5)));
+        let limit = |text: &str| read(&format!("--request-timeout={text}")).unwrap().access.request_timeout;
+        assert_eq!((limit("2m"), limit("0")), (Some(Duration::from_secs(120)), Some(Duration::MAX)));
     }
 
     #[test]
@@ -177,6 +209,8 @@ mod tests {
             "plan --add nonsense",
             "move 203.0.113.7 --wait --timeout soon",
             "move 203.0.113.7 --timeout 5m",
+            "plan --request-timeout soon",
+            "plan --as-group admins",
             "release",
             "release --all voip",
             "-o xml",

@@ -1,6 +1,8 @@
 //! What may follow on the command line. kubectl runs `kubectl_complete-nia WORD… LAST` for every shell that it completes
 //! in, and reads a candidate a line, then `:` and a number: 4 says that no file name is meant.
 
+use super::cli::Access;
+
 /// The script that kubectl looks for as `kubectl_complete-nia`; the program itself under that name does as well.
 pub const SCRIPT: &str = "#!/bin/sh\n# What kubectl completes after `kubectl nia`; to be kept in PATH as kubectl_complete-nia.\nexec kubectl-nia __complete \"$@\"\n";
 
@@ -19,10 +21,35 @@ pub enum Wanted {
 }
 
 const VERBS: [&str; 6] = ["why", "plan", "move", "history", "release", "completion"];
-const EVERYWHERE: [&str; 5] = ["--kubeconfig", "--context", "--as", "--as-group", "--help"];
-/// Options whose value is the next word.
-const VALUED: [&str; 10] =
-    ["--kubeconfig", "--context", "--as", "--as-group", "-o", "--output", "--drain", "--lose", "--add", "--timeout"];
+const EVERYWHERE: [&str; 9] = [
+    "--kubeconfig",
+    "--context",
+    "--cluster",
+    "--user",
+    "--as",
+    "--as-group",
+    "--request-timeout",
+    "--namespace",
+    "--help",
+];
+/// Options whose value is the next word, where it does not follow after `=`.
+const VALUED: [&str; 15] = [
+    "--kubeconfig",
+    "--context",
+    "--cluster",
+    "--user",
+    "--as",
+    "--as-group",
+    "--request-timeout",
+    "--namespace",
+    "-n",
+    "-o",
+    "--output",
+    "--drain",
+    "--lose",
+    "--add",
+    "--timeout",
+];
 
 /// By the words before the last one, which is being typed.
 pub fn wanted(words: &[String]) -> Wanted {
@@ -59,6 +86,32 @@ pub fn wanted(words: &[String]) -> Wanted {
         ["plan" | "release"] => Wanted::Allocations,
         _ => Wanted::Nothing,
     }
+}
+
+/// The cluster that the words mean, and as whom: its names are the candidates. The last word is still being typed.
+pub fn access(words: &[String]) -> Access {
+    let mut access = Access::default();
+    let mut before = words.split_last().map_or(&[][..], |(_, before)| before).iter();
+    while let Some(word) = before.next() {
+        let (option, value) = match word.split_once('=') {
+            Some((option, value)) => (option, value.to_owned()),
+            None if VALUED.contains(&word.as_str()) => match before.next() {
+                Some(value) => (word.as_str(), value.clone()),
+                None => break,
+            },
+            None => continue,
+        };
+        match option {
+            "--kubeconfig" => access.kubeconfig = Some(value.into()),
+            "--context" => access.context = Some(value),
+            "--cluster" => access.cluster = Some(value),
+            "--user" => access.user = Some(value),
+            "--as" => access.impersonate = Some(value),
+            "--as-group" => access.groups.push(value),
+            _ => {}
+        }
+    }
+    access
 }
 
 /// Those candidates that go on as it was begun, and kubectl's last line.
@@ -106,6 +159,22 @@ mod tests {
                 assert!(words.contains(&format!("--{option}").as_str()), "{}: --{option}", verb.get_name());
             }
         }
+        let Wanted::Words(words) = at("--") else { panic!("no words") };
+        for option in command.get_arguments().filter_map(|option| option.get_long()) {
+            assert!(words.contains(&format!("--{option}").as_str()), "--{option}");
+        }
+    }
+
+    #[test]
+    fn the_cluster_is_the_one_that_the_words_mean_in_either_spelling() {
+        let of = |line: &str| access(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let told = of("--context prod --kubeconfig=/k/config --as ann --as-group=a --as-group b plan --drain no");
+        assert_eq!(told.kubeconfig.as_deref(), Some(std::path::Path::new("/k/config")));
+        assert_eq!((told.context.as_deref(), told.impersonate.as_deref()), (Some("prod"), Some("ann")));
+        assert_eq!(told.groups, ["a", "b"]);
+        let told = of("plan --cluster=c --user u --drain --context --context pr");
+        assert_eq!((told.cluster.as_deref(), told.user.as_deref()), (Some("c"), Some("u")));
+        assert_eq!(told.context, None, "a value, and a word that is being typed");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use serde::Serialize;
 use super::table::{Cell, Paint, Tone, age, clock, lines, tone};
 use crate::api::{LastMove, NetIPAllocation};
 
+/// Where there is nothing to show.
+pub const NOTHING: &str = "No NetIPAllocation names an address.";
+
 /// One address of one allocation, as it is shown and as `-o json` has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

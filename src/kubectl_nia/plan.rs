@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use kube::ResourceExt;
 
 use super::{
+    access::Unread,
     cli::If,
     refusal::{Exit, Refusal},
     rehearsal::{Cluster, Outlook, Prospect, Then, UNKNOWN},
@@ -79,7 +80,7 @@ pub fn heading(what: &If) -> String {
 }
 
 /// What comes of the allocations that are asked about.
-pub fn told(outlooks: &[&Outlook], what: &If, paint: Paint) -> Vec<String> {
+pub fn told(outlooks: &[Outlook], what: &If, paint: Paint) -> Vec<String> {
     let mut told = vec![heading(what)];
     let head = ["ADDRESS", "NOW", "THEN", "REASON", "ALLOCATION", "MESSAGE"].map(Cell::plain).to_vec();
     let row = |outlook: &Outlook, prospect: &Prospect| {
@@ -88,6 +89,7 @@ pub fn told(outlooks: &[&Outlook], what: &If, paint: Paint) -> Vec<String> {
             Then::Goes(node) => Cell { text: node.clone(), tone: Tone::Moving },
             Then::LetGo => Cell { text: "let go".to_owned(), tone: Tone::Moving },
             Then::Stranded => Cell { text: "NO NODE".to_owned(), tone: Tone::Bad },
+            Then::Kept => Cell { text: "KEPT".to_owned(), tone: Tone::Bad },
             Then::Waits => Cell::plain("waits"),
         };
         vec![
@@ -117,13 +119,64 @@ fn summary(outlook: &Outlook) -> String {
     let count = |which: fn(&Then) -> bool| outlook.addresses.iter().filter(|prospect| which(&prospect.then)).count();
     let moves = count(|then| matches!(then, Then::Goes(_) | Then::LetGo));
     let stranded = count(|then| *then == Then::Stranded);
+    let kept = match count(|then| *then == Then::Kept) {
+        0 => String::new(),
+        kept => format!(", {kept} kept on a node that it must leave"),
+    };
     let (all, spare) = (outlook.addresses.len(), outlook.spare);
-    format!("{moves} of {all} addresses move, {stranded} without a fitting node, eligible nodes left: {spare}")
+    format!("{moves} of {all} addresses move, {stranded} without a fitting node{kept}, eligible nodes left: {spare}")
 }
 
-/// Whether an address would be without a node that fits.
-pub fn is_stranded(outlook: &Outlook) -> bool {
-    outlook.addresses.iter().any(|prospect| prospect.then == Then::Stranded)
+/// How the plan ends. `now`: what comes of the same allocations as things are. `unread`: objects that could not be read.
+///
+/// Of what is supposed counts what it makes worse, and every address of a node that is to be drained or lost: that one
+/// cannot leave before either is no excuse.
+///
+/// # Errors
+/// An address would have nowhere to go, or stay on a node that it must leave; or that cannot be told.
+pub fn verdict(now: &[Outlook], then: &[Outlook], what: &If, unread: &[Unread]) -> Result<(), Refusal> {
+    let supposed = *what != If { allocation: what.allocation.clone(), ..If::default() };
+    let left: Vec<&String> = what.drain.iter().chain(&what.lose).collect();
+    let was = |outlook: &Outlook, ip: IpAddr| {
+        let same = now.iter().filter(|before| before.allocation == outlook.allocation);
+        same.flat_map(|before| &before.addresses).any(|before| before.ip == ip && is_stuck(before))
+    };
+    let counts = |outlook: &Outlook, prospect: &Prospect| match supposed {
+        false => prospect.then == Then::Stranded,
+        true => {
+            let leaves = prospect.from.as_ref().is_some_and(|node| left.contains(&node));
+            is_stuck(prospect) && (leaves || !was(outlook, prospect.ip))
+        }
+    };
+    let mut prospects = then.iter().flat_map(|outlook| outlook.addresses.iter().map(move |it| (outlook, it)));
+    if prospects.any(|(outlook, prospect)| counts(outlook, prospect)) {
+        let sentence = match supposed {
+            true => {
+                "an address would have no fitting node, or stay on one that it must leave; the lines above say which"
+            }
+            false => "an address has no fitting node; the lines above say which",
+        };
+        return Err(Refusal::new(Exit::Stranded, sentence));
+    }
+    let untold = if left.is_empty() { None } else { unread.first().map(ToString::to_string).or_else(|| untold(then)) };
+    untold.map_or(Ok(()), |why| {
+        Err(Refusal::new(Exit::Failed, format!("what would come of every address cannot be told: {why}")))
+    })
+}
+
+fn is_stuck(prospect: &Prospect) -> bool {
+    matches!(prospect.then, Then::Stranded | Then::Kept)
+}
+
+fn untold(outlooks: &[Outlook]) -> Option<String> {
+    outlooks.iter().find_map(|outlook| {
+        let name = &outlook.allocation;
+        let scope = outlook.scope_error.as_ref().map(|why| format!("NetIPAllocation {name}: {why}"));
+        scope.or_else(|| {
+            let ip = outlook.unread.first()?;
+            Some(format!("status of NetIPAllocation {name} has {ip} in a form that this version does not know"))
+        })
+    })
 }
 
 #[cfg(test)]
@@ -189,14 +242,90 @@ mod tests {
         let outlooks = rehearse(&then, &nobody(), &moment(0));
         assert_eq!(outlooks[0].addresses[0].then, Then::Stranded);
         assert_eq!(outlooks[0].addresses[0].reason.as_str(), "NoTarget");
-        assert!(is_stranded(&outlooks[0]));
-        let told = told(&[&outlooks[0]], &drained(&["node-a", "node-c"]), Paint(false)).join("\n");
+        let told = told(&outlooks, &drained(&["node-a", "node-c"]), Paint(false)).join("\n");
         assert!(told.starts_with("If node-a were drained and node-c were drained:"), "{told}");
         assert!(told.contains("NO NODE") && told.contains("cordoned"), "{told}");
         assert!(
             told.contains("voip: 0 of 2 addresses move, 1 without a fitting node, eligible nodes left: 0."),
             "{told}"
         );
+    }
+
+    /// How `kubectl nia plan` with these words ends.
+    fn ends(now: &Cluster, what: &If) -> Exit {
+        let outlooks = |cluster: &Cluster| rehearse(cluster, &nobody(), &moment(0));
+        let (before, after) = (outlooks(now), outlooks(&suppose(now, what).unwrap()));
+        verdict(&before, &after, what, &[]).err().map_or(Exit::Done, |refusal| refusal.exit)
+    }
+
+    #[test]
+    fn what_was_stranded_before_is_not_counted_against_the_supposition() {
+        let mut now = cluster();
+        now.allocations.push(object("fax", &["203.0.113.20"]));
+        now.nodes.push(Arc::new(node("node-x", "fax")));
+        now.drain("node-x");
+        assert_eq!(ends(&now, &If::default()), Exit::Stranded, "as things are it has no node");
+        assert_eq!(ends(&now, &drained(&["node-a"])), Exit::Done);
+        assert_eq!(ends(&now, &drained(&["node-a", "node-c"])), Exit::Stranded);
+    }
+
+    #[test]
+    fn an_address_that_cannot_leave_the_node_in_question_counts_also_where_it_could_not_before() {
+        let mut now = cluster();
+        now.drain("node-a");
+        now.drain("node-c");
+        assert_eq!(ends(&now, &drained(&["node-a"])), Exit::Stranded);
+        assert_eq!(ends(&now, &drained(&["node-c"])), Exit::Done, "no address is there");
+    }
+
+    #[test]
+    fn an_address_that_the_mode_keeps_on_a_drained_node_counts() {
+        for mode in [Mode::Hold, Mode::Observe] {
+            let mut now = cluster();
+            now.allocations[0].spec.mode = mode;
+            assert_eq!(ends(&now, &If::default()), Exit::Done);
+            assert_eq!(ends(&now, &drained(&["node-a"])), Exit::Stranded, "{mode:?}");
+            assert_eq!(ends(&now, &drained(&["node-c"])), Exit::Done, "no address is there");
+            let then = suppose(&now, &drained(&["node-a"])).unwrap();
+            assert_eq!(thens(&then), [Then::Kept, Then::Stays]);
+            let outlooks = rehearse(&then, &nobody(), &moment(0));
+            let told = told(&outlooks, &drained(&["node-a"]), Paint(false)).join("\n");
+            assert!(told.contains("KEPT") && told.contains("1 kept on a node that it must leave"), "{told}");
+        }
+        let mut now = cluster();
+        now.allocations[0].spec.mode = Mode::Hold;
+        let lost = If { lose: vec!["node-a".to_owned()], ..If::default() };
+        assert_eq!(ends(&now, &lost), Exit::Done, "a fault moves it in mode Hold as well");
+    }
+
+    #[test]
+    fn a_drain_that_is_under_way_stays_where_the_mode_has_stopped_it() {
+        let mut now = cluster();
+        now.drain("node-a");
+        now.allocations[0].spec.mode = Mode::Observe;
+        let entry = &mut now.allocations[0].status.as_mut().unwrap().addresses[0];
+        entry.state = "Draining".to_owned();
+        entry.reason = Some("NodeCordoned".to_owned());
+        assert_eq!(ends(&now, &drained(&["node-a"])), Exit::Stranded);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_taken_for_good() {
+        let now = cluster();
+        let (drain, add) = (drained(&["node-c"]), If { add: vec![ip("203.0.113.9")], ..If::default() });
+        let scoped = rehearse(&suppose(&now, &drain).unwrap(), &nobody(), &moment(0)).remove(0);
+        let ended = |outlook: &Outlook, what: &If, unread: &[Unread]| {
+            verdict(&[], std::slice::from_ref(outlook), what, unread).err().map(|refusal| refusal.exit)
+        };
+        let failing = Outlook { scope_error: Some("no region".to_owned()), ..scoped.clone() };
+        assert_eq!(ended(&failing, &drain, &[]), Some(Exit::Failed));
+        assert_eq!(ended(&failing, &add, &[]), None);
+        let foreign = Outlook { scope_error: None, unread: vec![A.to_owned()], ..scoped.clone() };
+        assert_eq!(ended(&foreign, &drain, &[]), Some(Exit::Failed));
+        let whole = Outlook { scope_error: None, unread: Vec::new(), ..scoped };
+        assert_eq!(ended(&whole, &drain, &[]), None);
+        let unread = [Unread { name: "fax".to_owned(), why: "missing field".to_owned() }];
+        assert_eq!(ended(&whole, &drain, &unread), Some(Exit::Failed));
     }
 
     #[test]
@@ -259,7 +388,7 @@ mod tests {
     fn in_mode_observe_nothing_goes() {
         let mut then = suppose(&cluster(), &drained(&["node-a"])).unwrap();
         then.allocations[0].spec.mode = Mode::Observe;
-        assert_eq!(thens(&then), [Then::Stays, Then::Stays]);
+        assert_eq!(thens(&then), [Then::Kept, Then::Stays]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Exit {
             Exit::Forbidden => "a right is missing",
             Exit::NotInstalled => "no CRD, no operator that answers, or one that is too old",
             Exit::TimedOut => "not done in time; what has begun goes on",
-            Exit::Stranded => "by the plan an address would be left without a fitting node",
+            Exit::Stranded => "by the plan an address would have no fitting node, or stay on one that it must leave",
         }
     }
 }
@@ -83,26 +83,31 @@ impl Refusal {
     }
 
     /// What the API server answered to `verb` on `kind`.
-    pub fn of(verb: &str, kind: &Kind, error: &Error) -> Self {
+    pub fn of(verb: &str, kind: &Kind<'_>, error: &Error) -> Self {
         let Error::Api(status) = error else {
             return Self::new(Exit::Failed, format!("the cluster cannot be asked to {verb} {kind}: {}", causes(error)));
         };
+        let said = one_line(&status.message);
         match status.code {
             401 => Self::new(
                 Exit::Forbidden,
                 "the cluster does not accept your credentials; log in again, or choose another --context",
             ),
-            403 if status.message.contains(&format!("cannot {verb}")) => Self::forbidden(verb, kind),
-            // Not a right that is missing: admission says why.
-            403 => {
-                Self::new(Exit::Forbidden, format!("the cluster does not let you {verb} {kind}: {}", status.message))
+            403 if is_missing_right(&said) && said.contains(&format!("cannot {verb} resource")) => {
+                Self::forbidden(verb, kind)
+            }
+            // Another right than that of the verb, for example to impersonate.
+            403 if is_missing_right(&said) => {
+                Self::new(Exit::Forbidden, format!("the cluster does not let you {verb} {kind}: {said}"))
             }
             404 if *kind == NETIPALLOCATIONS && verb == "list" => Self::new(
                 Exit::NotInstalled,
                 "this cluster does not know NetIPAllocations; install the operator's chart, or choose another --context",
             ),
             409 => Self::new(Exit::Refused, OVERTAKEN),
-            _ => Self::new(Exit::Failed, format!("the cluster refused to {verb} {kind}: {}", status.message)),
+            // Not a right that is missing: the schema, a policy or a webhook says why.
+            400 | 403 | 422 => Self::new(Exit::Refused, format!("the cluster does not let you {verb} {kind}: {said}")),
+            _ => Self::new(Exit::Failed, format!("the cluster refused to {verb} {kind}: {said}")),
         }
     }
 
@@ -112,7 +117,7 @@ impl Refusal {
     }
 
     /// The right that is missing, by name.
-    pub fn forbidden(verb: &str, kind: &Kind) -> Self {
+    pub fn forbidden(verb: &str, kind: &Kind<'_>) -> Self {
         let group = match kind.group {
             "" => String::new(),
             group => format!(" of API group {group}"),
@@ -131,10 +136,28 @@ impl Refusal {
     }
 }
 
+/// The form in which the API server's authorizers deny; what admission says has none of a user.
+fn is_missing_right(said: &str) -> bool {
+    said.contains("is forbidden: User \"") && said.contains(" cannot ")
+}
+
+/// Whether the same may succeed in a moment: nobody answered, or whoever did had no time for it.
+pub fn is_transient(error: &Error) -> bool {
+    match error {
+        Error::Api(status) => status.code == 429 || status.code >= 500,
+        _ => true,
+    }
+}
+
+/// What others wrote, with its lines joined.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The whole chain: a client's own text often says no more than that it failed.
-fn causes(error: &Error) -> String {
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
+    let mut next = error.source();
     while let Some(cause) = next {
         let said = cause.to_string();
         if !text.contains(&said) {
@@ -142,28 +165,30 @@ fn causes(error: &Error) -> String {
         }
         next = cause.source();
     }
-    text
+    one_line(&text)
 }
 
 /// What a right is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
-    pub group: &'static str,
-    pub plural: &'static str,
-    pub namespace: Option<&'static str>,
+pub struct Kind<'a> {
+    pub group: &'a str,
+    pub plural: &'a str,
+    pub namespace: Option<&'a str>,
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for Kind<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.plural)
     }
 }
 
-pub const NETIPALLOCATIONS: Kind = Kind { group: crate::api::GROUP, plural: "netipallocations", namespace: None };
-pub const NODES: Kind = Kind { group: "", plural: "nodes", namespace: None };
-pub const PODS: Kind = Kind { group: "", plural: "pods", namespace: None };
+pub const NETIPALLOCATIONS: Kind<'static> =
+    Kind { group: crate::api::GROUP, plural: "netipallocations", namespace: None };
+pub const NODES: Kind<'static> = Kind { group: "", plural: "nodes", namespace: None };
+pub const PODS: Kind<'static> = Kind { group: "", plural: "pods", namespace: None };
+pub const REPLICASETS: Kind<'static> = Kind { group: "apps", plural: "replicasets", namespace: None };
 /// Where the API server keeps the events of objects that are in no namespace.
-pub const EVENTS: Kind = Kind { group: "", plural: "events", namespace: Some("default") };
+pub const EVENTS: Kind<'static> = Kind { group: "", plural: "events", namespace: Some("default") };
 
 #[cfg(test)]
 mod tests {
@@ -184,16 +209,39 @@ mod tests {
             refusal.sentence,
             "you may not list events; ask your administrator for verb \"list\" on resource \"events\" in namespace default"
         );
-        let said = r#"User "ann" cannot patch resource "netipallocations""#;
+        let said = r#"x is forbidden: User "ann" cannot patch resource "netipallocations""#;
         let sentence = Refusal::of("patch", &NETIPALLOCATIONS, &answered(403, said)).sentence;
         assert!(sentence.ends_with("of API group netinfra.darkbrains.com for the whole cluster"), "{sentence}");
     }
 
     #[test]
-    fn what_admission_says_is_not_taken_for_a_missing_right() {
-        let refusal =
-            Refusal::of("patch", &NETIPALLOCATIONS, &answered(403, "ValidatingAdmissionPolicy denied request: no"));
-        assert!(refusal.sentence.ends_with("ValidatingAdmissionPolicy denied request: no"), "{refusal}");
+    fn what_policies_and_webhooks_say_is_passed_on_in_one_line_and_is_no_missing_right() {
+        for (code, said) in [
+            (
+                403,
+                "netipallocations \"voip\" is forbidden: ValidatingAdmissionPolicy 'p' denied request:\nyou cannot patch it",
+            ),
+            (422, "admission webhook \"w\" denied the request:\n- no"),
+            (400, "admission webhook \"w\" denied the request: no"),
+        ] {
+            let refusal = Refusal::of("patch", &NETIPALLOCATIONS, &answered(code, said));
+            assert_eq!(refusal.exit, Exit::Refused, "{refusal}");
+            assert!(refusal.sentence.ends_with(&one_line(said)) && refusal.sentence.lines().count() == 1, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn another_right_than_that_of_the_verb_is_passed_on_as_it_was_said() {
+        let said = r#"users "bob" is forbidden: User "ann" cannot impersonate resource "users" in API group "" at the cluster scope"#;
+        let refusal = Refusal::of("list", &NODES, &answered(403, said));
+        assert_eq!(refusal.exit, Exit::Forbidden);
+        assert!(refusal.sentence.ends_with(said), "{refusal}");
+    }
+
+    #[test]
+    fn what_may_succeed_in_a_moment_is_told_from_what_will_not() {
+        assert!([429, 500, 503].iter().all(|code| is_transient(&answered(*code, ""))));
+        assert!([400, 401, 403, 404, 409, 422].iter().all(|code| !is_transient(&answered(*code, ""))));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
         claims::{self, Claims},
         decide::{
             facts::{Claim, Facts, Wanted, Whereabouts},
+            leaving,
             placement::Candidate,
             state::{Reason, State},
             users::Workload,
@@ -105,6 +106,8 @@ pub struct Outlook {
     pub scope_error: Option<String>,
     /// Why the operator would refuse the move that is asked for.
     pub refused_move: Option<String>,
+    /// Addresses whose entries in status this version does not understand: what comes of them cannot be told.
+    pub unread: Vec<String>,
 }
 
 /// What comes of one address.
@@ -130,6 +133,8 @@ pub enum Then {
     LetGo,
     /// It should be on a node, or on another one, and there is none for it.
     Stranded,
+    /// It must leave its node, and the mode does not let it.
+    Kept,
     /// Nothing is done for it before something outside changes; the message says what.
     Waits,
 }
@@ -215,9 +220,10 @@ impl Play {
             disruption_taints: DISRUPTION_TAINTS.map(str::to_owned).to_vec(),
             moment: *moment,
         };
+        let claims = Arc::new(Claims::of(&cluster.allocations).labelled(&around.nodes));
         let scene = Scene {
             around,
-            claims: Claims::of(&cluster.allocations),
+            claims,
             workload: users.workloads.get(&subject.name).cloned().unwrap_or(Workload::Unknown),
             pods: users.pods.clone(),
             no_taint_left: false,
@@ -246,6 +252,7 @@ impl Play {
             spare: record.plan.spare,
             scope_error: subject.scope.as_ref().err().cloned(),
             refused_move: record.plan.refused_move.clone(),
+            unread: entries.foreign.iter().map(|entry| entry.ip.clone()).collect(),
         };
         // Whoever is played next finds these nodes taken, as it will be.
         for (ip, node) in &record.plan.targets {
@@ -357,8 +364,12 @@ fn prospect(turn: &Turn, target: Option<String>, facts: Option<&Facts>) -> Prosp
     let wanted =
         facts.is_some_and(|facts| facts.wanted == Wanted::Yes && !facts.deleting && facts.claim == Claim::Ours);
     let idle = matches!(after.reason, Reason::Held | Reason::Observing);
+    let kept = facts.is_some_and(|facts| {
+        leaving::cause(after, facts).is_some_and(|cause| !leaving::permitted(cause, after, facts))
+    });
     let then = match after.state {
         _ if turn.forgotten => Then::LetGo,
+        State::Attached | State::Attaching | State::Draining if kept => Then::Kept,
         State::Attached if after.reason == Reason::NoTarget => Then::Stranded,
         State::Attached | State::Attaching => Then::Stays,
         State::Draining | State::Releasing => match target {

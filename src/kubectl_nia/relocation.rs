@@ -1,6 +1,6 @@
 //! `kubectl nia move IP [NODE]`: what is asked of the operator, what is refused beforehand, and how it goes on. Pure.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -16,11 +16,39 @@ use crate::{
         decide::{placement::Verdict, state::Reason},
         moment::Moment,
     },
-    api::{AddressStatus, MOVE_ANNOTATION, Mode, NetIPAllocation},
+    api::{AddressStatus, LastMove, MOVE_ANNOTATION, Mode, NetIPAllocation},
 };
 
+/// Without --wait an operator is given so long to answer: one that leads answers within a pass.
+const ANSWER: Duration = Duration::from_secs(15);
+/// With --wait it may have to be elected first: the Lease of the one before has to run out, and to be taken over.
+const ELECTION: Duration = Duration::from_secs(120);
+
+/// How long what is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For the answer.
+    pub answer: Duration,
+    /// For the end of the move; `None`: the answer is all.
+    pub end: Option<Duration>,
+}
+
+impl Patience {
+    pub fn of(order: &Order) -> Self {
+        match order.wait {
+            true => Self { answer: ELECTION.min(order.timeout), end: Some(order.timeout) },
+            false => Self { answer: ANSWER, end: None },
+        }
+    }
+
+    /// Whether it is an operator's fault that it has not answered by then, and not the user's haste.
+    fn is_ample(self) -> bool {
+        self.end.is_none() || self.answer >= ELECTION
+    }
+}
+
 /// A move that can be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub allocation: String,
     /// The version of the object on which this was judged: another one is not written over.
@@ -31,6 +59,10 @@ pub struct Request {
     pub to: String,
     /// Whether a person named that node.
     pub named: bool,
+    /// It was to leave its node already when it was asked for.
+    pub leaving: bool,
+    /// What was remembered when it was asked for: another one is this move's.
+    pub last_move: Option<LastMove>,
 }
 
 impl Request {
@@ -39,21 +71,35 @@ impl Request {
         if self.named { format!("{}={}", self.ip, self.to) } else { self.ip.to_string() }
     }
 
+    /// What is asked for, in words.
+    pub fn sentence(&self) -> String {
+        let Self { ip, from, to, .. } = self;
+        format!("{ip} is asked to move from node {from} to node {to}")
+    }
+
     /// The merge patch that asks.
     pub fn patch(&self) -> Value {
         json!({"metadata": {"resourceVersion": self.version, "annotations": {MOVE_ANNOTATION: self.text()}}})
     }
 
-    /// The merge patch that takes the request back from the version `object`, if it still stands there.
-    pub fn take_back(&self, object: &NetIPAllocation) -> Option<Value> {
-        self.is_pending(object).then(|| {
-            let version = object.resource_version();
-            json!({"metadata": {"resourceVersion": version, "annotations": {MOVE_ANNOTATION: null}}})
-        })
+    /// The merge patch that takes the request back from this version of the object.
+    pub fn take_back(object: &NetIPAllocation) -> Value {
+        json!({"metadata": {"resourceVersion": object.resource_version(), "annotations": {MOVE_ANNOTATION: null}}})
     }
 
     fn is_pending(&self, object: &NetIPAllocation) -> bool {
         object.annotations().get(MOVE_ANNOTATION) == Some(&self.text())
+    }
+
+    /// What status says is the move that was asked for. An address that was leaving anyway is told by the reason, and by where
+    /// it goes.
+    fn has_begun(&self, entry: &AddressStatus) -> bool {
+        if !self.leaving {
+            return entry.state != "Attached";
+        }
+        let next = if entry.state == "Attaching" { &entry.node } else { &entry.planned_node };
+        entry.reason.as_deref() == Some(Reason::MoveRequested.as_str())
+            && (!self.named || next.as_ref() == Some(&self.to))
     }
 }
 
@@ -88,8 +134,24 @@ pub fn prepare(cluster: &Cluster, order: &Order, moment: &Moment) -> Result<Requ
             object.spec.mode
         )));
     }
+    if found.entry.is_some_and(|entry| entry.reason.as_deref() == Some(Reason::Observing.as_str())) {
+        return Err(refused(format!(
+            "the operator only observes and moves nothing: CONTROLLER_MODE is Observe, or was a moment ago; \
+             `kubectl nia why {ip}` shows when it says otherwise"
+        )));
+    }
     let from = match found.entry {
         Some(AddressStatus { state, node: Some(node), .. }) if state == "Attached" => node.clone(),
+        // By request, and to where it goes anyway.
+        Some(entry)
+            if is_moving(entry) && order.node.as_ref().is_none_or(|to| entry.planned_node.as_ref() == Some(to)) =>
+        {
+            return Err(refused(format!(
+                "{ip} is moving already, because somebody has asked for it; `kubectl nia why {ip}` says where to"
+            )));
+        }
+        // Until something is under way the operator changes its way.
+        Some(AddressStatus { state, node: Some(node), operation: None, .. }) if state == "Draining" => node.clone(),
         Some(entry) if entry.state == "Unassigned" => {
             return Err(refused(format!(
                 "{ip} is on no node, and goes to one as soon as one can take it; `kubectl nia why {ip}` says what it waits for"
@@ -118,6 +180,11 @@ pub fn prepare(cluster: &Cluster, order: &Order, moment: &Moment) -> Result<Requ
         let verdict = judged.iter().find(|candidate| candidate.name == *node).map(|candidate| candidate.verdict);
         let known = cluster.nodes.iter().any(|known| known.name_any() == *node);
         match verdict {
+            _ if *node == from && found.entry.is_some_and(is_moving) => {
+                return Err(refused(format!(
+                    "{ip} is on node {node} still; to take its move back: kubectl annotate nia {name} {MOVE_ANNOTATION}={ip}={node}"
+                )));
+            }
             _ if *node == from => return Err(refused(format!("{ip} is on node {node} already"))),
             None if !known => {
                 let sentence = format!("there is no node {node}; {instead}");
@@ -141,6 +208,8 @@ pub fn prepare(cluster: &Cluster, order: &Order, moment: &Moment) -> Result<Requ
         from,
         to: order.node.clone().unwrap_or_default(),
         named: order.node.is_some(),
+        leaving: found.entry.is_some_and(|entry| entry.state != "Attached"),
+        last_move: found.entry.and_then(|entry| entry.last_move.clone()),
     };
     let mut then = cluster.clone();
     then.ask(&name, &request.text());
@@ -155,30 +224,36 @@ pub fn prepare(cluster: &Cluster, order: &Order, moment: &Moment) -> Result<Requ
             request.to.clone_from(node);
             Ok(request)
         }
-        Some((Then::Stays | Then::Stranded | Then::LetGo | Then::Waits, message)) => {
+        Some((Then::Stays | Then::Stranded | Then::Kept | Then::LetGo | Then::Waits, message)) => {
             Err(refused(format!("{ip} would not move: {message}")))
         }
         None => Err(refused(format!("{ip} is not planned for; `kubectl nia why {ip}` says more"))),
     }
 }
 
+fn is_moving(entry: &AddressStatus) -> bool {
+    entry.state == "Draining" && entry.reason.as_deref() == Some(Reason::MoveRequested.as_str())
+}
+
 /// How a move that was asked for stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Not heard of by the operator yet.
+    /// The request stands, and the operator says nothing of it.
     Unheard,
+    /// The request stands, and what the operator says it waits for.
+    Waits(String),
+    /// The operator has taken the request off, and status does not show what it has made of it: an event says so.
+    Answered,
     /// Under way, in a line.
     Going(String),
     /// It is there. The sentence.
     Arrived(String),
-    /// The operator took the request off, and the address has not left: an event says why.
-    Answered,
     /// It ended otherwise.
     Ended(Refusal),
 }
 
-/// What the allocation says of the move. `left`: it has been seen under way.
-pub fn progress(request: &Request, object: Option<&NetIPAllocation>, left: bool) -> Progress {
+/// What the allocation says of the move. `begun`: it has been seen under way, or is known to be accepted.
+pub fn progress(request: &Request, object: Option<&NetIPAllocation>, begun: bool) -> Progress {
     let Request { ip, from, allocation, .. } = request;
     let ended = |sentence: String| Progress::Ended(Refusal::new(Exit::Refused, sentence));
     let Some(object) = object else { return ended(format!("NetIPAllocation {allocation} was deleted meanwhile")) };
@@ -188,29 +263,92 @@ pub fn progress(request: &Request, object: Option<&NetIPAllocation>, left: bool)
     };
     let said = entry.message.as_deref().unwrap_or_default();
     let line = || format!("{ip} {}: {said}", entry.state);
-    let waits = [Reason::NoTarget, Reason::Held, Reason::Observing].map(Reason::as_str);
+    // Told of this move, and not of the one before it.
+    let moved = || entry.last_move.as_ref().filter(|_| entry.last_move != request.last_move).map(why::last_move);
     match (entry.state.as_str(), entry.node.as_ref()) {
         ("Attached", Some(node)) if node != from => {
-            let moved = entry.last_move.as_ref().map(why::last_move).unwrap_or_default();
+            let moved = moved().unwrap_or_default();
             if request.named && *node != request.to {
-                return ended(format!("{ip} is on node {node} and not on {}. {moved}", request.to));
+                return ended(
+                    format!("{ip} is on node {node} and not on {}. {moved}", request.to).trim_end().to_owned(),
+                );
             }
             Progress::Arrived(format!("{ip} is on node {node}. {moved}").trim_end().to_owned())
         }
-        ("Attached", _) if left => {
-            ended(format!("{ip} stays on node {from}: the move was taken back; `kubectl nia history {ip}` says more"))
+        ("Attached", _) if begun => ended(match moved() {
+            Some(moved) => format!("{ip} is back on node {from}. {moved}"),
+            None => format!("{ip} stays on node {from}: the move was taken back; `kubectl nia history {ip}` says more"),
+        }),
+        ("Unassigned", _) if has_failed(entry) => {
+            let reason = entry.reason.as_deref().unwrap_or_default();
+            ended(format!(
+                "{ip} has left node {from} and is on none ({reason}): {said}; `kubectl nia why {ip}` says more"
+            ))
         }
-        ("Attached", _) if !request.is_pending(object) => Progress::Answered,
-        // The operator has seen it, and waits.
-        ("Attached", _) if waits.contains(&entry.reason.as_deref().unwrap_or_default()) => Progress::Going(line()),
-        ("Attached", _) => Progress::Unheard,
-        _ => Progress::Going(line()),
+        _ if begun || request.has_begun(entry) => Progress::Going(line()),
+        _ if !request.is_pending(object) => Progress::Answered,
+        _ if waits(entry) => Progress::Waits(line()),
+        _ => Progress::Unheard,
     }
+}
+
+/// Trying on does not help: somebody has to do something first.
+fn has_failed(entry: &AddressStatus) -> bool {
+    let for_good =
+        [Reason::AddressNotFound, Reason::AddressInUse, Reason::WrongRegion, Reason::DuplicateClaim, Reason::Denied];
+    for_good.iter().any(|reason| entry.reason.as_deref() == Some(reason.as_str()))
+}
+
+/// The operator has looked at it, and does nothing for now.
+fn waits(entry: &AddressStatus) -> bool {
+    let words = [Reason::NoTarget, Reason::Held, Reason::Observing];
+    words.iter().any(|reason| entry.reason.as_deref() == Some(reason.as_str()))
+}
+
+/// A request that was not followed in time, and was taken back. `waits`: what the operator has said meanwhile.
+pub fn unanswered(request: &Request, waits: Option<&str>, patience: Patience) -> Refusal {
+    let (ip, waited) = (request.ip, patience.answer.as_secs());
+    let back = "the request was taken back and nothing was moved";
+    match waits {
+        Some(said) => Refusal::new(Exit::TimedOut, format!("the move has not begun after {waited} s ({said}); {back}")),
+        None if patience.is_ample() => Refusal::new(
+            Exit::NotInstalled,
+            format!(
+                "no operator has answered in {waited} s: none leads, it is too old for moves, or it does not serve this \
+                 allocation (CONTROLLER_MODE, WATCH_LABEL_SELECTOR); {back}; kubectl get lease -A shows who leads"
+            ),
+        ),
+        None => Refusal::new(
+            Exit::TimedOut,
+            format!(
+                "the request to move {ip} was not answered in {waited} s; {back}; try again with a longer --timeout"
+            ),
+        ),
+    }
+}
+
+/// A move that is not done in time.
+pub fn late(request: &Request, limit: Duration) -> Refusal {
+    let (ip, limit) = (request.ip, limit.as_secs());
+    let sentence = format!(
+        "{ip} has not arrived after {limit} s; the move goes on, `kubectl nia why {ip}` says what it waits for"
+    );
+    Refusal::new(Exit::TimedOut, sentence)
+}
+
+/// The move can be followed no further, for this reason.
+pub fn lost(request: &Request, why: &Refusal, begun: bool) -> Refusal {
+    let Request { ip, allocation, .. } = request;
+    let rest = match begun {
+        true => format!("the move goes on, `kubectl nia why {ip}` says how"),
+        false => format!("the request stands, kubectl annotate nia {allocation} {MOVE_ANNOTATION}- takes it back"),
+    };
+    Refusal::new(why.exit, format!("{why}; {rest}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
 
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -294,12 +432,111 @@ mod tests {
         refused(&pending, None, Exit::Refused, "kubectl annotate nia voip netinfra.darkbrains.com/move-");
         let leaving = changed(|object| object.metadata.deletion_timestamp = Some(Time(at(0))));
         refused(&leaving, None, Exit::Refused, "being deleted");
-        let moving = changed(|object| object.status.as_mut().unwrap().addresses[0].state = "Draining".to_owned());
-        refused(&moving, None, Exit::Refused, "is Draining, so it is moving already");
+        let moving = changed(|object| object.status.as_mut().unwrap().addresses[0].state = "Detached".to_owned());
+        refused(&moving, None, Exit::Refused, "is Detached, so it is moving already");
+        let observing = changed(|object| {
+            object.status.as_mut().unwrap().addresses[0].reason = Some("Observing".to_owned());
+        });
+        refused(&observing, None, Exit::Refused, "only observes and moves nothing: CONTROLLER_MODE");
         let old = changed(|object| object.status.as_mut().unwrap().observed_generation = None);
         refused(&old, None, Exit::NotInstalled, "no operator of version 2");
         let stranger = prepare(&cluster(), &Order { ip: ip("203.0.113.99"), ..order(None) }, &moment(0)).unwrap_err();
         assert_eq!(stranger.exit, Exit::Unknown);
+    }
+
+    /// The cluster with the address to leave its node for this reason.
+    fn leaving(reason: &str) -> Cluster {
+        let mut cluster = cluster();
+        let entry = &mut cluster.allocations[0].status.as_mut().unwrap().addresses[0];
+        entry.state = "Draining".to_owned();
+        entry.reason = Some(reason.to_owned());
+        entry.planned_node = Some("node-b".to_owned());
+        Arc::make_mut(&mut cluster.nodes[0]).spec.unschedulable = Some(true);
+        cluster.nodes.push(Arc::new(node("node-d", "voip")));
+        cluster
+    }
+
+    #[test]
+    fn an_address_that_is_to_leave_may_be_asked_for_while_nothing_is_under_way() {
+        let request = prepared(&leaving("NodeCordoned"), None).unwrap();
+        assert_eq!((request.from.as_str(), request.leaving), ("node-a", true));
+        assert_eq!(prepared(&leaving("NodeCordoned"), Some("node-d")).unwrap().to, "node-d");
+        assert_eq!(prepared(&leaving("MoveRequested"), Some("node-d")).unwrap().to, "node-d");
+        for same in [None, Some("node-b")] {
+            refused(&leaving("MoveRequested"), same, Exit::Refused, "because somebody has asked for it");
+        }
+        let mut cut = leaving("NodeCordoned");
+        let entry = &mut cut.allocations[0].status.as_mut().unwrap().addresses[0];
+        let detach = json!({"id": "0af7", "type": "Detach", "startTime": "2027-01-15T08:00:00Z"});
+        entry.operation = Some(serde_json::from_value(detach).unwrap());
+        refused(&cut, None, Exit::Refused, "is Draining, so it is moving already");
+    }
+
+    #[test]
+    fn a_drain_that_was_there_before_is_not_taken_for_the_move() {
+        let mut cluster = leaving("NodeCordoned");
+        let request = prepared(&cluster, Some("node-d")).unwrap();
+        let voip = &mut cluster.allocations[0];
+        voip.annotations_mut().insert(MOVE_ANNOTATION.to_owned(), request.text());
+        assert_eq!(progress(&request, Some(voip), false), Progress::Unheard);
+        voip.annotations_mut().remove(MOVE_ANNOTATION);
+        assert_eq!(progress(&request, Some(voip), false), Progress::Answered, "only an event says what");
+        let entry = &mut voip.status.as_mut().unwrap().addresses[0];
+        entry.reason = Some("MoveRequested".to_owned());
+        assert_eq!(progress(&request, Some(voip), false), Progress::Answered, "to another node than the one named");
+        voip.status.as_mut().unwrap().addresses[0].planned_node = Some("node-d".to_owned());
+        assert!(matches!(progress(&request, Some(voip), false), Progress::Going(_)));
+    }
+
+    #[test]
+    fn a_move_that_has_failed_for_good_has_ended_and_one_that_came_home_says_so() {
+        let mut cluster = cluster();
+        let request = prepared(&cluster, None).unwrap();
+        let voip = &mut cluster.allocations[0];
+        let entry = &mut voip.status.as_mut().unwrap().addresses[0];
+        entry.last_move = Some(LastMove {
+            from_node: Some("node-a".to_owned()),
+            to_node: Some("node-a".to_owned()),
+            reason: "MoveRequested".to_owned(),
+            start_time: Time(at(0)),
+            finish_time: Time(at(9)),
+            gap_seconds: Some(2),
+            trace_id: None,
+        });
+        let Progress::Ended(home) = progress(&request, Some(voip), true) else { panic!("it is home") };
+        assert!(home.sentence.contains("is back on node node-a. It last left node node-a and came back"), "{home}");
+        let entry = &mut voip.status.as_mut().unwrap().addresses[0];
+        entry.state = "Unassigned".to_owned();
+        entry.node = None;
+        for (reason, ends) in [("AddressInUse", true), ("Denied", true), ("NoEligibleNode", false)] {
+            voip.status.as_mut().unwrap().addresses[0].reason = Some(reason.to_owned());
+            let told = progress(&request, Some(voip), true);
+            assert_eq!(matches!(&told, Progress::Ended(_)), ends, "{reason}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_wait_long_enough_is_not_told_that_there_is_no_operator() {
+        let request = prepared(&cluster(), None).unwrap();
+        let ends = |wait: bool, seconds: u64, waits: Option<&str>| {
+            let order = Order { wait, timeout: Duration::from_secs(seconds), ..order(None) };
+            let refusal = unanswered(&request, waits, Patience::of(&order));
+            assert!(refusal.sentence.contains("taken back"), "{refusal}");
+            refusal.exit
+        };
+        assert_eq!(ends(true, 10, None), Exit::TimedOut);
+        assert_eq!(ends(true, 600, None), Exit::NotInstalled);
+        assert_eq!(ends(false, 600, None), Exit::NotInstalled);
+        assert_eq!(ends(true, 600, Some("203.0.113.7 Attached: has no node to go to")), Exit::TimedOut);
+    }
+
+    #[test]
+    fn whoever_can_follow_no_further_is_told_what_stands() {
+        let request = prepared(&cluster(), None).unwrap();
+        let why = Refusal::new(Exit::Forbidden, "you may not watch netipallocations");
+        let told = lost(&request, &why, false);
+        assert!(told.exit == Exit::Forbidden && told.sentence.contains("the request stands"), "{told}");
+        assert!(lost(&request, &why, true).sentence.contains("the move goes on"));
     }
 
     #[test]
@@ -309,11 +546,13 @@ mod tests {
         let voip = &mut cluster.allocations[0];
         voip.annotations_mut().insert(MOVE_ANNOTATION.to_owned(), request.text());
         assert_eq!(progress(&request, Some(voip), false), Progress::Unheard);
+        voip.status.as_mut().unwrap().addresses[0].reason = Some("NoTarget".to_owned());
+        assert!(matches!(progress(&request, Some(voip), false), Progress::Waits(_)));
+        let back = Request::take_back(voip);
         assert!(
-            request.take_back(voip).is_some_and(|patch| patch["metadata"]["annotations"][MOVE_ANNOTATION].is_null())
+            back["metadata"]["annotations"][MOVE_ANNOTATION].is_null() && back["metadata"]["resourceVersion"] == "7"
         );
         voip.annotations_mut().remove(MOVE_ANNOTATION);
-        assert_eq!(request.take_back(voip), None, "not ours any more");
         assert_eq!(progress(&request, Some(voip), false), Progress::Answered);
         assert!(matches!(progress(&request, Some(voip), true), Progress::Ended(_)), "taken back on the way");
 

@@ -11,8 +11,11 @@ use super::{
 };
 use crate::{
     allocation::{
-        claims,
-        decide::placement::{Candidate, Verdict},
+        claims::{self, Claims},
+        decide::{
+            facts::Claim,
+            placement::{Candidate, Verdict},
+        },
     },
     api::{self, AddressStatus, Condition, LastMove, NetIPAllocation},
 };
@@ -26,25 +29,47 @@ pub struct Found<'a> {
     pub entry: Option<&'a AddressStatus>,
 }
 
-/// Whose the address is: of several that name it, the one that has it on a node, else the older.
+/// Whose the address is, by the operator's own rule where several name it.
 ///
 /// # Errors
 /// No allocation knows it.
 pub fn find(all: &[NetIPAllocation], ip: IpAddr) -> Result<Found<'_>, Refusal> {
+    let claims = Claims::of(all);
     let known = all.iter().filter_map(|object| {
-        let mut entries = object.status.iter().flat_map(|status| &status.addresses);
-        let entry = entries.find(|entry| entry.ip.parse() == Ok(ip));
-        (entry.is_some() || claims::listed(object).0.contains(&ip)).then_some(Found { ip, object, entry })
+        let entry = entry(object, ip);
+        (entry.is_some() || lists(object, ip)).then_some(Found { ip, object, entry })
     });
     let rank = |found: &Found<'_>| {
-        let holds = found.entry.is_some_and(|entry| entry.node.is_some());
+        let uid = found.object.metadata.uid.as_deref().unwrap_or_default();
         let created = found.object.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0);
-        (!holds, created, found.object.name_any())
+        // Where nobody claims it any more, each of those that still remember it might.
+        (claims.claim(ip, uid) != Claim::Ours, created, found.object.name_any())
     };
     known.min_by_key(rank).ok_or_else(|| {
         let sentence = format!("{ip} is no address of any NetIPAllocation here; `kubectl nia` lists those that are");
         Refusal::new(Exit::Unknown, sentence)
     })
+}
+
+fn entry(object: &NetIPAllocation, ip: IpAddr) -> Option<&AddressStatus> {
+    object.status.iter().flat_map(|status| &status.addresses).find(|entry| entry.ip.parse() == Ok(ip))
+}
+
+/// It asks for the address, and will go on asking.
+fn lists(object: &NetIPAllocation, ip: IpAddr) -> bool {
+    object.metadata.deletion_timestamp.is_none() && claims::listed(object).0.contains(&ip)
+}
+
+/// That status is not of what the spec says, if it is not.
+pub fn unseen(object: &NetIPAllocation) -> Option<String> {
+    let name = object.name_any();
+    match object.status.as_ref().and_then(|status| status.observed_generation) {
+        None => Some(format!("no operator of this version has looked at NetIPAllocation {name} yet")),
+        Some(seen) if object.metadata.generation.is_some_and(|now| seen < now) => {
+            Some(format!("the spec of NetIPAllocation {name} has been edited, and the operator has not seen that yet"))
+        }
+        Some(_) => None,
+    }
 }
 
 /// The story. `nodes`: the verdict on each selected node, or why there is none.
@@ -128,17 +153,28 @@ fn around(object: &NetIPAllocation, others: &[&NetIPAllocation], ip: IpAddr) -> 
     if object.spec.mode != api::Mode::Enforce {
         told.push(format!("The allocation is in mode {:?}.", object.spec.mode));
     }
-    let seen = object.status.as_ref().and_then(|status| status.observed_generation);
-    if seen.is_some() && seen != object.metadata.generation {
-        told.push("The spec has been edited, and the operator has not seen that yet.".to_owned());
-    }
+    told.extend(unseen(object).map(|said| format!("Note that {said}.")));
     if let Some(request) = object.annotations().get(api::MOVE_ANNOTATION) {
         told.push(format!("A move is asked for and not answered yet: {request}."));
     }
-    for other in others.iter().filter(|other| claims::listed(other).0.contains(&ip)) {
-        told.push(format!("NetIPAllocation {} names it as well; take it out of one of the two.", other.name_any()));
-    }
+    told.extend(rivals(object, others, ip));
     told
+}
+
+/// What an allocation that has the address and one that names it as well are to each other.
+fn rivals(object: &NetIPAllocation, others: &[&NetIPAllocation], ip: IpAddr) -> Vec<String> {
+    let naming: Vec<&NetIPAllocation> = others.iter().copied().filter(|other| lists(other, ip)).collect();
+    if lists(object, ip) {
+        let each = |other: &&NetIPAllocation| {
+            format!("NetIPAllocation {} names it as well; take it out of one of the two.", other.name_any())
+        };
+        return naming.iter().map(each).collect();
+    }
+    // It is let go of here, so it goes to whom it would be without this one.
+    let claims = Claims::of(naming.iter().copied());
+    let next =
+        naming.iter().find(|other| claims.claim(ip, other.metadata.uid.as_deref().unwrap_or_default()) == Claim::Ours);
+    next.map(|next| format!("NetIPAllocation {} names it, and gets it next.", next.name_any())).into_iter().collect()
 }
 
 /// `It last moved from node a to node b (NodeCordoned): …`.
@@ -246,6 +282,45 @@ mod tests {
         assert!(told.contains("NetIPAllocation older names it as well"), "{told}");
         let refusal = find(&all, ip("203.0.113.8")).unwrap_err();
         assert_eq!(refusal.exit, Exit::Unknown);
+    }
+
+    #[test]
+    fn of_two_that_have_no_node_the_one_that_the_operator_lets_have_it_is_the_one() {
+        let (mut older, mut younger) = (object("older", &[IP]), object("younger", &[IP]));
+        younger.metadata.creation_timestamp = Some(Time(at(0)));
+        attach(&mut younger, IP, "node-a");
+        let entry = &mut younger.status.as_mut().unwrap().addresses[0];
+        entry.state = "Detached".to_owned();
+        entry.node = None;
+        attach(&mut older, IP, "node-a");
+        let entry = &mut older.status.as_mut().unwrap().addresses[0];
+        entry.state = "Unassigned".to_owned();
+        let all = [older, younger];
+        assert_eq!(find(&all, ip(IP)).unwrap().object.name_any(), "younger", "it is between two nodes of its own");
+    }
+
+    #[test]
+    fn who_gets_it_next_is_said_where_the_one_that_has_it_lets_it_go() {
+        let (mut has, next, later) = (object("has", &[]), object("next", &[IP]), object("later", &[IP]));
+        attach(&mut has, IP, "node-a");
+        let mut later = later;
+        later.metadata.creation_timestamp = Some(Time(at(0)));
+        let all = [has, later, next];
+        let found = find(&all, ip(IP)).unwrap();
+        assert_eq!(found.object.name_any(), "has");
+        let told = story(found, &[&all[1], &all[2]], Ok(&[]), at(0), Paint(false)).join("\n");
+        assert!(told.contains("NetIPAllocation next names it, and gets it next."), "{told}");
+        assert!(!told.contains("take it out") && !told.contains("NetIPAllocation later"), "{told}");
+    }
+
+    #[test]
+    fn what_status_is_not_about_is_told() {
+        let mut voip = object("voip", &[IP]);
+        assert_eq!(unseen(&voip), None);
+        voip.metadata.generation = Some(2);
+        assert!(unseen(&voip).unwrap().contains("has been edited"));
+        voip.status.as_mut().unwrap().observed_generation = None;
+        assert!(unseen(&voip).unwrap().contains("no operator of this version has looked at NetIPAllocation voip"));
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub struct Transition<'a> {
 /// read, it would seem to have changed hands all those times just now.
 pub(super) fn born() {
     evictions_born("");
+    count_node_patch_errors("", 0);
     let _ = histogram!(QUEUE_WAIT);
 }
 
@@ -133,6 +134,7 @@ pub fn allocation_seen(crd_name: &str) {
         }
     }
     evictions_born(&crd_name);
+    count_node_patch_errors(&crd_name, 0);
     for reason in WriteFailure::ALL.map(WriteFailure::label) {
         counter!(STATUS_WRITE_ERRORS, "crd_name" => crd_name.clone(), "reason" => reason).increment(0);
     }
@@ -238,6 +240,15 @@ pub fn detached(crd_name: &str, ended: Ended) {
 /// An eviction was asked for and answered; of a pod on a node that is no allocation's, the name is empty.
 pub fn evicted(crd_name: &str, outcome: Eviction) {
     counter!(POD_EVICTIONS, "crd_name" => crd_name.to_owned(), "outcome" => outcome.label()).increment(1);
+}
+
+/// The labels or taints of a node could not be changed; on behalf of no single allocation, the name is empty.
+pub fn node_patch_failed(crd_name: &str) {
+    count_node_patch_errors(crd_name, 1);
+}
+
+fn count_node_patch_errors(crd_name: &str, by: u64) {
+    counter!(NODE_PATCH_ERRORS, "crd_name" => crd_name.to_owned()).increment(by);
 }
 
 /// A status write failed.

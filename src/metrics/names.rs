@@ -90,4 +90,5 @@ catalogue! {
     QUEUE_WAIT = "netipallocation_queue_wait_seconds", Histogram(WAIT), [], "Time that an allocation waited for its pass";
     LEADER_TRANSITIONS = "netipallocation_leader_transitions_total", Counter, [], "How often the Lease has changed hands, as it says itself";
     POD_EVICTIONS = "netipallocation_pod_evictions_total", Counter, ["crd_name" "outcome"], "Evictions that were asked for, by outcome: evicted, blocked or error; crd_name is empty for pods on a node that is no allocation's";
+    NODE_PATCH_ERRORS = "netipallocation_node_patch_errors_total", Counter, ["crd_name"], "Changes of a node's labels or taints that failed; crd_name is empty for those that are no single allocation's";
 }

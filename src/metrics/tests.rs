@@ -42,6 +42,7 @@ const PROMISED: &str = "
     counter   netipallocation_leader_transitions_total
     gauge     netipallocation_node_cordoned                     node
     gauge     netipallocation_node_ip_ready                     crd_name node
+    counter   netipallocation_node_patch_errors_total           crd_name
     gauge     netipallocation_nodes                             crd_name verdict
     counter   netipallocation_pod_evictions_total               crd_name outcome
     histogram netipallocation_queue_wait_seconds
@@ -121,6 +122,7 @@ fn everything(gauges: &Gauges) {
     cloud_operation_known(Provider::Gcp, "instances.get");
     cloud_call(Provider::Gcp, "instances.get", Ok(()), Duration::from_secs(1));
     reconciled("sip", Ended::Success, Duration::from_secs(1));
+    node_patch_failed("sip");
     queued(Duration::from_secs(1));
     cloud_known(Provider::Gcp, &["Attaching"]);
     moved(Transition {
@@ -252,6 +254,9 @@ fn counters_of_an_allocation_and_of_a_call_are_born_at_zero() {
         }
     }
     has(&text, "netipallocation_pod_evictions_total{crd_name=\"\",outcome=\"blocked\"} 0");
+    for crd_name in ["", "sip"] {
+        has(&text, &format!("netipallocation_node_patch_errors_total{{crd_name=\"{crd_name}\"}} 0"));
+    }
     has(&text, "netipallocation_ip_gap_seconds_count{provider=\"gcp\"} 0");
     has(&text, "netipallocation_ip_state_seconds_count{provider=\"gcp\",state=\"Attaching\"} 0");
     assert!(!text.contains("leader_transitions"), "told as 0 it would jump to what the Lease says");
@@ -278,6 +283,7 @@ fn what_happens_is_counted_once() {
         attached("sip", Ended::Success);
         detached("sip", Ended::Error);
         evicted("sip", Eviction::Blocked);
+        node_patch_failed("sip");
         status_write_failed("sip", WriteFailure::TooLarge);
         cloud_call(Provider::Aws, "EC2.AssociateAddress", Err(ErrorKind::Denied), Duration::from_secs(1));
         leader_transitions(7);
@@ -290,6 +296,7 @@ fn what_happens_is_counted_once() {
     has(&text, "netipallocation_ip_attach_total{crd_name=\"sip\",status=\"success\"} 1");
     has(&text, "netipallocation_ip_detach_total{crd_name=\"sip\",status=\"error\"} 1");
     has(&text, "netipallocation_pod_evictions_total{crd_name=\"sip\",outcome=\"blocked\"} 1");
+    has(&text, "netipallocation_node_patch_errors_total{crd_name=\"sip\"} 1");
     has(&text, "netipallocation_status_write_errors_total{crd_name=\"sip\",reason=\"too_large\"} 1");
     has(
         &text,

@@ -2,9 +2,9 @@
 //!
 //! Each sentence begins with the promise that is broken. They judge the truth (what the cloud and the API server hold), not
 //! what the operator believes. What outsiders and failing machines change behind its back is excused until it could know
-//! ([`super::cosmos::course::Excuses`]).
+//! ([`super::cosmos::excuses::Excuses`]).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ip_address_controller::{
     allocation::{
@@ -12,7 +12,7 @@ use ip_address_controller::{
             facts::Entry,
             leaving::{self, Cause},
             state::{Reason, State},
-            users::{self, Workload},
+            users::{self, Pod, Workload},
         },
         memory::{self, Stored},
         observe::nodes::SlimNode,
@@ -21,16 +21,17 @@ use ip_address_controller::{
         ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation,
         READY_LABEL, READY_VALUE,
     },
-    cloud::{MachineId, Provider, ProviderId},
+    cloud::{MachineId, Power, Provider, ProviderId, Whereabouts},
     lifecycle::State as _,
 };
+use jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::cosmos::{
     cloud::{Cloud, Landed, Meta, Order, OwnReturns, Slot},
-    course::Cosmos,
+    course::{Cosmos, POOL},
     errand::Call,
-    process::Passed,
+    process::{DISRUPTION, Flight, FlightId, Passed},
 };
 
 type Judged = Result<(), String>;
@@ -91,8 +92,7 @@ pub fn state(cosmos: &Cosmos) -> Judged {
     for (name, node) in cosmos.cluster.nodes() {
         // What an outsider has moved is believed to be there until the next read (P12).
         let named: Option<IpAddr> = node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok());
-        let excused =
-            cosmos.excuses.nodes.contains(name) || named.is_some_and(|ip| cosmos.excuses.addresses.contains(&ip));
+        let excused = cosmos.excuses.nodes.contains(name) || named.is_some_and(|ip| cosmos.excuses.has(ip));
         if mislabelled(&cosmos.cloud, node) && !excused {
             return broken(format!(
                 "P4: node {name} says that it has {:?}, and has not",
@@ -117,8 +117,8 @@ pub fn sends(cosmos: &Cosmos, process: u8, allocation: &str, order: &Order, meta
     Ok(())
 }
 
-/// Before a Node or a pod is changed.
-pub fn changes(cosmos: &Cosmos, process: u8, call: &Call) -> Judged {
+/// Before an effect changes a Node or a pod.
+pub fn changes(cosmos: &Cosmos, process: u8, flight: FlightId, call: &Call) -> Judged {
     match call {
         Call::PatchLabels { node, .. } => leads(cosmos, process, &format!("a patch of node {node}")),
         Call::Evict(user) => {
@@ -129,11 +129,41 @@ pub fn changes(cosmos: &Cosmos, process: u8, call: &Call) -> Judged {
                     broken(format!("P7: pod {} was asked to go, and uses no address", pod.name))
                 }
                 Some(pod) if pod.mirror => broken(format!("P7: pod {} is a mirror", pod.name)),
-                Some(_) | None => Ok(()),
+                Some(pod) => {
+                    let term = cosmos.process(process).term.as_ref();
+                    let flight = term.and_then(|term| term.flights.get(&flight));
+                    flight.map_or(Ok(()), |flight| evicts(cosmos, flight, pod))
+                }
+                None => Ok(()),
             }
         }
         _ => Ok(()),
     }
+}
+
+/// P7: who is asked to go uses an address that is leaving its node, holds it not, and is asked because cause or policy say so.
+fn evicts(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> Judged {
+    let (name, ip) = (&flight.allocation, flight.errand.address());
+    if cosmos.held.get(&pod.uid).is_some_and(|since| *since < flight.watched) {
+        return broken(format!("P7: pod {} holds the address, and was asked to go", pod.name));
+    }
+    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
+    let Some(entry) = of(object).find(|entry| Some(entry.ip) == ip) else { return Ok(()) };
+    if cosmos.excuses.edited {
+        return Ok(());
+    }
+    let on = cosmos.cluster.pods().iter().find(|(_, pods)| pods.iter().any(|other| other.uid == pod.uid));
+    let leaves = matches!(entry.state, State::Draining | State::Releasing);
+    if !leaves || on.map(|(node, _)| node) != entry.node.as_ref() {
+        return broken(format!("P7: pod {} was asked to go, and {} does not leave its node", pod.name, entry.ip));
+    }
+    // Where the address has been taken off already, by an outsider or by an attach that is undone, nobody keeps it by staying.
+    let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
+    let evicts = object.spec.drain.policy == DrainPolicy::Evict;
+    if entry.state == State::Draining && !(cause.row().always_evicts || (cause.row().may_evict && evicts)) {
+        return broken(format!("P7: pod {} was asked to go for {cause:?}, against the policy", pod.name));
+    }
+    Ok(())
 }
 
 fn leads(cosmos: &Cosmos, process: u8, what: &str) -> Judged {
@@ -152,7 +182,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             let entries = entries_at(cosmos, place);
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
-            let moved = cosmos.excuses.addresses.contains(ip) && cosmos.cloud.kind() != Provider::Azure;
+            let moved = cosmos.excuses.has(*ip) && cosmos.cloud.kind() != Provider::Azure;
             if moved && (cosmos.excuses.edited || !entries.is_empty()) {
                 return Ok(());
             }
@@ -171,6 +201,9 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             for (_, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
                 another_life(cosmos, entry, place, call)?;
                 unused(cosmos, entry)?;
+                if has_arrived(entry) && !cosmos.meddled {
+                    return broken(format!("P9: {call} cut {ip} off {place}, and nobody had done anything"));
+                }
             }
         }
         Some((place, Slot::Own)) => {
@@ -180,7 +213,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             // AWS gives it back by itself, and may do so between our read and our change.
             let returns = cosmos.cloud.kind() == Provider::Aws && cosmos.cloud.returns == OwnReturns::AtOnce;
             // Another machine has taken the name between our read and our change: Google Cloud knows names alone.
-            let renamed = meta.address.is_some_and(|ip| cosmos.excuses.addresses.contains(&ip));
+            let renamed = meta.address.is_some_and(|ip| cosmos.excuses.has(ip));
             if !said && !returns && !renamed && !cosmos.excuses.edited {
                 return broken(format!(
                     "P10: {call} took the own address of {place}, and no entry says that it is owed"
@@ -205,19 +238,22 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
 /// F8: the machine is the one that the entry names, not another under its name.
 fn another_life(cosmos: &Cosmos, entry: &Entry, place: &ProviderId, call: &str) -> Judged {
     let (Some(named), Some(machine)) = (&entry.machine, cosmos.cloud.machine(place)) else { return Ok(()) };
-    if machine.instance != named.instance && !cosmos.excuses.addresses.contains(&entry.ip) {
+    if machine.instance != named.instance && !cosmos.excuses.has(entry.ip) {
         return broken(format!("P1: {call} changed {place}, which is another machine than {named}"));
     }
     Ok(())
+}
+
+/// An attach that is undone was never verified: nobody could use the address.
+fn has_arrived(entry: &Entry) -> bool {
+    entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some())
 }
 
 /// P6: what is cut by choice is used by nobody.
 fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
     let by_choice = Cause::of(entry.reason).is_some_and(|cause| cause.row().waits_for_users);
     let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
-    // An attach that is undone was never verified: nobody could use it.
-    let arrived = entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some());
-    let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && arrived) else { return Ok(()) };
+    let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && has_arrived(entry)) else { return Ok(()) };
     if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.edited {
         return Ok(());
     }
@@ -238,8 +274,8 @@ fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
 
 /// After a pass.
 pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Passed) -> Judged {
-    if passed.status.is_some() && !led {
-        return broken(format!("P8: process {process} wrote the status of {name} and does not hold the Lease"));
+    if let Some(write) = passed.writes.first().filter(|_| !led) {
+        return broken(format!("P8: process {process} wrote {write:?} of {name} and does not hold the Lease"));
     }
     for (before, after, refused) in passed.record.iter().flat_map(|told| &told.turns) {
         if let Some(why) = refused {
@@ -247,6 +283,7 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
         }
         if passed.status.is_some() {
             truthful(cosmos, before, after)?;
+            patient(cosmos, name, before, after)?;
         }
     }
     if passed.status.is_some() && cosmos.is_judged() {
@@ -261,13 +298,13 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
 /// P3: nothing is written of an address while the truth is otherwise.
 fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     let ip = after.ip;
-    if cosmos.excuses.addresses.contains(&ip) || cosmos.excuses.edited {
+    if cosmos.excuses.has(ip) || cosmos.excuses.edited {
         return Ok(());
     }
     let place = before.machine.as_ref().map(|machine| &machine.place);
     let machine = place.and_then(|place| cosmos.cloud.machine(place));
     let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(ip));
-    if after.reason == Reason::AddressNotFound {
+    if after.reason == Reason::AddressNotFound && cosmos.cloud.find(ip) != Whereabouts::NotFound {
         return broken(format!("P3: {ip} is said not to exist, and does"));
     }
     if before.state == State::Attached && after.reason == Reason::Drifted && there {
@@ -288,12 +325,26 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     Ok(())
 }
 
+/// §3.4: NotReady is not dead. A node that is given up for it has been NotReady, or gone, for long enough.
+fn patient(cosmos: &Cosmos, name: &str, before: &Entry, after: &Entry) -> Judged {
+    let fault = matches!(after.reason, Reason::NodeNotReady | Reason::NodeGone);
+    let begins = before.state != State::Releasing && after.state == State::Releasing;
+    let Some(node) = after.node.as_ref().filter(|_| fault && begins) else { return Ok(()) };
+    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
+    let grace = SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into());
+    if cosmos.down.get(node).is_none_or(|since| cosmos.now.duration_since(*since) < grace) {
+        return broken(format!("P6: {} was given up for {:?} of node {node} before its time", after.ip, after.reason));
+    }
+    Ok(())
+}
+
 /// P5: no machine is meant for two addresses.
 fn one_seat(cosmos: &Cosmos) -> Judged {
-    if cosmos.excuses.edited || !cosmos.excuses.addresses.is_empty() {
+    if cosmos.excuses.edited {
         return Ok(());
     }
-    let all = entries(cosmos);
+    let mut all = entries(cosmos);
+    all.retain(|(_, entry)| !cosmos.excuses.has(entry.ip));
     let mut meant: BTreeMap<&ProviderId, (&str, IpAddr)> = BTreeMap::new();
     for (name, entry) in all.iter().filter(|(_, entry)| !entry.state.at_rest()) {
         let Some(machine) = &entry.machine else { continue };
@@ -342,7 +393,8 @@ fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
 
 /// When everything has come to rest: nothing is held that should not be, and everything is where it should be.
 pub fn rest(cosmos: &Cosmos) -> Judged {
-    for (name, entry) in entries(cosmos) {
+    let all = entries(cosmos);
+    for (name, entry) in &all {
         if entry.state.is_open_intent() {
             return broken(format!("P12: {} of {name} rests in {:?}: {}", entry.ip, entry.state, entry.message));
         }
@@ -354,11 +406,12 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
             return broken(format!("P4: node {name} rests with a label, and its address is elsewhere"));
         }
     }
+    one_each(cosmos, &all)?;
+    labelled(cosmos, &all)?;
     // Mode Observe changes nothing: what is owed stays written down.
     let pays = |object: &NetIPAllocation| object.spec.mode != Mode::Observe;
-    let all = cosmos.cluster.allocations();
     let owed = |pays_now: bool| {
-        let objects = all.values().filter(move |object| pays(object) == pays_now);
+        let objects = cosmos.cluster.allocations().values().filter(move |object| pays(object) == pays_now);
         objects.flat_map(|object| &object.status).flat_map(|status| &status.owed).filter_map(memory::read_owed)
     };
     if let Some(owed) = owed(true).next() {
@@ -376,43 +429,103 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
 
 /// Outsiders have had their hands on it.
 fn is_excused(cosmos: &Cosmos, place: &ProviderId) -> bool {
-    !cosmos.excuses.addresses.is_empty() && cosmos.cloud.machine(place).is_some() || cosmos.excuses.edited
+    cosmos.excuses.machines.contains(place) || cosmos.excuses.edited
 }
 
-/// P12: everything that can be placed is placed.
+/// The allocation of that name, if it may be acted for and stays.
+fn enforced<'a>(cosmos: &'a Cosmos, name: &str) -> Option<&'a Arc<NetIPAllocation>> {
+    let object = cosmos.cluster.allocation(name)?;
+    let stays = object.metadata.deletion_timestamp.is_none();
+    Some(object).filter(|object| stays && object.spec.mode == Mode::Enforce)
+}
+
+/// P5: over all allocations one entry has something of an address.
+fn one_each(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
+    let acts = |name: &str| cosmos.cluster.allocation(name).is_some_and(|object| object.spec.mode != Mode::Observe);
+    let mut known: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for (name, entry) in all.iter().filter(|(name, entry)| entry.state != State::Unassigned && acts(name)) {
+        if let Some(other) = known.insert(entry.ip, name) {
+            return broken(format!("P5: both {other} and {name} rest with an entry for {}", entry.ip));
+        }
+    }
+    Ok(())
+}
+
+/// Its machine runs, and nothing speaks against the node.
+fn is_well(cosmos: &Cosmos, node: &SlimNode) -> bool {
+    let machine = node.place().and_then(|place| cosmos.cloud.machine(&place));
+    node.label(POOL).is_some()
+        && !node.cordoned()
+        && node.not_ready_since().is_none()
+        && node.disrupted(&[DISRUPTION.to_owned()]).is_none()
+        && !node.out_of_service()
+        && machine.is_some_and(|machine| machine.exists && machine.power == Power::Running)
+}
+
+/// P4: a node that works says of the address that is verified on it that it has it.
+fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
+    for (name, entry) in all.iter().filter(|(name, entry)| {
+        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.edited
+    }) {
+        let Some(node) = entry.node.as_ref().and_then(|node| cosmos.cluster.node(node)) else { continue };
+        let says = node.label(READY_LABEL) == Some(READY_VALUE)
+            && node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok()) == Some(entry.ip);
+        let machine = node.place().and_then(|place| cosmos.cloud.machine(&place));
+        let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(entry.ip));
+        if is_well(cosmos, node) && there && !says {
+            return broken(format!("P4: {} of {name} is on node {}, which does not say so", entry.ip, node.name_any()));
+        }
+    }
+    Ok(())
+}
+
+/// Nodes that could take an address now.
+fn free<'a>(cosmos: &'a Cosmos, all: &[(String, Entry)]) -> Vec<&'a String> {
+    let nodes = cosmos.cluster.nodes().iter();
+    let free = nodes.filter(|(name, node)| {
+        let place = node.place();
+        let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
+        let named = all.iter().any(|(_, entry)| {
+            entry.planned_node.as_ref() == Some(*name) || (!entry.state.at_rest() && entry.node.as_ref() == Some(*name))
+        });
+        // Nobody takes the seat of a machine that is owed an address of its own.
+        let objects = cosmos.cluster.allocations().values();
+        let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
+        let owed = debts.filter_map(memory::read_owed).any(|owed| Some(&owed.machine.place) == place.as_ref());
+        let empty = machine.is_some_and(|machine| !matches!(machine.slot, Slot::Reserved(_)));
+        !owed && !named && empty && is_well(cosmos, node)
+    });
+    free.map(|(name, _)| name).collect()
+}
+
+/// P12: an address that drains leaves when nobody uses it any more, it has somewhere to go, and it is its turn.
+fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[&String]) -> Judged {
+    for (name, entry) in all.iter().filter(|(_, entry)| entry.state == State::Draining) {
+        let Some(object) = cosmos.cluster.allocation(name).filter(|object| object.spec.mode == Mode::Enforce) else {
+            continue;
+        };
+        let cause = Cause::of(entry.reason).filter(|cause| cause.row().by_choice);
+        let (Some(cause), Some(node)) = (cause, &entry.node) else { continue };
+        let takes =
+            |free: &&&String| cosmos.cluster.node(free).is_some_and(|node| node.matches(&object.spec.node_selector));
+        let goes = !cause.row().needs_target || free.iter().filter(takes).any(|free| *free != node);
+        let others = |(other, entry): &&(String, Entry)| other == name && !entry.state.at_rest();
+        let turn = all.iter().filter(others).filter(|(_, entry)| entry.state != State::Attached).count() == 1;
+        let evicts = cause.row().always_evicts || object.spec.drain.policy == DrainPolicy::Evict;
+        let users = users::users(&cosmos.cluster.pods_of(node), &Workload::Unnamed);
+        let used = users.iter().any(|user| leaving::keeps(cause, user, evicts));
+        if goes && turn && !used {
+            return broken(format!("P12: {} of {name} rests on node {node}, which it has to leave", entry.ip));
+        }
+    }
+    Ok(())
+}
+
+/// P12: everything that can be placed is placed, and what can leave has left.
 pub fn placed(cosmos: &Cosmos) -> Judged {
     let all = entries(cosmos);
-    let free: Vec<&String> = cosmos
-        .cluster
-        .nodes()
-        .iter()
-        .filter(|(name, node)| {
-            let place = node.place();
-            let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
-            let named = all.iter().any(|(_, entry)| {
-                entry.planned_node.as_ref() == Some(*name)
-                    || (!entry.state.at_rest() && entry.node.as_ref() == Some(*name))
-            });
-            let fit = !named
-                && node.label(super::cosmos::course::POOL).is_some()
-                && !node.cordoned()
-                && node.not_ready_since().is_none()
-                && node.disrupted(&[super::cosmos::process::DISRUPTION.to_owned()]).is_none()
-                && !node.out_of_service();
-            // Nobody takes the seat of a machine that is owed an address of its own.
-            let objects = cosmos.cluster.allocations().values();
-            let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
-            let owed = debts.filter_map(memory::read_owed).any(|owed| Some(&owed.machine.place) == place.as_ref());
-            !owed
-                && fit
-                && machine.is_some_and(|machine| {
-                    machine.exists
-                        && machine.power == ip_address_controller::cloud::Power::Running
-                        && !matches!(machine.slot, Slot::Reserved(_))
-                })
-        })
-        .map(|(name, _)| name)
-        .collect();
+    let free = free(cosmos, &all);
+    drained(cosmos, &all, &free)?;
     let waiting = all.iter().find(|(name, entry)| {
         matches!(entry.state, State::Unassigned | State::Detached)
             && matches!(
@@ -434,3 +547,7 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "invariants_tests.rs"]
+mod tests;

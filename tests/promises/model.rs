@@ -20,7 +20,7 @@ use crate::{
     cosmos::{
         course::{Action, CallFault, Cosmos, Outside, POOL},
         errand::Call,
-        process::{FlightId, Process, WriteFault},
+        process::{Break, FlightId, Process, WriteFault},
     },
     invariants,
     search::System,
@@ -189,7 +189,7 @@ impl Model {
             let next = leading.find_map(|(process, term)| {
                 match if last_first { term.woken.last() } else { term.woken.first() } {
                     Some(name) => Some(match fault {
-                        Some(fault) => Action::BrokenPass(process.id, name.clone(), fault),
+                        Some(fault) => Action::BrokenPass(process.id, name.clone(), Break::status(fault)),
                         None => Action::Pass(process.id, name.clone()),
                     }),
                     None if !self.own_writes_show_late && current == Some(process.id) && ahead(process) => {

@@ -159,17 +159,12 @@ impl Life {
                     cosmos.happen(&Action::Elapse(Duration::from_secs(2)))?;
                     continue;
                 };
-                let action = match broken.take() {
-                    Some(fault) => match action.befallen(fault) {
-                        Some(instead) => instead,
-                        None => {
-                            broken = Some(fault);
-                            action
-                        }
-                    },
-                    None => action,
-                };
-                cosmos.happen(&action)?;
+                let instead = broken.and_then(|fault| action.befallen(fault, None));
+                let befallen = cosmos.befallen;
+                cosmos.happen(&instead.unwrap_or(action))?;
+                if cosmos.befallen > befallen {
+                    broken = None;
+                }
             }
             if let What::Break(fault) = what {
                 broken = Some(*fault);

@@ -27,7 +27,8 @@ use crate::{
     chance::number,
     cosmos::{
         beats::Beats,
-        course::{Action, BIRTH, Cosmos, Excuses, Outside, POOL},
+        course::{Action, BIRTH, Cosmos, Outside, POOL},
+        excuses::Excuses,
         pace::{Look, What},
         process::Rules,
     },

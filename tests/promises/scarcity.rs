@@ -187,8 +187,6 @@ fn p11_a_failover_does_not_stand_behind_placements_until_a_slot_is_free() {
     add(&mut cosmos, "red", &ips(18, 2));
     let mut beats = Beats::new(cosmos, Duration::from_secs(1));
     attached(&mut beats, "red", 60);
-    // What was read of its machines for that is too old to be taken for news.
-    beats.run(Duration::from_secs(35)).unwrap();
     add(&mut beats.cosmos, "green", &ips(19, 30));
     beats.run(Duration::from_secs(8)).unwrap();
 

@@ -15,7 +15,8 @@ use serde_json::json;
 use crate::{
     chance::{Chance, number},
     cosmos::{
-        course::{Action, CallFault, Cosmos, Excuses, Outside},
+        course::{Action, CallFault, Cosmos, Outside},
+        excuses::Excuses,
         process::{DISRUPTION, Rules},
     },
 };
@@ -97,11 +98,12 @@ impl Soak {
                 self.cosmos.happen(&Action::Elapse(Duration::from_secs(2)))?;
                 continue;
             };
-            let instead = self.broken.and_then(|fault| action.befallen(fault));
-            if instead.is_some() {
+            let instead = self.broken.and_then(|fault| action.befallen(fault, None));
+            let befallen = self.cosmos.befallen;
+            self.cosmos.happen(&instead.unwrap_or(action))?;
+            if self.cosmos.befallen > befallen {
                 self.broken = None;
             }
-            self.cosmos.happen(&instead.unwrap_or(action))?;
         }
         Ok(())
     }

@@ -115,6 +115,11 @@ impl Stage {
     /// What a sentence says of the world; one that tells of the operator's own calls or tables says nothing of it.
     pub fn happens(&mut self, sentence: &str) -> Result<(), String> {
         let words: Vec<&str> = sentence.split(' ').collect();
+        let by_itself = matches!(
+            words.as_slice(),
+            ["Unassigned"] | ["Attached", "on", _] | ["the", "operator", "restarts"] | [_, "seconds", "pass"]
+        );
+        self.cosmos.meddled |= !by_itself;
         let node = |name: &str| name.to_owned();
         match words.as_slice() {
             ["Unassigned"] => {
@@ -244,6 +249,11 @@ impl Stage {
             ["a", "move", "is", "asked", "for"] => self.outside(Outside::Move(NAME.to_owned(), ip())),
             ["the", "annotation", "is", "removed"] => {
                 let _ = self.cosmos.cluster.annotate(NAME, api::MOVE_ANNOTATION, None);
+                Ok(())
+            }
+            ["the", "move", "is", "taken", "back"] => {
+                let stay = format!("{}=node-a", ip());
+                let _ = self.cosmos.cluster.annotate(NAME, api::MOVE_ANNOTATION, Some(&stay));
                 Ok(())
             }
             ["claimed", "by", "older"] => {

@@ -56,6 +56,7 @@ pub struct World {
     permit: bool,
     frozen: bool,
     move_requested: bool,
+    stay_requested: bool,
     drain: Drain,
     failure: Option<Failure>,
     /// The effect under way.
@@ -121,6 +122,7 @@ impl World {
             permit: true,
             frozen: false,
             move_requested: false,
+            stay_requested: false,
             drain: Drain { evict: false, timeout: None },
             failure: None,
             flying: None,
@@ -263,6 +265,7 @@ impl World {
             ["deletionPolicy", "is", "Retain"] => self.deleting = false,
             ["a", "move", "is", "asked", "for"] => self.move_requested = true,
             ["the", "annotation", "is", "removed"] => self.move_requested = false,
+            ["the", "move", "is", "taken", "back"] => self.stay_requested = true,
             ["claimed", "by", name] => self.claim = Claim::Other((*name).to_owned()),
             ["claimed", "by", "nobody", "else"] => self.claim = Claim::Ours,
             ["mode", "Enforce"] => self.mode = Mode::Enforce,
@@ -469,6 +472,7 @@ impl World {
             left: None,
             drain: self.drain,
             move_requested: self.move_requested,
+            stay_requested: self.stay_requested,
             failure: self.failure.clone(),
             fresh: Fresh {
                 id: Uuid::from_u128(self.ids),

@@ -28,7 +28,10 @@ impl Actor {
         match self.unlabel(node, machine, allocation, left_by.as_deref(), taints, noted).await {
             Done::Node(Some(written)) => self.nodes.wrote(*written),
             Done::Node(None) => {}
-            Done::NodeFailed(why) => return Done::HeldBack(why),
+            Done::NodeFailed(why) => {
+                noted.push(Noted::NotPatched(why.clone()));
+                return Done::HeldBack(why);
+            }
             other => return other,
         }
         if let Some(held) = self.late_users(deed, node, cut, noted).await {
@@ -84,5 +87,90 @@ impl Actor {
             }
             Err(error) => Done::Failed(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc, time::Duration};
+
+    use async_trait::async_trait;
+    use http::Method;
+    use jiff::Timestamp;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        allocation::{
+            api_server::{self, refused},
+            decide::Effect,
+        },
+        cloud::{Attach, CloudError, Finding, MachineId, ProviderId, Restore, Restored, Scope, Seat, Survey},
+    };
+
+    /// A cloud that must not be called.
+    struct Untouched;
+
+    #[async_trait]
+    impl Cloud for Untouched {
+        async fn survey(&self, _: &Scope) -> Result<Survey, CloudError> {
+            unreachable!("survey")
+        }
+        async fn find(&self, _: &Scope, _: IpAddr) -> Result<Whereabouts, CloudError> {
+            unreachable!("find")
+        }
+        async fn inspect(&self, _: &ProviderId) -> Result<Seat, CloudError> {
+            unreachable!("inspect")
+        }
+        async fn attach(&self, _: &Attach) -> Result<Verified, CloudError> {
+            unreachable!("attach")
+        }
+        async fn detach(&self, _: &Detach) -> Result<Verified, CloudError> {
+            unreachable!("detach")
+        }
+        async fn restore(&self, _: &Restore) -> Result<Restored, CloudError> {
+            unreachable!("restore")
+        }
+        async fn check(&self, _: &Scope) -> Vec<Finding> {
+            unreachable!("check")
+        }
+    }
+
+    #[tokio::test]
+    async fn p4_an_address_is_not_cut_while_its_labels_cannot_be_taken_off_and_that_is_told() {
+        let client = api_server::client(|parts, _| match parts.method {
+            Method::GET => {
+                let labels = json!({"ip.ready": "true", "netinfra.darkbrains.com/allocation": "alloc"});
+                (200, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a", "labels": labels}}))
+            }
+            _ => (403, refused(403, "Forbidden")),
+        });
+        let machine: MachineId = "gce://p/us-west1-a/a#17".parse().unwrap();
+        let effect = Effect::Detach {
+            node: "a".to_owned(),
+            machine: machine.clone(),
+            operation: Uuid::nil(),
+            send_before: Timestamp::now() + Duration::from_secs(60),
+            cut: Cut::Now,
+        };
+        let deed = Deed {
+            effect,
+            ip: "203.0.113.7".parse().unwrap(),
+            scope: machine.place.place().unwrap().scope(),
+            machine: machine.place,
+            node_uid: None,
+            allocation: "alloc".to_owned(),
+            left_by: None,
+            taints: Arc::default(),
+            workload: Workload::Unnamed,
+            cause: None,
+            evict: false,
+        };
+        let mut noted = Vec::new();
+        let actor = Actor::leading(client, Instant::now() + Duration::from_secs(60));
+        let done = actor.perform(&deed, Some(&Untouched), &mut noted).await;
+        assert!(matches!(&done, Done::HeldBack(why) if why.contains("patching node a failed")), "{done:?}");
+        assert!(matches!(noted.as_slice(), [Noted::NotPatched(why)] if why.contains("Forbidden")), "{noted:?}");
     }
 }

@@ -125,6 +125,8 @@ pub struct Facts {
     pub drain: Drain,
     /// A person asked for this address to move.
     pub move_requested: bool,
+    /// And takes that back while it waits to leave: asks for the node where it is.
+    pub stay_requested: bool,
     pub failure: Option<Failure>,
     /// Randomness as a fact: the operation that an intent written now gets.
     pub fresh: Fresh,
@@ -156,6 +158,7 @@ impl Facts {
             left: None,
             drain: Drain { evict: false, timeout: None },
             move_requested: false,
+            stay_requested: false,
             failure: None,
             fresh: Fresh { id: Uuid::nil(), send_before: now, traceparent: None },
         }

@@ -178,7 +178,7 @@ fn fault(entry: &Entry, facts: &Facts) -> Option<Cause> {
 }
 
 fn choice(entry: &Entry, facts: &Facts) -> Option<Cause> {
-    if facts.move_requested || is_moving(entry) {
+    if facts.move_requested || is_moving(entry) && !facts.stay_requested {
         return Some(Cause::MoveRequested);
     }
     match &facts.holder_of(entry)?.object {

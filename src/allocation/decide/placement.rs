@@ -57,8 +57,6 @@ verdicts! {
     MachineNotRunning => "whose machine does not run",
     /// Of a kind that cannot take an address.
     Unsupported => "of an unsupported kind",
-    /// The cloud refused this address there a moment ago.
-    RefusedByCloud => "refused by the cloud",
     /// A control-plane node, while no `nodeSelector` names it.
     ControlPlane => "of the control plane",
 }

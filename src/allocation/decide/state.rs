@@ -179,6 +179,8 @@ reasons! {
     Verified,
     /// Found attached, and taken over as it was.
     Adopted,
+    /// On its machine, but labels or taint of its node cannot be set: no pod comes to it.
+    NotLabelled,
     /// Its node is NotReady; the grace runs.
     NodeNotReady,
     /// Too many nodes are NotReady at once: no involuntary move.

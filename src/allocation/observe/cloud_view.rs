@@ -1,8 +1,8 @@
 //! Asking the clouds, beside the passes: nobody waits here. A question is asked once at a time, as urgently as the most
-//! urgent of those who ask it; its answer wakes the allocations.
+//! urgent of those who ask it. A survey wakes all allocations, any other answer those that asked.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -11,31 +11,38 @@ use std::{
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{Answers, Asking, Question, Questions, Reply};
+use super::{
+    super::watch::{Cause, Wake},
+    answers::{Answers, Asking, Question, Questions, Reply},
+};
 use crate::cloud::{
     Cloud, CloudError, Provider,
     connect::Clouds,
     limits::{Limits, Need, Place, Urging},
 };
 
-/// Called with nothing whenever an answer has arrived.
-pub type Arrived = Arc<dyn Fn() + Send + Sync>;
-
 /// See the module.
 #[derive(Clone)]
 pub struct CloudView {
     clouds: Clouds,
     limits: Limits,
-    arrived: Arrived,
+    wake: Wake,
     stop: CancellationToken,
     answers: Arc<Mutex<Answers>>,
     /// Those that wait or are on their way.
-    asked: Arc<Mutex<HashMap<Question, Urging>>>,
+    asked: Arc<Mutex<HashMap<Question, Asked>>>,
+}
+
+/// A question that is open.
+struct Asked {
+    urging: Urging,
+    /// The allocations that want to know.
+    by: BTreeSet<String>,
 }
 
 impl CloudView {
-    pub fn new(clouds: Clouds, limits: Limits, arrived: Arrived, stop: CancellationToken) -> Self {
-        Self { clouds, limits, arrived, stop, answers: Arc::default(), asked: Arc::default() }
+    pub fn new(clouds: Clouds, limits: Limits, wake: Wake, stop: CancellationToken) -> Self {
+        Self { clouds, limits, wake, stop, answers: Arc::default(), asked: Arc::default() }
     }
 
     /// The cloud of a provider, once it is connected.
@@ -59,21 +66,25 @@ impl CloudView {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks each question that is not being asked already, and was not answered after `party` had looked, at `looked`.
+    /// Asks each question that is not being asked already. One that was answered after `party` had looked, at `looked`, wakes
+    /// it at once.
     pub fn ask(&self, party: &str, questions: Questions, looked: Instant) {
         for (question, asking) in questions {
             let Some(cloud) = self.clouds.get(asking.scope.provider) else { continue };
             if self.answers().began(&question).is_some_and(|began| began >= looked) {
+                self.wake.one(party, Cause::Cloud);
                 continue;
             }
             let Asking { scope, urgency } = asking;
             let mut asked = self.asked();
-            if let Some(waits) = asked.get(&question) {
-                waits.to(urgency);
+            if let Some(open) = asked.get_mut(&question) {
+                open.urging.to(urgency);
+                open.by.insert(party.to_owned());
                 continue;
             }
             let place = self.limits.join(&scope, urgency, party, Need::Read);
-            asked.insert(question.clone(), place.urging());
+            let by = BTreeSet::from([party.to_owned()]);
+            asked.insert(question.clone(), Asked { urging: place.urging(), by });
             tokio::spawn(self.clone().ask_one(question, place, cloud));
         }
     }
@@ -88,8 +99,13 @@ impl CloudView {
         if let Some(Err(_)) = answered {
             tracing::error!(?question, "a provider panicked over this question");
         }
-        self.asked().remove(&question);
-        (self.arrived)();
+        let open = self.asked().remove(&question);
+        match question {
+            Question::Survey(_) => self.wake.all(Cause::Cloud),
+            Question::Find(..) | Question::Inspect(_) => {
+                open.into_iter().flat_map(|open| open.by).for_each(|name| self.wake.one(&name, Cause::Cloud));
+            }
+        }
     }
 
     async fn answer(&self, question: &Question, cloud: &dyn Cloud) {
@@ -108,7 +124,7 @@ impl CloudView {
         self.answers().arrived(question, began, reply);
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashMap<Question, Urging>> {
+    fn asked(&self) -> MutexGuard<'_, HashMap<Question, Asked>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

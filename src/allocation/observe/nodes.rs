@@ -55,12 +55,28 @@ const REGION: &str = "topology.kubernetes.io/region";
 /// EKS writes here how the node came to be: `ec2`, `fargate`, `hybrid`, or `auto` for Auto Mode.
 const EKS_COMPUTE_TYPE: &str = "eks.amazonaws.com/compute-type";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+const READY: &str = "Ready";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Guesses: the node may go, or not. They make it the last choice and nothing more.
 const GUESSES: [&str; 2] =
     ["DeletionCandidateOfClusterAutoscaler", "aws-node-termination-handler/rebalance-recommendation"];
 
 impl SlimNode {
+    /// Lets go of what no pass reads: a cluster of thousands keeps each of its nodes in memory. What is left changes only when
+    /// something changes that matters, but for the version.
+    pub fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.owner_references = None;
+        if let Some(annotations) = &mut self.metadata.annotations {
+            annotations.retain(|key, _| key == GCE_INSTANCE_ID);
+        }
+        if let Some(conditions) = &mut self.status.conditions {
+            conditions.retain(|condition| condition.type_ == READY);
+            conditions.shrink_to_fit();
+            conditions.iter_mut().for_each(|condition| condition.last_heartbeat_time = None);
+        }
+    }
+
     pub fn place(&self) -> Option<ProviderId> {
         self.spec.provider_id.as_deref().filter(|id| !id.is_empty()).map(ProviderId::new)
     }
@@ -143,7 +159,7 @@ impl SlimNode {
 
     /// Since when its Ready condition is not True; `None` while it is. A node without one has just registered.
     pub fn not_ready_since(&self) -> Option<Timestamp> {
-        let ready = self.status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        let ready = self.status.conditions.iter().flatten().find(|condition| condition.type_ == READY);
         match ready {
             Some(condition) if condition.status == "True" => None,
             Some(condition) => Some(condition.last_transition_time.as_ref().map_or(self.created(), |time| time.0)),
@@ -217,11 +233,13 @@ pub struct Nodes {
     own: Arc<Mutex<HashMap<String, SlimNode>>>,
     /// Uids that the API server did not find: the cache may still show them.
     gone: Arc<Mutex<HashSet<String>>>,
+    /// As the last pass saw them, until something changes: passes are many, and changes few.
+    seen: Arc<Mutex<Option<Arc<Roster>>>>,
 }
 
 impl Nodes {
     pub fn new(cache: Store<SlimNode>) -> Self {
-        Self { cache, own: Arc::default(), gone: Arc::default() }
+        Self { cache, own: Arc::default(), gone: Arc::default(), seen: Arc::default() }
     }
 
     /// The newest version known.
@@ -231,20 +249,32 @@ impl Nodes {
     }
 
     /// All of them.
-    pub fn all(&self) -> Roster {
-        Roster::of(
-            self.cache.state().into_iter().filter(|node| !self.is_gone(node)).map(|node| self.newer(node)).collect(),
-        )
+    pub fn all(&self) -> Arc<Roster> {
+        let mut seen = self.seen();
+        // Made under the lock: what changes meanwhile is told afterwards, and then it is made anew.
+        let nodes = || {
+            let cached = self.cache.state().into_iter().filter(|node| !self.is_gone(node));
+            Arc::new(Roster::of(cached.map(|node| self.newer(node)).collect()))
+        };
+        seen.get_or_insert_with(nodes).clone()
+    }
+
+    /// The watch cache shows something new.
+    pub fn changed(&self) {
+        *self.seen() = None;
     }
 
     /// What a write of ours returned.
-    pub fn wrote(&self, node: SlimNode) {
+    pub fn wrote(&self, mut node: SlimNode) {
+        node.slim();
         self.lock().insert(node.name_any(), node);
+        self.changed();
     }
 
     /// The API server says that there is no such Node.
     pub fn gone(&self, uid: Option<String>) {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).extend(uid);
+        self.changed();
     }
 
     /// Forgets what the cache knows by now as well.
@@ -271,6 +301,10 @@ impl Nodes {
             }
             None => cached,
         }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<Arc<Roster>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, SlimNode>> {

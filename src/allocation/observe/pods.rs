@@ -22,11 +22,11 @@ use kube_runtime::{WatchStreamExt, reflector, watcher};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::cloud_view::Arrived;
 use crate::{
     allocation::{
         decide::users::{Owner, Pod, Workload},
         tables::Uid,
+        watch::{Cause, Wake},
     },
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, HOLD_ANNOTATION, READY_LABEL, WorkloadKind, WorkloadRef},
 };
@@ -80,7 +80,7 @@ impl Sight {
 #[derive(Clone)]
 pub struct Pods {
     client: Client,
-    arrived: Arrived,
+    wake: Wake,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -100,8 +100,8 @@ struct Watch {
 }
 
 impl Pods {
-    pub fn new(client: Client, arrived: Arrived) -> Self {
-        Self { client, arrived, inner: Arc::default() }
+    pub fn new(client: Client, wake: Wake) -> Self {
+        Self { client, wake, inner: Arc::default() }
     }
 
     /// Watches the pods of exactly these nodes for this allocation.
@@ -129,7 +129,7 @@ impl Pods {
         let stop = CancellationToken::new();
         let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).timeout(60);
         let events = watcher(Api::<v1::Pod>::all(self.client.clone()), config);
-        let (arrived, done, node) = (self.arrived.clone(), complete.clone(), node.to_owned());
+        let (wake, done, node) = (self.wake.clone(), complete.clone(), node.to_owned());
         let stream = events
             .modify(|pod| {
                 pod.managed_fields_mut().clear();
@@ -151,7 +151,7 @@ impl Pods {
                             watcher::Event::Init | watcher::Event::InitApply(_) => continue,
                             watcher::Event::Apply(_) | watcher::Event::Delete(_) => {}
                         }
-                        arrived();
+                        wake.all(Cause::Pods);
                     }
                     Ok(None) => return,
                     Err(error) => tracing::warn!(node, %error, "watching the node's pods failed, trying again"),

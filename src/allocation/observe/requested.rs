@@ -2,7 +2,8 @@
 //!
 //! A request is one-shot. What can be followed is in status with the pass that reads it, as a drain for
 //! [`Reason::MoveRequested`]; what cannot is refused with one sentence. What must wait for the mode, for a node or for a turn
-//! keeps its annotation meanwhile, so that taking it off takes the request back.
+//! keeps its annotation meanwhile, so that taking it off takes the request back. A drain that has begun is taken back by asking
+//! for the node where the address still is.
 
 use std::net::IpAddr;
 
@@ -108,10 +109,7 @@ pub fn answer(
         )),
         State::Attached | State::Draining => {
             if node.is_some() && node == here {
-                let here = here.unwrap_or_default();
-                return refused(format!(
-                    "{ip} is on node {here} already; name another node, or none to have one chosen"
-                ));
+                return stays(entry, facts);
             }
             // What status has is accepted, also where the node has become unfit before that could be told.
             let begun = entry.state == State::Draining && entry.reason == Reason::MoveRequested;
@@ -122,6 +120,24 @@ pub fn answer(
             plan.refused_move.clone().map(Answer::Refused)
         }
         State::Attaching | State::Releasing | State::Detached => on_its_way(entry, node),
+    }
+}
+
+/// It is asked for the node where it is: that takes back a move which has begun, once status says so.
+fn stays(entry: &Entry, facts: &Facts) -> Option<Answer> {
+    let (ip, here) = (entry.ip, entry.node.as_deref().unwrap_or_default());
+    if !facts.stay_requested {
+        return Some(Answer::Refused(format!(
+            "{ip} is on node {here} already; name another node, or none to have one chosen"
+        )));
+    }
+    match (entry.state, entry.reason) {
+        (State::Draining, Reason::MoveRequested) => None,
+        (State::Draining, other) => Some(Answer::Accepted(format!(
+            "the move is taken back, but {ip} is to leave node {here} for another reason: {}",
+            other.as_str()
+        ))),
+        _ => Some(Answer::Accepted(format!("the move is taken back: {ip} stays on node {here}"))),
     }
 }
 
@@ -247,11 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn a_move_that_has_begun_is_taken_back_by_asking_for_the_node_where_it_is() {
+        let asked = object(Some("203.0.113.7=node-a"));
+        let facts = Facts { stay_requested: true, ..facts() };
+        let said = |entry: Entry| {
+            answer(&asked, &[entry], std::slice::from_ref(&facts), &Plan::default(), &Claims::of([&asked]))
+        };
+        let accepted = |how: &str| Some(Answer::Accepted(how.to_owned()));
+        let stays = "the move is taken back: 203.0.113.7 stays on node node-a";
+        assert_eq!(said(entry(State::Attached, Reason::Verified)), accepted(stays));
+        assert_eq!(said(entry(State::Draining, Reason::MoveRequested)), None, "an effect is under way");
+        let drains = "the move is taken back, but 203.0.113.7 is to leave node node-a for another reason: NodeCordoned";
+        assert_eq!(said(entry(State::Draining, Reason::NodeCordoned)), accepted(drains));
+    }
+
+    #[test]
     fn one_that_is_there_already_or_nowhere_is_refused() {
         let attached = entry(State::Attached, Reason::Verified);
         let already = "203.0.113.7 is on node node-a already; name another node, or none to have one chosen";
         assert_eq!(refusal("203.0.113.7=node-a", &attached), already);
-        assert_eq!(refusal("203.0.113.7=node-a", &entry(State::Draining, Reason::MoveRequested)), already);
+        assert_eq!(refusal("203.0.113.7=node-a", &entry(State::Draining, Reason::NodeCordoned)), already);
         let nowhere = Entry { node: None, ..entry(State::Unassigned, Reason::NoEligibleNode) };
         assert_eq!(
             refusal(IP, &nowhere),

@@ -16,6 +16,8 @@ pub(super) struct Course {
     journeys: Vec<Trace>,
     uid: String,
     generation: i64,
+    /// It has to be run anew, a little later.
+    put_off: bool,
 }
 
 impl Course {
@@ -28,12 +30,21 @@ impl Course {
             journeys: Vec::new(),
             uid: String::new(),
             generation: 0,
+            put_off: false,
         }
     }
 
     pub fn concerns(&mut self, uid: &str, generation: Option<i64>) {
         self.uid = uid.to_owned();
         self.generation = generation.unwrap_or_default();
+    }
+
+    pub fn put_off(&mut self) {
+        self.put_off = true;
+    }
+
+    pub fn is_put_off(&self) -> bool {
+        self.put_off
     }
 
     /// Ends the stage under way and begins the next.

@@ -42,16 +42,12 @@ impl Controller {
             tracing::info!(effect = ?deed.effect, "effect begins");
             let mut noted = Vec::new();
             let allowance = permit.map(|permit| permit.allowance);
-            let done = match me.view.cloud(deed.scope.provider) {
-                // A provider that panics must not hold address and machine for ever: what it sent is not known.
-                Some(cloud) => {
-                    let work = AssertUnwindSafe(me.actor.perform(&deed, &*cloud, &mut noted)).catch_unwind();
-                    limits::spending(allowance, work).await.unwrap_or_else(|_| {
-                        Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
-                    })
-                }
-                None => Done::Failed(CloudError::new(ErrorKind::Unavailable, "effect", "the cloud is not connected")),
-            };
+            let cloud = me.view.cloud(deed.scope.provider);
+            // A provider that panics must not hold address and machine for ever: what it sent is not known.
+            let work = AssertUnwindSafe(me.actor.perform(&deed, cloud.as_deref(), &mut noted)).catch_unwind();
+            let done = limits::spending(allowance, work).await.unwrap_or_else(|_| {
+                Done::Failed(CloudError::new(ErrorKind::Unknown, "effect", "the provider panicked").unsettled())
+            });
             if let Some(why) = failure(&done) {
                 tell_span_failed(why);
             }
@@ -90,7 +86,7 @@ impl Controller {
             Done::Verified(_) => count(deed, &name, Ended::Success),
             Done::Failed(error) => self.tell_failed(object, deed, &error, trace),
             Done::HeldBack(why) => tracing::info!(crd = name, ip = %deed.ip, why, "effect held back"),
-            Done::NodeFailed(why) => tracing::warn!(crd = name, ip = %deed.ip, error = why, "effect failed"),
+            Done::NodeFailed(why) => self.tell_not_patched(object, deed, &why, trace),
         }
     }
 
@@ -98,6 +94,7 @@ impl Controller {
         let ip = deed.ip.to_string();
         let (event, node, note) = match noted {
             Noted::Asked(user, answer) => return self.tell_asked(object, deed, &user, answer, trace),
+            Noted::NotPatched(why) => return self.tell_not_patched(object, deed, &why, trace),
             Noted::Labeled(node) => {
                 (Event::NodeLabeled, node.clone(), format!("node {node} carries ip.ready for {ip}"))
             }
@@ -118,6 +115,16 @@ impl Controller {
         count(deed, &object.name_any(), Ended::Error);
         let note = format!("{} on node {node}: {error}; {}", deed.ip, error.kind.remedy());
         self.teller.say(object, Word::new(event, &deed.ip.to_string(), note).on(Some(node)).during(trace));
+    }
+
+    /// The labels of a deed's node could not be changed: pods cannot come to the address, or still do.
+    fn tell_not_patched(&self, object: &NetIPAllocation, deed: &Deed, why: &str, trace: Option<Trace>) {
+        let (name, node) = (object.name_any(), deed.effect.node());
+        tracing::warn!(crd = name, ip = %deed.ip, node, error = why, "effect failed");
+        metrics::node_patch_failed(&name);
+        let note = format!("labels of {} on node {node} could not be changed: {why}", deed.ip);
+        let word = Word::new(Event::NodePatchFailed, &deed.ip.to_string(), note);
+        self.teller.say(object, word.on(Some(node)).during(trace));
     }
 
     fn tell_asked(&self, object: &NetIPAllocation, deed: &Deed, user: &User, answer: Asked, trace: Option<Trace>) {

@@ -22,6 +22,7 @@ use super::super::{
     record::{
         conditions,
         events::Event,
+        request,
         tell::{Told, Word},
     },
     round::{DebtState, Record, Scene},
@@ -187,19 +188,10 @@ impl Controller {
             Answer::Accepted(how) => (Event::MoveAccepted, how),
             Answer::Refused(why) => (Event::MoveRefused, why),
         };
-        let patch = serde_json::json!({"metadata": {
-            "resourceVersion": stored.resource_version(),
-            "annotations": {api::MOVE_ANNOTATION: null},
-        }});
         if self.may_write().is_err() {
             return;
         }
-        let params = kube::api::PatchParams::default();
-        let patch = kube::api::Patch::Merge(patch);
-        let name = stored.name_any();
-        let write = self.api.patch(&name, &params, &patch);
-        if let Ok(Ok(written)) = tokio::time::timeout(self.config.mutation_timeout, write).await {
-            self.ledger.put(written);
+        if request::take_off(&self.api, &self.ledger, self.config.mutation_timeout, stored).await {
             let asked = requested_move(stored);
             let entry = entries.iter().find(|entry| asked.is_some_and(|(ip, _)| ip == entry.ip));
             let trace = entry.and_then(|entry| journey::trace(entry, &stored.uid().unwrap_or_default()));

@@ -183,7 +183,8 @@ fn ready(picture: &Picture<'_>, reserved: usize, required: usize) -> Said {
             format!("the cloud has not been read for too long: {why}; addresses stay where they are"),
         );
     }
-    let works = |(entry, facts): &(&Entry, &Facts)| holds(entry) && node_is_ready(facts);
+    let works =
+        |(entry, facts): &(&Entry, &Facts)| holds(entry) && entry.reason != Reason::NotLabelled && node_is_ready(facts);
     let pairs = || picture.entries.iter().zip(picture.facts);
     let good = pairs().filter(works).count();
     let leaving = picture.entries.iter().find(|entry| matches!(entry.state, State::Draining | State::Releasing));
@@ -249,7 +250,7 @@ fn node_is_ready(facts: &Facts) -> bool {
 fn weight(reason: Reason) -> u8 {
     match of_reason(reason).1 {
         Ready::AddressNotFound | Ready::AddressInUse | Ready::DuplicateClaim | Ready::InvalidSpec => 0,
-        Ready::NoEligibleNode => 1,
+        Ready::NoEligibleNode | Ready::NotLabelled => 1,
         Ready::AttachFailed => 2,
         _ => 3,
     }
@@ -266,6 +267,7 @@ pub fn of_reason(reason: Reason) -> (&'static str, Ready) {
         Reason::DuplicateClaim => ("False", Ready::DuplicateClaim),
         Reason::InvalidAddress | Reason::TooManyAddresses => ("False", Ready::InvalidSpec),
         Reason::Observing => ("False", Ready::Observing),
+        Reason::NotLabelled => ("False", Ready::NotLabelled),
         Reason::FailoverFrozen => ("False", Ready::FailoverFrozen),
         Reason::NodeNotReady
         | Reason::NodeGone
@@ -432,7 +434,10 @@ fn stalled(picture: &Picture<'_>, reserved: usize, required: usize) -> Option<Sa
 mod tests {
     use super::*;
     use crate::{
-        allocation::decide::facts::Journey,
+        allocation::{
+            decide::facts::{Holder, Journey, Life},
+            record::reasons,
+        },
         api::{AddressSelector, IntOrPercent, NetIPAllocationSpec},
     };
 
@@ -522,6 +527,86 @@ mod tests {
             let (status, reason, _, attached) = ready_of(1, &[(entry, Wanted::Yes)]);
             assert_eq!((status, reason, attached), ("False", "AttachFailed", 0));
         }
+    }
+
+    /// What every reason of every condition is told of, so that none is listed that cannot be.
+    #[test]
+    fn every_reason_of_every_condition_is_told_of_some_allocation() {
+        let object = NetIPAllocation::new(
+            "a",
+            NetIPAllocationSpec { min_attached: IntOrPercent::Count(1), ..NetIPAllocationSpec::default() },
+        );
+        let mut told = std::collections::BTreeSet::new();
+        let mut tell = |picture: Picture<'_>| {
+            told.extend(status(&picture).conditions.into_iter().map(|condition| (condition.type_, condition.reason)));
+        };
+        let alone = [
+            (State::Attached, Reason::Verified),
+            (State::Attached, Reason::NotLabelled),
+            (State::Draining, Reason::NodeCordoned),
+            (State::Attaching, Reason::Retrying),
+            (State::Unassigned, Reason::NoEligibleNode),
+            (State::Unassigned, Reason::AddressNotFound),
+            (State::Unassigned, Reason::AddressInUse),
+            (State::Unassigned, Reason::WrongRegion),
+            (State::Unassigned, Reason::DuplicateClaim),
+            (State::Unassigned, Reason::Observing),
+            (State::Unassigned, Reason::Denied),
+        ];
+        for (state, reason) in alone {
+            tell(picture(&object, &[entry(state, reason)], &[facts(Wanted::Yes)], None));
+        }
+        let well = [entry(State::Attached, Reason::Verified)];
+        let known = [facts(Wanted::Yes)];
+        let seen = || picture(&object, &well, &known, None);
+        tell(picture(
+            &object,
+            &[entry(State::Attached, Reason::Verified), entry(State::Unassigned, Reason::NoEligibleNode)],
+            &[facts(Wanted::Yes), facts(Wanted::Yes)],
+            None,
+        ));
+        let holder = Holder {
+            name: "a".into(),
+            life: Life::Running,
+            object: NodeObject::Absent { since: Timestamp::UNIX_EPOCH },
+        };
+        for frozen in [false, true] {
+            let down = [Facts { holder: Some(holder.clone()), frozen, ..facts(Wanted::Yes) }];
+            tell(Picture { facts: &down, ..seen() });
+        }
+        tell(Picture { terminating: true, ..seen() });
+        tell(Picture { blind: true, ..seen() });
+        tell(Picture { held: Some("it has lost more than half"), ..seen() });
+        let unseen = [entry(State::Unassigned, Reason::Pending)];
+        tell(Picture { surveyed: false, ..picture(&object, &unseen, &known, None) });
+        let unusable =
+            [Unusable { text: "x".into(), why: "is not an IP address".into(), reason: Reason::InvalidAddress }];
+        tell(Picture { unusable: &unusable, ..picture(&object, &[], &[], None) });
+        for kind in [ErrorKind::Denied, ErrorKind::Unauthenticated, ErrorKind::Throttled, ErrorKind::Unavailable] {
+            let error = CloudError::new(kind, "addresses.list", "no");
+            tell(Picture { surveyed: false, ..picture(&object, &well, &known, Some(&error)) });
+        }
+        let daemons =
+            |gated| Workload::Named { kind: "DaemonSet".into(), namespace: "voip".into(), name: "sip".into(), gated };
+        for workload in [daemons(true), daemons(false), Workload::Missing, Workload::Unknown] {
+            tell(Picture { workload: &workload, ..seen() });
+        }
+        let taint = AppliedTaint { key: "no-address".into(), value: None, effect: "NoSchedule".into() };
+        tell(Picture { node_taint: Some(&taint), ..seen() });
+
+        let listed = reasons::CONDITIONS.iter().flat_map(|condition| {
+            condition.reasons.iter().map(|reason| (condition.kind.to_owned(), (*reason).to_owned()))
+        });
+        assert_eq!(told, listed.collect());
+    }
+
+    #[test]
+    fn an_address_that_no_pod_can_come_to_is_attached_and_does_not_count_for_ready() {
+        let message = "attempt 3 failed: patching node a failed: Forbidden".to_owned();
+        let unlabelled = Entry { message, ..entry(State::Attached, Reason::NotLabelled) };
+        let (status, reason, message, attached) = ready_of(1, &[(unlabelled, Wanted::Yes)]);
+        assert_eq!((status, reason, attached), ("False", "NotLabelled", 1));
+        assert!(message.contains("203.0.113.7 attempt 3 failed: patching node a failed"), "{message}");
     }
 
     #[test]

@@ -62,6 +62,8 @@ events! {
         IPAttachFailed,
         /// An attempt to take an address off failed.
         IPDetachFailed,
+        /// The labels or the taints of a node could not be changed.
+        NodePatchFailed,
         /// A node does not get an address of its own back.
         RestoreFailed,
         /// The spec names what cannot be used, or the object cannot be read at all.

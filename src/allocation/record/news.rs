@@ -1,12 +1,13 @@
-//! How much of what a pass would write is new, and for how long that may go unwritten. Pure.
+//! How much of what a pass would write is new; [`super::cadence`] says for how long that may go unwritten. Pure.
 //!
 //! Every status write is a write of the whole object, which goes to everybody who watches it. So what is about to be overtaken
 //! (a sentence of a step that takes milliseconds), and what is only counted, rides along with the next write that is needed
 //! anyway, or is written by itself if it lasts.
 
-use std::time::Duration;
-
-use crate::api::{AddressStatus, Condition, NetIPAllocationStatus};
+use crate::{
+    allocation::decide::state::Reason,
+    api::{AddressStatus, Condition, NetIPAllocationStatus},
+};
 
 /// The most that is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,23 +16,13 @@ pub enum News {
     /// How many nodes are selected and spare: in a rolling drain they change with every node, for every allocation of the pool.
     /// And that a debt is paid: whoever pays it again finds that out.
     Counts,
-    /// Sentences, and that an address is off its node, while where it goes next is about to be known.
+    /// Sentences and plans, and a step whose next one is about to be known.
     Words,
     /// A state, a reason, an intent, a condition: at once.
     Facts,
 }
 
 impl News {
-    /// For how long it may go unwritten.
-    pub fn patience(self) -> Duration {
-        match self {
-            News::Nothing => Duration::MAX,
-            News::Counts => Duration::from_secs(10),
-            News::Words => Duration::from_secs(2),
-            News::Facts => Duration::ZERO,
-        }
-    }
-
     /// Of one status after another.
     pub fn of(before: Option<&NetIPAllocationStatus>, after: &NetIPAllocationStatus) -> Self {
         match before {
@@ -63,8 +54,12 @@ fn counted_as(before: &NetIPAllocationStatus, after: &NetIPAllocationStatus) -> 
 }
 
 fn unworded(mut status: NetIPAllocationStatus) -> NetIPAllocationStatus {
-    for AddressStatus { message, .. } in &mut status.addresses {
+    for AddressStatus { message, planned_node, reason, .. } in &mut status.addresses {
         *message = None;
+        // Where a person asked for it to go stands nowhere else.
+        if reason.as_deref() != Some(Reason::MoveRequested.as_str()) {
+            *planned_node = None;
+        }
     }
     for Condition { message, .. } in &mut status.conditions {
         message.clear();
@@ -121,15 +116,24 @@ mod tests {
         assert_eq!(news(|status| status.spare_node_count = 1), News::Counts);
         assert_eq!(news(|status| status.owed.clear()), News::Counts, "a debt is paid");
         assert_eq!(news(|_| ()), News::Nothing);
-        assert!(News::Facts.patience().is_zero() && News::Words.patience() < News::Counts.patience());
+    }
+
+    #[test]
+    fn a_plan_may_wait_but_for_the_one_that_a_person_made() {
+        assert_eq!(news(|status| status.addresses[0].planned_node = Some("b".into())), News::Words);
+        let (mut before, mut after) = (status(), status());
+        for status in [&mut before, &mut after] {
+            status.addresses[0].reason = Some("MoveRequested".into());
+        }
+        after.addresses[0].planned_node = Some("b".into());
+        assert_eq!(News::of(Some(&before), &after), News::Facts);
     }
 
     #[test]
     fn whatever_else_is_said_is_said_at_once() {
-        let changes: [fn(&mut NetIPAllocationStatus); 7] = [
+        let changes: [fn(&mut NetIPAllocationStatus); 6] = [
             |status| status.owed[0].operation_id = Some("017f22e2-79b0-7cc3-98c4-dc0c0c07398f".into()),
             |status| status.addresses[0].reason = Some("Retrying".into()),
-            |status| status.addresses[0].planned_node = Some("b".into()),
             |status| status.addresses.clear(),
             |status| status.conditions[0].reason = "AllAttached".into(),
             |status| status.attached_count = 1,

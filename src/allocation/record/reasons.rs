@@ -50,7 +50,7 @@ pub struct Why {
 }
 
 conditions! {
-    /// At least `minAttached` addresses are verified on a machine whose node is Ready.
+    /// At least `minAttached` addresses are verified on a machine whose node is Ready and can be labelled.
     Ready {
         /// All of them.
         AllAttached,
@@ -62,6 +62,8 @@ conditions! {
         NoEligibleNode,
         /// It is on its way, or an attempt failed.
         AttachFailed,
+        /// It is on its machine, and its node cannot be labelled.
+        NotLabelled,
         /// It is not reserved where the spec says.
         AddressNotFound,
         /// Something that is not ours holds it.

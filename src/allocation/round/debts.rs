@@ -26,21 +26,51 @@ pub struct Debt {
 /// See [`Debt`].
 pub enum DebtState {
     Waits,
+    /// Has a permit, which it keeps: it begins with the write that its address is about to need anyway.
+    Ready,
     /// Settled; the text says why if it could not be paid.
     Struck(Option<String>),
     /// An attempt begins once it is written.
     Paying(flight::Ticket<Key>),
 }
 
+/// The debts in status, and those that the turns make. One that is new may begin with the very write that makes it.
 pub(super) fn all(
     subject: &Subject,
     scene: &Scene,
     entries: &Entries,
+    turns: &[(&Turn, &Facts)],
     permits: &BTreeSet<String>,
     tables: &mut Tables,
     wishes: &mut Vec<Wish>,
 ) -> Vec<Debt> {
-    entries.owed.iter().map(|owed| one(subject, scene, owed, permits, tables, wishes)).collect()
+    let mut debts: Vec<Debt> =
+        entries.owed.iter().map(|owed| one(subject, scene, owed, permits, tables, wishes)).collect();
+    for (turn, facts) in turns {
+        let Some(owed) = new_debt(turn, facts) else { continue };
+        tables.renew_debt(&owed.machine);
+        debts.push(if turn.is_between() {
+            in_advance(subject, scene, owed, permits, wishes)
+        } else {
+            one(subject, scene, &owed, permits, tables, wishes)
+        });
+    }
+    debts
+}
+
+/// Its address is off, which is written together with where it goes: the permit is asked for until then, the machine not.
+fn in_advance(
+    subject: &Subject,
+    scene: &Scene,
+    owed: Owed,
+    permits: &BTreeSet<String>,
+    wishes: &mut Vec<Wish>,
+) -> Debt {
+    let state = match permitted(subject, scene, &owed, permits, wishes) {
+        true => DebtState::Ready,
+        false => DebtState::Waits,
+    };
+    Debt { owed, state }
 }
 
 fn one(
@@ -67,18 +97,33 @@ fn one(
         owed::Next::Repeat => due,
         owed::Next::Begin(begun) => begun,
     };
-    let Some(scope) = subject.scope_at(place) else { return waits };
-    if !subject.pays || scene.around.unconnected.contains_key(&scope.provider) {
-        return waits;
-    }
-    if !permits.contains(&place.to_string()) {
-        wishes.push(Wish { subject: place.to_string(), scope, urgency: Urgency::Placement });
+    if !permitted(subject, scene, &owed, permits, wishes) {
         return waits;
     }
     match tables.flights.begin([Key::Machine(place.clone())]) {
         Some(ticket) => Debt { owed, state: DebtState::Paying(ticket) },
         None => waits,
     }
+}
+
+/// Whether it may be paid now; a permit that is missing is wished for (F2).
+fn permitted(
+    subject: &Subject,
+    scene: &Scene,
+    owed: &Owed,
+    permits: &BTreeSet<String>,
+    wishes: &mut Vec<Wish>,
+) -> bool {
+    let place = &owed.machine.place;
+    let Some(scope) = subject.scope_at(place) else { return false };
+    if !subject.pays || scene.around.unconnected.contains_key(&scope.provider) {
+        return false;
+    }
+    let permitted = permits.contains(place.as_str());
+    if !permitted {
+        wishes.push(Wish { subject: place.to_string(), scope, urgency: Urgency::Placement });
+    }
+    permitted
 }
 
 /// Whether the object must stay for this debt although it is let go with Retain: it can be paid, and trying is not in vain
@@ -102,7 +147,7 @@ pub(super) fn tell_debt(entry: &mut Entry, owed: &[Owed]) {
 }
 
 /// What a machine is owed after edge 9, unless it is gone.
-pub(super) fn new_debt(turn: &Turn, facts: &Facts) -> Option<Owed> {
+fn new_debt(turn: &Turn, facts: &Facts) -> Option<Owed> {
     let left = turn.steps.iter().any(|step| step.from == State::Releasing && step.to == Some(State::Detached));
     let gone = facts.holder.as_ref().is_some_and(|holder| matches!(holder.life, Life::Gone | Life::Replaced));
     if !left || gone {

@@ -7,7 +7,7 @@ use super::{
         act::Deed,
         decide::{
             Address, Effect,
-            facts::{Claim, Entry, Facts, Labels, NodeObject},
+            facts::{Claim, Entry, Facts, Labels, NodeObject, Users},
             leaving::{self, Cause},
             state::{Reason, State},
         },
@@ -39,22 +39,35 @@ pub struct Turn {
     pub claimed: bool,
     /// The machine asked for what it may not: a bug, told and not done.
     pub refused: Option<String>,
+    /// Whom it waits for on its node is not known yet.
+    pub reads_pods: bool,
     /// It has a permit (F2) and will act on it, now or as soon as it has read what it needs.
     pub keeps_permit: bool,
 }
 
 impl Turn {
-    /// The address has left one node, and waits for what is about to be known before it goes to the next.
+    /// The address has made one step, and what is about to be known takes it to the next: it has left one node, and looks at
+    /// where it goes; or it has to leave, and the pods of its node are being read. What a person asked for stands nowhere
+    /// else, so that is written first.
     pub fn is_between(&self) -> bool {
-        let left = self.steps.iter().all(|step| (step.from, step.to) == (State::Releasing, Some(State::Detached)));
-        left && !self.steps.is_empty() && self.after.state == State::Detached
+        let [step] = self.steps.as_slice() else { return false };
+        let at_once = self.deed.is_some() || leaving::is_moving(&self.after);
+        match (step.from, step.to) {
+            (State::Releasing, Some(State::Detached)) => true,
+            (State::Attached, Some(State::Draining)) => self.reads_pods && !at_once,
+            _ => false,
+        }
     }
 
-    /// Nothing but the sentence has changed.
+    /// Nothing but the sentence and the plan has changed.
     pub fn says_the_same(&self) -> bool {
-        let unworded = |entry: &Entry| Entry { message: String::new(), ..entry.clone() };
         !self.forgotten && self.steps.is_empty() && unworded(&self.before) == unworded(&self.after)
     }
+}
+
+fn unworded(entry: &Entry) -> Entry {
+    let planned_node = entry.planned_node.clone().filter(|_| leaving::is_moving(entry));
+    Entry { message: String::new(), planned_node, ..entry.clone() }
 }
 
 /// The turns of all addresses, one after another: who moves now is in motion for those that follow. `unreadable`: they go to
@@ -127,6 +140,7 @@ fn one(
         deed: None,
         claimed: facts.claim == Claim::Ours,
         refused: None,
+        reads_pods: false,
         keeps_permit: has_permit && permit_is_of_use,
     };
     match made.end {
@@ -140,11 +154,12 @@ fn one(
         End::Refused(why) => turn.refused = Some(why),
         End::Rest | End::Wait(_) | End::Forgotten => {}
     }
+    turn.reads_pods = matches!(facts.users_of(&turn.after), Users::Unknown);
     turn
 }
 
 /// The deed with all that it depends on, and the keys that it holds from now on; `None` while they are held by another or
-/// the cloud cannot be reached.
+/// the cloud that it needs is not connected.
 fn deed(
     subject: &Subject,
     scene: &Scene,
@@ -155,7 +170,7 @@ fn deed(
 ) -> Option<(Deed, flight::Ticket<Key>)> {
     let place = entry.machine.as_ref()?.place.clone();
     let scope = subject.scope_of(entry).ok()?;
-    if scene.around.unconnected.contains_key(&scope.provider) {
+    if is_of_cloud(&effect) && scene.around.unconnected.contains_key(&scope.provider) {
         return None;
     }
     let ticket = tables.begin(entry.ip, place.clone())?;

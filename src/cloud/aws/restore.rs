@@ -1,6 +1,7 @@
 //! Giving back: a public address of its own for a machine that a reserved one has left.
 //!
 //! AWS does it by itself where the instance has one interface. Where it has several, it is asked for one, once for a while.
+//! A stopped instance has none of its own: one with one interface is given another when it starts, which nobody has to wait for.
 
 use std::time::Instant;
 
@@ -24,6 +25,10 @@ impl Aws {
         if live.power == Power::Changing {
             let why = format!("{} is neither running nor stopped", order.machine.place);
             return Err(CloudError::new(ErrorKind::Unavailable, MODIFY, why));
+        }
+        if live.power == Power::Stopped && live.interfaces <= 1 {
+            let why = format!("{} is stopped; AWS gives it one by itself when it starts", order.machine.place);
+            return Err(CloudError::new(ErrorKind::Unsupported, MODIFY, why));
         }
         let instance = &order.machine.instance;
         if !self.recent(|recent| recent.was_asked(instance, Instant::now())) {

@@ -14,7 +14,7 @@ use std::{
 use ip_address_controller::{
     allocation::observe::answers::Question,
     api::{AddressStatus, READY_LABEL},
-    cloud::ProviderId,
+    cloud::{ErrorKind, ProviderId},
 };
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     course::{Action, CallFault, Cosmos},
     errand::Call,
     pace::Pace,
-    process::{FlightId, WriteFault},
+    process::{Break, FlightId, WriteFault},
 };
 use crate::invariants;
 
@@ -172,15 +172,15 @@ impl Beats {
 
     fn news_comes(&mut self) -> Result<(), String> {
         for id in self.leaders() {
-            let asking = self.cosmos.process(id).term.iter().flat_map(|term| term.asking.keys());
+            let asking = self.cosmos.process(id).term.iter().flat_map(|term| term.awaited());
             let in_vain =
                 asking.filter(|question| matches!(question, Question::Inspect(place) if self.silent.contains(place)));
             for question in in_vain.cloned().collect::<Vec<_>>() {
                 self.cosmos.happen(&Action::Unanswered(id, question))?;
             }
-            if self.cosmos.process(id).term.as_ref().is_some_and(|term| !term.asking.is_empty()) {
+            if self.cosmos.process(id).term.as_ref().is_some_and(|term| term.awaited().next().is_some()) {
                 let answers = match self.weather {
-                    Weather::NoCloud => Action::NoAnswers(id),
+                    Weather::NoCloud => Action::NoAnswers(id, ErrorKind::Unavailable),
                     Weather::Fair | Weather::NoWrites | Weather::NoApiServer => Action::Answers(id),
                 };
                 self.cosmos.happen(&answers)?;
@@ -219,9 +219,9 @@ impl Beats {
             Weather::NoWrites => {
                 self.broken += 1;
                 let fault = if self.broken.is_multiple_of(2) { WriteFault::Lost } else { WriteFault::Refused };
-                Action::BrokenPass(id, name, fault)
+                Action::BrokenPass(id, name, Break::each(fault))
             }
-            Weather::NoApiServer => Action::BrokenPass(id, name, WriteFault::Lost),
+            Weather::NoApiServer => Action::BrokenPass(id, name, Break::each(WriteFault::Lost)),
         };
         self.cosmos.happen(&action)
     }

@@ -146,6 +146,8 @@ pub struct Live {
     pub seat: Seat,
     /// Of the access config or interface; on AWS nothing of use.
     pub mark: Mark,
+    /// It has others beside the primary one.
+    pub several_interfaces: bool,
 }
 
 /// What an address is on: AWS tells the association with it, Azure the interface.
@@ -365,8 +367,12 @@ impl Cloud {
         self.power(place, Power::Stopped);
     }
 
+    /// AWS gives it an address of its own again where it does so by itself.
     pub fn start(&mut self, place: &ProviderId) {
         self.power(place, Power::Running);
+        if self.kind == Provider::Aws && self.returns != OwnReturns::WhenAsked {
+            self.own_returns(place);
+        }
     }
 
     pub fn power(&mut self, place: &ProviderId, power: Power) {
@@ -442,6 +448,7 @@ impl Cloud {
         if let Some(machine) = self.change().machines.get_mut(place)
             && machine.exists
             && machine.had_own
+            && machine.power == Power::Running
             && machine.slot == Slot::Empty
         {
             machine.slot = Slot::Own;
@@ -611,7 +618,8 @@ impl Cloud {
     fn off(&mut self, place: &ProviderId) {
         let returns = self.returns == OwnReturns::AtOnce;
         if let Some(machine) = self.change().machines.get_mut(place) {
-            machine.slot = if returns && machine.had_own { Slot::Own } else { Slot::Empty };
+            let gets_own = returns && machine.had_own && machine.power != Power::Stopped;
+            machine.slot = if gets_own { Slot::Own } else { Slot::Empty };
         }
     }
 
@@ -679,7 +687,11 @@ impl Cloud {
             Slot::Reserved(ip) => Interface::Reserved(ip),
         };
         let id = MachineId { place: place.clone(), instance: machine.instance.clone() };
-        Ok(Live { seat: Seat { machine: id, power: machine.power, interface }, mark: machine.mark.clone() })
+        Ok(Live {
+            seat: Seat { machine: id, power: machine.power, interface },
+            mark: machine.mark.clone(),
+            several_interfaces: self.returns == OwnReturns::WhenAsked,
+        })
     }
 }
 

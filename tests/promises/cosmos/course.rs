@@ -13,13 +13,9 @@ use std::{
 };
 
 use ip_address_controller::{
-    allocation::{
-        decide::users::Pod,
-        moment::Moment,
-        observe::{answers::Question, nodes::SlimNode},
-    },
+    allocation::{decide::users::Pod, moment::Moment, observe::answers::Question},
     api::{self, NetIPAllocationSpec},
-    cloud::{MachineId, Provider, ProviderId, limits::Rate},
+    cloud::{ErrorKind, MachineId, Provider, ProviderId, limits::Rate},
 };
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -29,8 +25,9 @@ use super::{
     cluster::Cluster,
     cost,
     errand::{Answer, Call, Recent, Reply},
+    excuses::Excuses,
     pace::{Journal, Look, Pace, SLOTS},
-    process::{FlightId, LEASE, Process, Rules, SKEW, Term, WriteFault},
+    process::{Break, FlightId, LEASE, Process, Rules, SKEW, Term, Write, WriteFault},
 };
 use crate::invariants;
 
@@ -97,14 +94,16 @@ pub enum Action {
     /// A process's watches catch up.
     Sync(u8),
     Pass(u8, String),
-    BrokenPass(u8, String, WriteFault),
+    BrokenPass(u8, String, Break),
     /// All answers that were on their way to a process arrive.
     Answers(u8),
     Answer(u8, Question),
     /// The question has no good answer.
     Unanswered(u8, Question),
-    /// None of the questions of a process has one.
-    NoAnswers(u8),
+    /// None of the questions of a process has one, for this reason.
+    NoAnswers(u8, ErrorKind),
+    /// The answers to all questions of a process are lost: it gives them up after a while.
+    LoseAnswers(u8),
     /// Whoever is first at the budget of a process gets what it waits for, if that is there.
     Grant(u8),
     /// The next call of an effect; a request to the cloud is sent and its answer waited for.
@@ -119,6 +118,8 @@ pub enum Action {
     /// AWS shows what is.
     CatchUp,
     TakeOver(u8),
+    /// It gets the Lease, and cannot read the allocations, or dies before it has: it has to begin again.
+    BrokenTakeOver(u8),
     /// A process whose proof has run out, or whose Lease another holds, ends its term.
     EndTerm(u8),
     /// SIGTERM: the Lease is released.
@@ -142,33 +143,35 @@ impl CallFault {
 }
 
 impl Action {
-    /// What happens instead, if this is a call to the outside that the fault can befall.
-    pub fn befallen(&self, fault: CallFault) -> Option<Action> {
+    /// What happens instead, if this is a call to the outside that the fault can befall: of a pass the write that is named, or
+    /// whichever it makes.
+    pub fn befallen(&self, fault: CallFault, write: Option<Write>) -> Option<Action> {
+        let broken =
+            |id: &u8, name: &str, fault| Some(Action::BrokenPass(*id, name.to_owned(), Break { write, fault }));
         match self {
             Action::Step(id, flight) => Some(Action::BrokenStep(*id, *flight, fault)),
             Action::Pass(id, name) => match fault {
-                CallFault::Fails => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Refused)),
-                CallFault::Lost => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Lost)),
-                CallFault::Unanswered => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Unanswered)),
-                CallFault::CrashAfter => Some(Action::BrokenPass(*id, name.clone(), WriteFault::Crash)),
-                CallFault::CrashBefore => Some(Action::Crash(*id)),
+                CallFault::Fails => broken(id, name, WriteFault::Refused),
+                CallFault::Lost => broken(id, name, WriteFault::Lost),
+                CallFault::Unanswered => broken(id, name, WriteFault::Unanswered),
+                CallFault::CrashBefore => broken(id, name, WriteFault::CrashBefore),
+                CallFault::CrashAfter => broken(id, name, WriteFault::CrashAfter),
+                // The API server denies nothing for good.
                 CallFault::Denied => None,
             },
-            Action::Answers(id) if fault == CallFault::Fails => Some(Action::NoAnswers(*id)),
+            Action::Answers(id) => match fault {
+                CallFault::Fails => Some(Action::NoAnswers(*id, ErrorKind::Unavailable)),
+                CallFault::Denied => Some(Action::NoAnswers(*id, ErrorKind::Denied)),
+                CallFault::Lost => Some(Action::LoseAnswers(*id)),
+                CallFault::CrashBefore => Some(Action::Crash(*id)),
+                // A read changes nothing: unanswered it is lost, and a crash after it is one before it.
+                CallFault::Unanswered | CallFault::CrashAfter => None,
+            },
+            // Whether it fails or dies, it has the Lease and knows nothing.
+            Action::TakeOver(id) if fault == CallFault::Fails => Some(Action::BrokenTakeOver(*id)),
             _ => None,
         }
     }
-}
-
-/// What may be wrong for a while because the world changed behind the operator's back.
-#[derive(Clone, Debug, Default)]
-pub struct Excuses {
-    /// Addresses that outsiders have moved, or whose machines failed: a read and the truth may differ.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Nodes whose labels may be wrong until the operator has seen it.
-    pub nodes: BTreeSet<String>,
-    /// Status or labels were edited by hand.
-    pub edited: bool,
 }
 
 /// See the module.
@@ -188,6 +191,16 @@ pub struct Cosmos {
     pub names: BTreeMap<String, ProviderId>,
     /// Debts that the operator has told it cannot pay.
     pub struck: BTreeSet<MachineId>,
+    /// The writes that the last pass sent.
+    pub wrote: Vec<Write>,
+    /// So many faults have befallen a call.
+    pub befallen: u64,
+    /// Something else than leaders, clouds and time has had a hand in it since the first status was written.
+    pub meddled: bool,
+    /// When the hold annotation was put on a pod, by its uid.
+    pub held: BTreeMap<String, Instant>,
+    /// Since when a node has been NotReady, or its object gone, for all that any watch has shown.
+    pub down: BTreeMap<String, Timestamp>,
     /// Since when what AWS shows is not what is.
     pub(super) behind: Option<Instant>,
     /// Requests that were sent, over all time.
@@ -250,7 +263,7 @@ fn tells() -> bool {
     *TELLS
 }
 
-/// How long an effect waits for one request: as long as it is polled.
+/// How long an effect waits for one request, as long as it is polled; and a question for its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The label that selects a pool's nodes.
@@ -260,7 +273,14 @@ impl Cosmos {
     /// `processes` of the operator, of which none leads yet.
     pub fn new(kind: Provider, processes: u8, rules: Rules, instant: Instant) -> Self {
         let process = |id| {
-            Arc::new(Process { id, paused: false, cache: Default::default(), term: None, recent: Recent::default() })
+            Arc::new(Process {
+                id,
+                paused: false,
+                cache: Default::default(),
+                synced: instant,
+                term: None,
+                recent: Recent::default(),
+            })
         };
         Self {
             rules,
@@ -274,6 +294,11 @@ impl Cosmos {
             ids: 0,
             names: BTreeMap::new(),
             struck: BTreeSet::new(),
+            wrote: Vec::new(),
+            befallen: 0,
+            meddled: false,
+            held: BTreeMap::new(),
+            down: BTreeMap::new(),
             behind: None,
             sent: 0,
             landed: 0,
@@ -308,6 +333,7 @@ impl Cosmos {
 
     /// An allocation of reserved addresses on the pool. `more`: further fields of the spec.
     pub fn allocate(&mut self, name: &str, ips: &[IpAddr], more: serde_json::Value) {
+        self.meddled |= self.cluster.allocations().values().any(|object| object.status.is_some());
         for ip in ips {
             self.cloud.reserve(*ip);
         }
@@ -368,10 +394,11 @@ impl Cosmos {
             all.extend(
                 term.flights.iter().filter(|(_, flight)| flight.sent.is_none()).map(|(f, _)| Action::Step(id, *f)),
             );
-            if batch && !term.asking.is_empty() {
+            let mut awaited = term.awaited().cloned().peekable();
+            if batch && awaited.peek().is_some() {
                 all.push(Action::Answers(id));
             } else {
-                all.extend(term.asking.keys().cloned().map(|question| Action::Answer(id, question)));
+                all.extend(awaited.map(|question| Action::Answer(id, question)));
             }
             if term.pace.as_ref().is_some_and(|pace| pace.can_serve(self.instant)) {
                 all.push(Action::Grant(id));
@@ -397,7 +424,7 @@ impl Cosmos {
             let Some(term) = &process.term else { return true };
             term.proof > self.instant
                 && term.flights.is_empty()
-                && term.asking.is_empty()
+                && term.awaited().next().is_none()
                 && term.woken.is_empty()
                 && term.pace.as_ref().is_none_or(|pace| !pace.can_serve(self.instant))
                 && !self.cluster.is_ahead_of(&process.cache)
@@ -428,9 +455,12 @@ impl Cosmos {
         match action {
             Action::Sync(id) => {
                 let cache = self.cluster.snapshot();
+                let well = |name: &String| cache.nodes.get(name).is_some_and(|node| node.not_ready_since().is_none());
+                self.down.retain(|name, _| !well(name));
                 let (cluster, process) = (&self.cluster, one_of(&mut self.processes, *id));
                 if let Some(process) = process {
                     process.cache = cache;
+                    process.synced = moment.instant;
                     if let Some(term) = &mut process.term {
                         term.prune(&process.cache, cluster, &moment);
                         term.wake_all(process.cache.allocations.keys().cloned());
@@ -438,10 +468,10 @@ impl Cosmos {
                 }
             }
             Action::Pass(id, name) => self.pass(*id, name, None, &moment)?,
-            Action::BrokenPass(id, name, fault) => self.pass(*id, name, Some(*fault), &moment)?,
+            Action::BrokenPass(id, name, broken) => self.pass(*id, name, Some(*broken), &moment)?,
             Action::Answers(id) => {
                 let questions: Vec<Question> =
-                    self.process(*id).term.iter().flat_map(|term| term.asking.keys().cloned()).collect();
+                    self.process(*id).term.iter().flat_map(|term| term.awaited().cloned()).collect();
                 for question in questions {
                     self.answer(*id, &question);
                 }
@@ -449,14 +479,21 @@ impl Cosmos {
             Action::Answer(id, question) => self.answer(*id, question),
             Action::Unanswered(id, question) => {
                 if let Some(term) = self.term_mut(*id) {
-                    term.unanswered(question);
+                    term.unanswered(question, ErrorKind::Unavailable);
                 }
             }
-            Action::NoAnswers(id) => {
+            Action::NoAnswers(id, kind) => {
+                self.befallen += 1;
                 if let Some(term) = self.term_mut(*id) {
-                    for question in term.asking.keys().cloned().collect::<Vec<_>>() {
-                        term.unanswered(&question);
+                    for question in term.awaited().cloned().collect::<Vec<_>>() {
+                        term.unanswered(&question, *kind);
                     }
+                }
+            }
+            Action::LoseAnswers(id) => {
+                self.befallen += 1;
+                if let Some(term) = self.term_mut(*id) {
+                    term.lose_answers();
                 }
             }
             Action::Grant(id) => {
@@ -466,7 +503,10 @@ impl Cosmos {
                 }
             }
             Action::Step(id, flight) => self.step(*id, *flight, None, &moment)?,
-            Action::BrokenStep(id, flight, fault) => self.step(*id, *flight, Some(*fault), &moment)?,
+            Action::BrokenStep(id, flight, fault) => {
+                self.befallen += 1;
+                self.step(*id, *flight, Some(*fault), &moment)?;
+            }
             Action::Land(request) => {
                 self.land(*request, true, &moment)?;
             }
@@ -482,7 +522,15 @@ impl Cosmos {
             }
             Action::CatchUp => self.cloud.catch_up(),
             Action::TakeOver(id) => self.take_over(*id, &moment),
-            Action::EndTerm(id) | Action::Crash(id) => self.end(*id),
+            Action::BrokenTakeOver(id) => {
+                self.befallen += 1;
+                self.take_lease(*id);
+            }
+            Action::EndTerm(id) => self.end(*id),
+            Action::Crash(id) => {
+                self.befallen += 1;
+                self.end(*id);
+            }
             Action::StepDown(id) => {
                 self.end(*id);
                 if self.cluster.lease.holder == Some(*id) {
@@ -496,7 +544,10 @@ impl Cosmos {
                 self.time_out(&moment);
             }
             Action::Elapse(time) => self.elapse(*time),
-            Action::Outside(outside) => self.outside(outside, &moment),
+            Action::Outside(outside) => {
+                self.meddled = true;
+                self.outside(outside, &moment);
+            }
         }
         self.excuses
             .nodes
@@ -505,13 +556,16 @@ impl Cosmos {
         if self.is_judged() { invariants::state(self) } else { Ok(()) }
     }
 
-    fn pass(&mut self, id: u8, name: &str, fault: Option<WriteFault>, moment: &Moment) -> Result<(), String> {
+    fn pass(&mut self, id: u8, name: &str, broken: Option<Break>, moment: &Moment) -> Result<(), String> {
         let leads = self.cluster.lease.holder == Some(id);
         let Self { cluster, cloud, rules, processes, pace, journal, .. } = self;
         let Some(process) = one_of(processes, id) else { return Ok(()) };
         let Some(term) = &mut process.term else { return Ok(()) };
         let before = pace.and_then(|_| cost::so_far());
-        let passed = term.pass(name, &process.cache, cluster, cloud, rules, moment, fault);
+        let watched = (&process.cache, process.synced);
+        let passed = term.pass(name, watched, cluster, cloud, rules, moment, broken);
+        self.wrote.clone_from(&passed.writes);
+        self.befallen += u64::from(passed.befell);
         if pace.is_some() {
             let cost = before.and_then(|before| cost::so_far()?.checked_sub(before));
             let wrote = passed.status.is_some();
@@ -524,7 +578,12 @@ impl Cosmos {
             self.struck.extend(record.struck.iter().map(|owed| owed.machine.clone()));
         }
         self.struck.extend(passed.refused.iter().cloned());
-        invariants::passed(self, id, leads, name, &passed)
+        if let Some(object) = passed.released.as_ref().filter(|object| object.spec.mode == api::Mode::Observe) {
+            self.excuse_what_is_left(object);
+        }
+        invariants::passed(self, id, leads, name, &passed)?;
+        self.end_excuses(id);
+        Ok(())
     }
 
     fn answer(&mut self, id: u8, question: &Question) {
@@ -596,7 +655,7 @@ impl Cosmos {
         if let Call::Send(order) = &call {
             return self.send(id, flight, order.clone(), fault, moment);
         }
-        invariants::changes(self, id, &call)?;
+        invariants::changes(self, id, flight, &call)?;
         let written = call.write(&mut self.cluster, moment.now);
         match fault {
             Some(CallFault::CrashAfter) => self.end(id),
@@ -697,14 +756,19 @@ impl Cosmos {
         }
     }
 
-    fn take_over(&mut self, id: u8, moment: &Moment) {
+    fn take_lease(&mut self, id: u8) {
         self.cluster.steal_lease(Some(id));
         self.renewed = self.instant;
+    }
+
+    fn take_over(&mut self, id: u8, moment: &Moment) {
+        self.take_lease(id);
         let proof = self.instant + LEASE - SKEW;
         let Self { cloud, cluster, rules, processes, pace, slots, .. } = self;
         if let Some(process) = one_of(processes, id) {
             if process.cache.nodes.is_empty() {
                 process.cache = cluster.snapshot();
+                process.synced = moment.instant;
             }
             let mut term = match rules.take_over {
                 true => Term::begin(cluster, proof, moment),
@@ -780,11 +844,23 @@ impl Cosmos {
             .filter_map(|(id, flight, sent)| Some((id, flight, sent?.1)))
             .filter(|(_, _, began)| moment.since(*began) >= PATIENCE)
             .collect();
+        self.give_up_lost_answers(moment);
         for (id, flight, began) in over {
             if let Some(flight) = self.term_mut(id).and_then(|term| term.flight_mut(flight)) {
                 flight.sent = None;
             }
             self.answered(id, flight, Answer::Silence, began, moment);
+        }
+    }
+
+    /// No question waits for its answer for ever.
+    fn give_up_lost_answers(&mut self, moment: &Moment) {
+        let running = self.processes.iter_mut().filter(|process| !process.paused);
+        for term in running.filter_map(|process| Arc::make_mut(process).term.as_mut()) {
+            let lost = term.asking.iter().filter(|(_, asking)| asking.lost && moment.since(asking.began) >= PATIENCE);
+            for question in lost.map(|(question, _)| question.clone()).collect::<Vec<_>>() {
+                term.unanswered(&question, ErrorKind::Timeout);
+            }
         }
     }
 
@@ -810,12 +886,16 @@ impl Cosmos {
                 let _ = self.cluster.label(node, POOL, Some("sip"));
             }
             Outside::NotReady(node) => {
+                self.down.entry(node.clone()).or_insert(now);
                 let _ = self.cluster.set_ready(node, false, now);
             }
             Outside::Ready(node) => {
                 let _ = self.cluster.set_ready(node, true, now);
             }
-            Outside::DeleteNode(node) => self.cluster.delete_node(node),
+            Outside::DeleteNode(node) => {
+                self.down.entry(node.clone()).or_insert(now);
+                self.cluster.delete_node(node);
+            }
             Outside::Rejoin(node) => self.join(node),
             Outside::Unlabel(node) => {
                 for key in [api::READY_LABEL, api::ALLOCATION_LABEL, api::ADDRESS_LABEL] {
@@ -847,8 +927,6 @@ impl Cosmos {
                 });
             }
             Outside::Mode(name, mode) => {
-                // On its way out in mode Observe an object leaves everything as it is, half-done swaps too.
-                self.excuses.edited |= *mode == api::Mode::Observe;
                 let _ = self.cluster.edit(name, |spec| spec.mode = *mode);
             }
             Outside::Retain(name) => {
@@ -869,6 +947,11 @@ impl Cosmos {
             }
             Outside::EndPod(uid) => self.cluster.end_pod(uid),
             Outside::Hold(uid, hold) => {
+                if *hold {
+                    self.held.entry(uid.clone()).or_insert(moment.instant);
+                } else {
+                    self.held.remove(uid);
+                }
                 let _ = self.cluster.hold(uid, *hold);
             }
             Outside::OutsiderDetaches(ip) => {
@@ -878,6 +961,7 @@ impl Cosmos {
             Outside::OutsiderAttaches(ip, node) => {
                 self.excuse(*ip);
                 if let Some(place) = self.names.get(node).cloned() {
+                    self.excuses.machines.insert(place.clone());
                     if let Some(super::cloud::Slot::Reserved(there)) =
                         self.cloud.machine(&place).map(|machine| machine.slot)
                     {
@@ -889,32 +973,13 @@ impl Cosmos {
         }
     }
 
-    /// The truth of this address changes behind the operator's back.
-    fn excuse(&mut self, ip: IpAddr) {
-        self.excuses.addresses.insert(ip);
-        let text = ip.to_string();
-        let named = |node: &SlimNode| node.label(api::ADDRESS_LABEL) == Some(text.as_str());
-        let on = self.cloud.on(ip);
-        for (name, node) in self.cluster.nodes() {
-            if named(node) || (on.is_some() && node.place() == on) {
-                self.excuses.nodes.insert(name.clone());
-            }
-        }
-        // What is written by an effect under way now may be wrong when it lands.
-        let labelling = self.processes.iter().flat_map(|process| &process.term).flat_map(|term| term.flights.values());
-        for flight in labelling.filter(|flight| flight.errand.address() == Some(ip)) {
-            if let Call::PatchLabels { node, .. } | Call::ReadNode(node) = flight.errand.next() {
-                self.excuses.nodes.insert(node);
-            }
-        }
-    }
-
     fn at_machine(&mut self, node: &str, act: impl Fn(&mut Cloud, &ProviderId)) {
         let Some(place) = self.names.get(node).cloned() else { return };
         if let Some(super::cloud::Slot::Reserved(ip)) = self.cloud.machine(&place).map(|machine| machine.slot) {
             self.excuse(ip);
         }
         self.excuses.nodes.insert(node.to_owned());
+        self.excuses.machines.insert(place.clone());
         act(&mut self.cloud, &place);
     }
 

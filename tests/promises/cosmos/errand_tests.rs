@@ -244,6 +244,20 @@ fn aws_is_asked_for_an_own_address_once_and_believed_when_it_says_that_it_will_c
 }
 
 #[test]
+fn p10_aws_is_not_asked_for_what_it_gives_a_stopped_machine_when_that_starts() {
+    let mut scene = Scene::new(Provider::Aws);
+    scene.attach();
+    let place = scene.machine.place.clone();
+    scene.cloud.stop(&place);
+    scene.detach(Cut::Now);
+    assert_eq!(scene.slot(), Slot::Empty, "stopped it has none of its own");
+    assert_eq!(error(&scene.restore()), (ErrorKind::Unsupported, true));
+    assert_eq!(scene.calls, ["Inspect"]);
+    scene.cloud.start(&place);
+    assert_eq!(scene.slot(), Slot::Own);
+}
+
+#[test]
 fn nothing_is_taken_from_who_has_it() {
     for kind in CLOUDS {
         let mut scene = Scene::new(kind);

@@ -8,6 +8,7 @@ pub mod cluster;
 mod cost;
 pub mod course;
 pub mod errand;
+pub mod excuses;
 pub mod pace;
 pub mod play;
 pub mod process;

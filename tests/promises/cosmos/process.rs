@@ -27,12 +27,17 @@ use ip_address_controller::{
             nodes::{Roster, SlimNode},
             requested::{self, Answer},
         },
+        record::{
+            cadence::{Cadence, Timing},
+            stands,
+        },
         round::{self, DebtState, Entries, PodsByNode, Record, Scene, Turn},
         tables::{Key, Tables, left_to_send},
     },
     api::{self, NetIPAllocation},
     cloud::{CloudError, ErrorKind, MachineId, Scope},
     lifecycle::{fencing, finalizer, flight::Ticket},
+    metrics::WriteFailure,
 };
 use kube::ResourceExt;
 
@@ -105,6 +110,8 @@ pub struct Asking {
     pub began: Instant,
     /// As the cloud showed it when the question reached it; of a survey, the first half.
     pub seen: Reply,
+    /// The answer never comes; whoever waits for it gives up after a while.
+    pub lost: bool,
 }
 
 /// What an effect is of.
@@ -128,6 +135,8 @@ pub struct Flight {
     pub errand: Errand,
     /// A request of it is under way; its answer is waited for.
     pub sent: Option<(RequestId, Instant)>,
+    /// How old the watches were that it was decided on.
+    pub watched: Instant,
 }
 
 /// What a process knows while it leads. It dies with the term.
@@ -148,6 +157,9 @@ pub struct Term {
     pub(super) gone: BTreeSet<String>,
     /// Allocations that are to be looked at.
     pub woken: BTreeSet<String>,
+    /// What status lacks and may wait for. That no third write begins within a second is not played: it is like a write that is
+    /// refused, and when the last ones were would be a state of its own each time.
+    pub cadences: BTreeMap<String, Cadence>,
     /// Without one, slots and tokens are always to be had, and everybody looks whenever time passes.
     pub pace: Option<Box<Pace>>,
 }
@@ -158,11 +170,25 @@ pub struct Process {
     pub id: u8,
     pub paused: bool,
     pub cache: Cache,
+    /// When the cache was brought up to date.
+    pub synced: Instant,
     pub term: Option<Term>,
     pub recent: Recent,
 }
 
-/// What goes wrong with the one write of a pass.
+/// A write of a pass to the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Write {
+    /// Puts the finalizer on.
+    Finalizer,
+    Status,
+    /// Answers a request to move: its annotation goes.
+    Move,
+    /// Takes the finalizer off.
+    Release,
+}
+
+/// What goes wrong with a write of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WriteFault {
     /// Refused for sure.
@@ -171,8 +197,41 @@ pub enum WriteFault {
     Lost,
     /// No answer, but it did happen.
     Unanswered,
+    /// The process dies before it.
+    CrashBefore,
     /// It happened, and the process dies before it hears of it.
-    Crash,
+    CrashAfter,
+}
+
+/// A fault, and the one write of a pass that it befalls; `None`: each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Break {
+    pub write: Option<Write>,
+    pub fault: WriteFault,
+}
+
+impl Break {
+    /// Whichever writes the pass makes.
+    pub fn each(fault: WriteFault) -> Self {
+        Self { write: None, fault }
+    }
+
+    /// That of the status alone.
+    pub fn status(fault: WriteFault) -> Self {
+        Self { write: Some(Write::Status), fault }
+    }
+}
+
+/// What the sender of a write hears.
+enum Heard<T> {
+    Done(T),
+    Refused(Refused),
+    /// No answer in time; with what came of it, which the sender does not know.
+    Silence(Option<T>),
+    /// It was not sent: leadership is not proven for long enough.
+    Closed,
+    /// The process is dead; with what came of it.
+    Died(Option<T>),
 }
 
 /// What a pass did to the outside, for those who judge.
@@ -185,12 +244,12 @@ pub struct Passed {
     pub released: Option<Arc<NetIPAllocation>>,
     /// Machines that it leaves as they are: the cloud refused what was to be done there.
     pub refused: Vec<MachineId>,
-    /// Calls to the API server that changed something or tried to.
-    pub writes: usize,
+    /// What was sent to the API server to change something, in this order.
+    pub writes: Vec<Write>,
+    /// The fault that was to befall it did.
+    pub befell: bool,
     /// The process died on the way.
     pub died: bool,
-    /// Nothing came of it: no write, no effect, no question.
-    pub idle: bool,
 }
 
 /// Of a record, what is durable.
@@ -236,8 +295,19 @@ impl Term {
             written: BTreeMap::new(),
             gone: BTreeSet::new(),
             woken: BTreeSet::new(),
+            cadences: BTreeMap::new(),
             pace: None,
         }
+    }
+
+    /// The questions whose answers are still to come.
+    pub fn awaited(&self) -> impl Iterator<Item = &Question> {
+        self.asking.iter().filter(|(_, asking)| !asking.lost).map(|(question, _)| question)
+    }
+
+    /// None of them ever comes.
+    pub fn lose_answers(&mut self) {
+        self.asking.values_mut().for_each(|asking| Arc::make_mut(asking).lost = true);
     }
 
     pub fn wake_all(&mut self, cluster_names: impl IntoIterator<Item = String>) {
@@ -298,6 +368,7 @@ impl Term {
             self.forget_uid(&uid);
         }
         self.woken.remove(name);
+        self.cadences.remove(name);
         if let Some(pace) = &mut self.pace {
             pace.forget(name);
         }
@@ -327,7 +398,7 @@ impl Term {
             }
             Some(Got::Read(question, scope)) => {
                 let seen = seen(&question, cloud, moment.instant);
-                self.asking.insert(question, Arc::new(Asking { scope, began: moment.instant, seen }));
+                self.asking.insert(question, Arc::new(Asking { scope, began: moment.instant, seen, lost: false }));
             }
             None => {}
         }
@@ -365,12 +436,12 @@ impl Term {
     pub fn pass(
         &mut self,
         name: &str,
-        cache: &Cache,
+        (cache, synced): (&Cache, Instant),
         cluster: &mut Cluster,
         cloud: &Cloud,
         rules: &Rules,
         moment: &Moment,
-        fault: Option<WriteFault>,
+        broken: Option<Break>,
     ) -> Passed {
         let mut passed = Passed::default();
         self.woken.remove(name);
@@ -393,38 +464,35 @@ impl Term {
         };
         let Some(mut object) = object else {
             self.forget(name);
-            passed.idle = true;
             return passed;
         };
         let terminating = object.metadata.deletion_timestamp.is_some();
         let observes = object.spec.mode == api::Mode::Observe;
         let retain = terminating && (observes || object.spec.deletion_policy == api::DeletionPolicy::Retain);
         if !terminating && !observes && !finalizer::is_set(&*object, api::FINALIZER) {
-            passed.writes += 1;
-            if self.may_send(rules, moment.instant, None).is_err() {
-                return passed;
-            }
             let version = object.resource_version().unwrap_or_default();
-            match cluster.set_finalizer(name, &version, api::FINALIZER) {
-                Ok(stored) => {
+            let set = || cluster.set_finalizer(name, &version, api::FINALIZER);
+            match self.send(Write::Finalizer, rules, moment, broken, &mut passed, set) {
+                Heard::Done(stored) => {
                     self.versions.wrote(stored.clone());
                     object = stored;
                 }
-                Err(_) => {
+                Heard::Refused(_) | Heard::Silence(_) => {
                     self.versions.forget(name);
-                    self.wake_after_refusal(name, rules);
+                    self.wake_after_failure(name, rules);
                     return passed;
                 }
+                Heard::Closed | Heard::Died(_) => return passed,
             }
         }
         self.forget_rules(&object, rules, moment);
         let nodes = Arc::new(self.nodes(cache));
         let subject = Subject::of(object, retain, false, &nodes, &self.answers);
         let entries = Entries::of(&subject, &nodes, moment);
-        let claims = match rules.claims {
-            true => Claims::of(self.versions.all().map(AsRef::as_ref)),
+        let claims = Arc::new(match rules.claims {
+            true => Claims::of(self.versions.all().map(AsRef::as_ref)).labelled(&nodes),
             false => Claims::default(),
-        };
+        });
         let (survey, survey_error) = subject.scope.as_ref().map_or((None, None), |scope| self.answers.survey(scope));
         let around = Surroundings {
             nodes,
@@ -444,7 +512,7 @@ impl Term {
                 (node, pods)
             })
             .collect();
-        let mut asked = self.ask(name, questions, cloud, moment);
+        self.ask(name, questions, cloud, moment);
         let permits = match &self.pace {
             Some(pace) => pace.permitted(name),
             // Slots and tokens are always to be had here (F2 has tests of its own).
@@ -457,13 +525,13 @@ impl Term {
         };
         let round = round::decide(&subject, &scene, &entries, &self.answers, &permits, &mut self.tables);
         let mut permits = self.pace.as_mut().map(|pace| pace.use_permits(name, &round)).unwrap_or_default();
-        asked |= self.ask(name, round.questions.clone(), cloud, moment);
+        self.ask(name, round.questions.clone(), cloud, moment);
         if let Some(pace) = &mut self.pace {
             for wish in &round.wishes {
-                asked |= pace.ask_permit(name, wish);
+                pace.ask_permit(name, wish);
             }
         }
-        let mut record = round.record(&subject, &scene, &entries, &mut self.tables, self.began);
+        let mut record = round.record(&subject, &scene, &entries, &self.tables, self.began);
         if !rules.debts {
             record.status.owed.clear();
         }
@@ -480,44 +548,53 @@ impl Term {
             record.status.addresses.iter_mut().for_each(|entry| entry.message = None);
         }
         let before = subject.object.clone();
-        let stored = if before.status.as_ref() == Some(&record.status) {
-            before.clone()
-        } else {
-            passed.writes += 1;
-            match self.write(&before, &record, cluster, rules, moment, fault) {
+        let news = record.news(before.status.as_ref());
+        let cadence = self.cadences.entry(name.to_owned()).or_default();
+        let mut unwritten = Duration::MAX;
+        let stored = match cadence.timing(news, subject.interval, moment.instant) {
+            Timing::Nothing => before,
+            Timing::HeldBack(wait) | Timing::Paced(wait) => {
+                record.hold_back(before.status.as_ref());
+                unwritten = wait;
+                before
+            }
+            Timing::Now => match self.write(&before, &record, cluster, rules, moment, broken, &mut passed) {
                 Written::Stored(stored) => {
+                    self.cadences.remove(name);
                     passed.status = Some((before, stored.clone()));
                     stored
+                }
+                Written::Died(stored) => {
+                    if let Some(stored) = stored {
+                        passed.record = Some(told(&record));
+                        passed.status = Some((before, stored));
+                    }
+                    return passed;
                 }
                 Written::Closed => {
                     record.abandon(&mut self.tables);
                     self.keep(name, permits);
                     return passed;
                 }
-                Written::Unheard(stored) => {
-                    passed.died = fault == Some(WriteFault::Crash);
-                    if let Some(stored) = stored {
-                        passed.record = Some(told(&record));
-                        passed.status = Some((before, stored));
-                    }
+                Written::Unheard => {
                     record.abandon(&mut self.tables);
                     self.keep(name, permits);
-                    self.wake_after_refusal(name, rules);
+                    self.wake_after_failure(name, rules);
                     return passed;
                 }
-            }
+            },
         };
         passed.record = Some(told(&record));
         record.written(&mut self.tables);
         if let Some(pace) = &mut self.pace {
-            pace.ended_well(name, moment.instant + record.recheck(&subject));
+            let recheck = record.recheck(&subject).min(unwritten);
+            pace.ended_well(name, moment.instant + recheck);
         }
         let may_go = record.may_go;
-        let acts = record.turns.iter().any(|turn| turn.deed.is_some());
         let Record { turns, debts, kept, facts, plan, .. } = record;
         for turn in turns {
             let permit = permits.remove(&turn.before.ip.to_string());
-            self.take_off(&subject, turn, permit, cloud, rules, moment);
+            self.take_off(&subject, turn, permit, cloud, rules, moment, synced);
         }
         for debt in debts {
             let permit = permits.remove(debt.owed.machine.place.as_str());
@@ -531,34 +608,87 @@ impl Term {
                     send_before: instant(send_before, moment),
                 };
                 let errand = Errand::restore(rules.calls, intent);
-                self.fly(name, Matter::Debt(debt.owed), permit, ticket, errand);
+                self.fly(name, Matter::Debt(debt.owed), permit, ticket, errand, synced);
             }
         }
         self.give_back(permits);
         if subject.mode != Mode::Observe {
             let answer = requested::answer(&stored, &kept, &facts, &plan, &scene.claims);
-            self.answer_move(&stored, answer.as_ref(), cluster, &mut passed);
+            self.answer_move(&stored, answer.as_ref(), cluster, rules, moment, broken, &mut passed);
         }
-        if subject.terminating && may_go {
-            passed.writes += 1;
-            if self.may_send(rules, moment.instant, None).is_ok() {
-                let version = stored.resource_version().unwrap_or_default();
-                match cluster.clear_finalizer(name, &version, api::FINALIZER) {
-                    Ok(_) | Err(Refused::NotFound) => {
-                        passed.refused = self.refused(&stored);
-                        passed.released = Some(stored);
-                        self.forget(name);
-                        return passed;
-                    }
-                    Err(_) => {
-                        self.versions.forget(name);
-                        self.woken.insert(name.to_owned());
-                    }
-                }
-            }
+        if subject.terminating && may_go && !passed.died {
+            self.release(&stored, cluster, rules, moment, broken, &mut passed);
         }
-        passed.idle = passed.writes == 0 && !acts && !asked;
         passed
+    }
+
+    /// Sends a write, once, if the gate is open; what the fault makes of it, if it befalls this one. Every write of a pass is
+    /// one of these.
+    fn send<T>(
+        &self,
+        write: Write,
+        rules: &Rules,
+        moment: &Moment,
+        broken: Option<Break>,
+        passed: &mut Passed,
+        happens: impl FnOnce() -> Result<T, Refused>,
+    ) -> Heard<T> {
+        if self.may_send(rules, moment.instant, None).is_err() {
+            return Heard::Closed;
+        }
+        passed.writes.push(write);
+        let fault = broken.filter(|broken| broken.write.is_none_or(|befallen| befallen == write));
+        passed.befell |= fault.is_some();
+        let Some(Break { fault, .. }) = fault else { return happens().map_or_else(Heard::Refused, Heard::Done) };
+        passed.died = matches!(fault, WriteFault::CrashBefore | WriteFault::CrashAfter);
+        match fault {
+            WriteFault::Refused => Heard::Refused(Refused::Conflict),
+            WriteFault::Lost => Heard::Silence(None),
+            WriteFault::Unanswered => Heard::Silence(happens().ok()),
+            WriteFault::CrashBefore => Heard::Died(None),
+            WriteFault::CrashAfter => Heard::Died(happens().ok()),
+        }
+    }
+
+    /// The object goes. Mirrors `Controller::release`.
+    fn release(
+        &mut self,
+        stored: &Arc<NetIPAllocation>,
+        cluster: &mut Cluster,
+        rules: &Rules,
+        moment: &Moment,
+        broken: Option<Break>,
+        passed: &mut Passed,
+    ) {
+        let (name, version) = (stored.name_any(), stored.resource_version().unwrap_or_default());
+        let cleared = match finalizer::is_set(&**stored, api::FINALIZER) {
+            true => {
+                let clear = || cluster.clear_finalizer(&name, &version, api::FINALIZER);
+                self.send(Write::Release, rules, moment, broken, passed, clear)
+            }
+            false => Heard::Done(stored.clone()),
+        };
+        let gone = match &cleared {
+            Heard::Done(_) | Heard::Refused(Refused::NotFound) => true,
+            Heard::Silence(done) | Heard::Died(done) => done.is_some(),
+            Heard::Refused(_) | Heard::Closed => false,
+        };
+        if gone {
+            passed.refused = self.refused(stored);
+            passed.released = Some(stored.clone());
+        }
+        match cleared {
+            Heard::Done(_) | Heard::Refused(Refused::NotFound) => self.forget(&name),
+            Heard::Refused(_) => {
+                self.versions.forget(&name);
+                self.woken.insert(name);
+            }
+            // Whether it has gone is found out by asking again.
+            Heard::Silence(_) => {
+                self.woken.insert(name);
+            }
+            Heard::Closed | Heard::Died(_) => {}
+        }
     }
 
     /// The machines of debts and half-done swaps that the cloud refused: Retain is the way out, and says so.
@@ -579,7 +709,7 @@ impl Term {
 
     /// Decided anew at once, on what was read live. Who acts on the watch cache waits for its news; and where it is said when
     /// to look, it is tried again after a while, as everywhere.
-    fn wake_after_refusal(&mut self, name: &str, rules: &Rules) {
+    fn wake_after_failure(&mut self, name: &str, rules: &Rules) {
         if rules.own_versions && self.pace.is_none() {
             self.woken.insert(name.to_owned());
         }
@@ -607,6 +737,7 @@ impl Term {
         }
     }
 
+    /// Mirrors `record::write`.
     fn write(
         &mut self,
         before: &Arc<NetIPAllocation>,
@@ -614,54 +745,45 @@ impl Term {
         cluster: &mut Cluster,
         rules: &Rules,
         moment: &Moment,
-        fault: Option<WriteFault>,
+        broken: Option<Break>,
+        passed: &mut Passed,
     ) -> Written {
-        let name = before.name_any();
-        if self.may_send(rules, moment.instant, None).is_err() {
-            return Written::Closed;
-        }
-        let version = before.resource_version().unwrap_or_default();
-        let done = match fault {
-            Some(WriteFault::Refused | WriteFault::Lost) => None,
-            Some(WriteFault::Unanswered | WriteFault::Crash) | None => {
-                cluster.replace_status(&name, &version, record.status.clone()).ok()
-            }
-        };
-        match (done, fault) {
-            (Some(stored), None) => {
+        let (name, version) = (before.name_any(), before.resource_version().unwrap_or_default());
+        let replace = || cluster.replace_status(&name, &version, record.status.clone());
+        let failure = match self.send(Write::Status, rules, moment, broken, passed, replace) {
+            Heard::Done(stored) => {
                 self.versions.wrote(stored.clone());
-                Written::Stored(stored)
+                return Written::Stored(stored);
             }
-            (done, _) => {
-                // 409, 422 or no answer: read live, and decide anew (F4).
-                match cluster.allocation(&name) {
-                    Some(live) => self.versions.read(live.clone()),
-                    None => {
-                        self.versions.forget(&name);
-                    }
-                }
-                Written::Unheard(done)
-            }
-        }
+            Heard::Closed => return Written::Closed,
+            Heard::Died(done) => return Written::Died(done),
+            Heard::Refused(_) => WriteFailure::Conflict,
+            Heard::Silence(_) => WriteFailure::Timeout,
+        };
+        let Some(live) = cluster.allocation(&name).cloned() else {
+            self.versions.forget(&name);
+            return Written::Unheard;
+        };
+        self.versions.read(live.clone());
+        let sent = NetIPAllocation { status: Some(record.status.clone()), ..(**before).clone() };
+        if stands(failure, &sent, &live) { Written::Stored(live) } else { Written::Unheard }
     }
 
-    fn ask(&mut self, party: &str, questions: Questions, cloud: &Cloud, moment: &Moment) -> bool {
-        let mut any = false;
+    fn ask(&mut self, party: &str, questions: Questions, cloud: &Cloud, moment: &Moment) {
         for (question, asked) in questions {
             if let Some(pace) = &mut self.pace {
-                any |= pace.ask(party, question, asked);
+                pace.ask(party, question, asked);
                 continue;
             }
             self.asking.entry(question.clone()).or_insert_with(|| {
-                any = true;
                 Arc::new(Asking {
                     scope: asked.scope,
                     began: moment.instant,
                     seen: seen(&question, cloud, moment.instant),
+                    lost: false,
                 })
             });
         }
-        any
     }
 
     /// An answer arrives.
@@ -686,9 +808,9 @@ impl Term {
     }
 
     /// The question has no good answer.
-    pub fn unanswered(&mut self, question: &Question) {
+    pub fn unanswered(&mut self, question: &Question, kind: ErrorKind) {
         let Some(Asking { began, .. }) = self.asking.remove(question).map(Arc::unwrap_or_clone) else { return };
-        let error = || CloudError::new(ErrorKind::Unavailable, "read", "no answer now");
+        let error = || CloudError::new(kind, "read", "no answer now");
         let reply = match question {
             Question::Survey(_) => Reply::Survey(Err(error())),
             Question::Find(..) => Reply::Find(Err(error())),
@@ -710,6 +832,7 @@ impl Term {
         cloud: &Cloud,
         rules: &Rules,
         moment: &Moment,
+        watched: Instant,
     ) {
         round::begun(&turn, &mut self.tables, moment);
         let Some((deed, ticket)) = turn.deed else { return };
@@ -744,14 +867,22 @@ impl Term {
             }
         };
         match errand {
-            Some(errand) => self.fly(&subject.name, Matter::Deed(Box::new(deed)), permit, ticket, errand),
+            Some(errand) => self.fly(&subject.name, Matter::Deed(Box::new(deed)), permit, ticket, errand, watched),
             None => self.tables.flights.end(ticket),
         }
     }
 
-    fn fly(&mut self, name: &str, matter: Matter, permit: Option<Permit>, ticket: Ticket<Key>, errand: Errand) {
+    fn fly(
+        &mut self,
+        name: &str,
+        matter: Matter,
+        permit: Option<Permit>,
+        ticket: Ticket<Key>,
+        errand: Errand,
+        watched: Instant,
+    ) {
         let free = (0..=FlightId::MAX).find(|id| !self.flights.contains_key(id)).unwrap_or_default();
-        let flight = Flight { allocation: name.to_owned(), matter, ticket, permit, errand, sent: None };
+        let flight = Flight { allocation: name.to_owned(), matter, ticket, permit, errand, sent: None, watched };
         self.flights.insert(free, Arc::new(flight));
     }
 
@@ -810,24 +941,32 @@ impl Term {
         stored: &Arc<NetIPAllocation>,
         answer: Option<&Answer>,
         cluster: &mut Cluster,
+        rules: &Rules,
+        moment: &Moment,
+        broken: Option<Break>,
         passed: &mut Passed,
     ) {
-        if answer.is_some() {
-            passed.writes += 1;
-            let version = stored.resource_version().unwrap_or_default();
-            if let Ok(written) = cluster.clear_move(&stored.name_any(), &version) {
-                self.versions.wrote(written);
-            }
+        if answer.is_none() {
+            return;
+        }
+        let (name, version) = (stored.name_any(), stored.resource_version().unwrap_or_default());
+        let clear = || cluster.clear_move(&name, &version);
+        // Failing is harmless: the annotation is read again by the next pass.
+        if let Heard::Done(written) = self.send(Write::Move, rules, moment, broken, passed, clear) {
+            self.versions.wrote(written);
         }
     }
 }
 
+/// How the write of a status ended.
 enum Written {
     Stored(Arc<NetIPAllocation>),
     /// Leadership is not proven for long enough: tried again when time has passed.
     Closed,
-    /// Not known to have been written; with what stands now if it was.
-    Unheard(Option<Arc<NetIPAllocation>>),
+    /// It does not stand, or that is not known: decided anew on a live read.
+    Unheard,
+    /// The process is dead; with what stands, if it was written.
+    Died(Option<Arc<NetIPAllocation>>),
 }
 
 /// The taint that says that a node is about to go.

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use super::{
     cluster::Cache,
     course::Cosmos,
+    excuses::Excuses,
     process::{Process, Term},
 };
 use crate::canon::{Canon, fingerprint};
@@ -22,7 +23,10 @@ impl Cosmos {
             self.cloud.canon(canon);
             self.cluster.canon(canon);
             canon.instant(self.renewed);
-            canon.debug(&(&self.excuses, &self.struck, &self.names, self.behind));
+            // Since when something is excused only says until when.
+            let Excuses { addresses, machines, nodes, edited } = &self.excuses;
+            canon.debug(&(addresses.keys(), machines, nodes, edited));
+            canon.debug(&(&self.struck, &self.names, self.behind));
             for process in &self.processes {
                 match self.left_without_proof(process) {
                     Some(term) => term.canon_without_proof(process, canon),
@@ -45,7 +49,8 @@ impl Cosmos {
 
 impl Process {
     fn canon(&self, canon: &mut Canon) {
-        let Process { id, paused, cache, term, recent } = self;
+        // When the cache was brought up to date is for those who judge.
+        let Process { id, paused, cache, synced: _, term, recent } = self;
         canon.write(&(id, paused, term.is_some()));
         cache.canon(canon);
         if let Some(term) = term {
@@ -71,8 +76,8 @@ impl Term {
         self.versions.all().for_each(|object| canon.shared_as(object, allocation));
         let flights: Vec<_> = self.flights.values().map(|flight| (&flight.errand, flight.sent)).collect();
         let known = format!(
-            "{:?} {:?} {:?} {flights:?} {:?} {:?}",
-            self.tables, self.answers, self.asking, self.gone, self.woken
+            "{:?} {:?} {:?} {flights:?} {:?} {:?} {:?}",
+            self.tables, self.answers, self.asking, self.gone, self.woken, self.cadences
         );
         canon.text(&few_attempts(&without_messages(&known)));
         self.written.values().for_each(|node| canon.shared(node));

@@ -198,9 +198,13 @@ impl Errand {
         Ok(match step {
             Step::First => match self.paid_at_aws(live(answer)?, recent, now) {
                 Ok(paid) => paid,
-                Err(Power::Changing) => {
+                Err(live) if live.seat.power == Power::Changing => {
                     let why = format!("{} is neither running nor stopped", machine.place);
                     fail(ErrorKind::Unavailable, MODIFY, why)
+                }
+                Err(live) if live.seat.power == Power::Stopped && !live.several_interfaces => {
+                    let why = format!("{} is stopped; AWS gives it one by itself when it starts", machine.place);
+                    fail(ErrorKind::Unsupported, MODIFY, why)
                 }
                 Err(_) if recent.was_asked(&machine.instance, now) => looks(self.rules.looks),
                 Err(_) => On::Go(Step::Change(Order::GiveOwn { machine: machine.place.clone() })),
@@ -235,12 +239,12 @@ impl Errand {
         })
     }
 
-    /// `paid`. Else whether the machine runs.
-    fn paid_at_aws(&self, live: Option<Live>, recent: &Recent, now: Instant) -> Result<On, Power> {
+    /// `paid`. Else how the machine is.
+    fn paid_at_aws(&self, live: Option<Live>, recent: &Recent, now: Instant) -> Result<On, Live> {
         let gone = Ok(On::End(Ended::Restored(Restored::MachineGone)));
         let Some(live) = live.filter(|live| self.same_life(live)) else { return gone };
-        match recent.interface(&self.intent().machine.place, live.seat.interface, now) {
-            Interface::Empty => Err(live.seat.power),
+        match recent.interface(&self.intent().machine.place, live.seat.interface.clone(), now) {
+            Interface::Empty => Err(live),
             Interface::Ephemeral(_) | Interface::Reserved(_) => Ok(On::End(Ended::Restored(Restored::Given))),
         }
     }
