@@ -9,34 +9,20 @@ use std::net::IpAddr;
 
 use acts::{
     Theatre, allocation, condition, deployment, labels, pod_on, pool, reserve, running, surveys, until_labelled,
-    until_moved, until_unlabelled,
+    until_moved, until_not_ready, until_unlabelled,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    cluster::{Seen, node, wait_for},
-    stage::{PATIENCE, PROJECT, REGION, Stage, ZONES},
+    cluster::{Seen, wait_for},
+    stage::{PATIENCE, PROJECT, REGION, ZONES},
     world::{Actor, NewMachine},
 };
-use jiff::Timestamp;
 use kube::ResourceExt;
 
 static THEATRE: Theatre = Theatre::new();
 
 /// The shortest grace that a spec may give: seconds.
 const GRACE: i64 = 10;
-
-/// Since when the node is NotReady.
-async fn until_not_ready(stage: &Stage, name: &str) -> Result<Timestamp> {
-    wait_for(&format!("{name} is NotReady"), PATIENCE, || async {
-        let node = stage.node(name).await?.context("no such node")?;
-        let ready = node::condition(&node, "Ready").cloned().context("no condition")?;
-        Ok(match (ready.status.as_str(), &ready.last_transition_time) {
-            ("True", _) | (_, None) => Seen::NotYet(format!("{ready:?}")),
-            (_, Some(since)) => Seen::Yes(since.0),
-        })
-    })
-    .await
-}
 
 #[test]
 fn a_node_that_is_not_ready_for_long_enough_loses_its_address_although_pods_hang_there() -> Result<()> {

@@ -19,13 +19,22 @@ mod control_plane;
 mod kills;
 #[path = "faults/nodes.rs"]
 mod nodes;
+#[path = "faults/outsiders.rs"]
+mod outsiders;
 #[path = "faults/status.rs"]
 mod status;
+#[path = "faults/swaps.rs"]
+mod swaps;
 
 use acts::Theatre;
+use e2e::stage::Venue;
 
 /// For plays that leave operator, cluster and cloud alone: each has a pool and addresses of its own.
 static SHARED: Theatre = Theatre::new();
 
 /// For plays that hit the operator, its cloud or its control plane as a whole: one after the other.
 static HIT: Theatre = Theatre::new();
+
+/// The same at other clouds.
+static AWS: Theatre = Theatre::at(&Venue::AWS);
+static AZURE: Theatre = Theatre::at(&Venue::AZURE);

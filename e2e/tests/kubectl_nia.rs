@@ -7,18 +7,20 @@ mod acts;
 
 use std::{path::PathBuf, process::Stdio};
 
-use acts::{OPERATOR, Theatre, allocation, at_rest, in_time, program::Ended, reserve, still_there, until_moved};
+use acts::{
+    OPERATOR, Theatre, allocation, at_rest, in_time, pool, program::Ended, reserve, still_there, surveys, until_moved,
+};
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, Stage},
 };
 use ip_address_controller::{
-    api::{MOVE_ANNOTATION, NetIPAllocation},
+    api::{AddressStatus, FINALIZER, MOVE_ANNOTATION, NetIPAllocation},
     kubectl_nia::refusal::Exit,
 };
 use kube::ResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -30,6 +32,10 @@ const NAME: &str = "plugin";
 const IPS: [&str; 2] = ["203.0.113.180", "203.0.113.181"];
 /// No allocation's.
 const STRANGER: &str = "203.0.113.189";
+/// Somebody else's, on a machine of the pool: only the cloud knows.
+const HIDDEN: &str = "203.0.113.188";
+/// Of an allocation that has no node to go to.
+const NOWHERE: &str = "203.0.113.187";
 
 #[test]
 fn every_verb_of_the_plugin_does_what_its_page_says_and_refuses_in_one_sentence() -> Result<()> {
@@ -47,10 +53,13 @@ fn every_verb_of_the_plugin_does_what_its_page_says_and_refuses_in_one_sentence(
         list_in_every_form(&user, &nodes).await?;
         tell_why(&user, &nodes).await?;
         plan_without_a_change(stage, &user, &nodes).await?;
+        count_what_a_drain_makes_worse(stage, &user, &nodes).await?;
         complete(&user).await?;
+        go_by_the_context(stage, &user).await?;
         refuse(stage, &user, &nodes).await?;
         still_there(stage, NAME, &IPS, &nodes).await?;
         name_the_missing_right(stage, &nodes).await?;
+        pass_the_clusters_and_the_operators_refusal_on(stage, &user, &nodes).await?;
         move_and_remember(stage, &user, &nodes).await?;
         release_without_an_operator(stage, &user).await
     })
@@ -185,6 +194,55 @@ async fn plan_without_a_change(stage: &Stage, user: &User<'_>, nodes: &[String])
     still_there(stage, NAME, &IPS, nodes).await
 }
 
+/// An address that has no node already is not the drain's fault; one that the mode keeps on the node is.
+async fn count_what_a_drain_makes_worse(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
+    let lost = "plugin-strangers";
+    reserve(stage, &[NOWHERE])?;
+    let cordoned = &pool(stage, lost, 1).await?[0];
+    stage.cluster.kubectl(&["cordon", cordoned]).await?;
+    stage.cluster.apply(&allocation(lost, &[NOWHERE], "")).await?;
+    let stranded = |is: &AddressStatus| is.reason.as_deref() == Some("NoEligibleNode");
+    stage.until("it has no node to go to", lost, NOWHERE, stranded).await?;
+    user.said(&["plan"], Exit::Stranded).await?;
+    let told = user.said(&["plan", "--drain", &nodes[0]], Exit::Done).await?;
+    let line = told.lines().find(|line| line.starts_with(NOWHERE)).context("the address is not shown")?;
+    shows(line, &["NO NODE"])?;
+    stage.cluster.kubectl(&["delete", "nia", lost, "--timeout=60s"]).await?;
+
+    set_mode(stage, "Hold").await?;
+    let told = user.said(&["plan", "--drain", &nodes[0]], Exit::Stranded).await?;
+    shows(&told, &["KEPT", "1 kept on a node that it must leave"])?;
+    user.said(&["plan", "--drain", &spare(nodes)?], Exit::Done).await?;
+    set_mode(stage, "Enforce").await?;
+    still_there(stage, NAME, &IPS, nodes).await
+}
+
+async fn set_mode(stage: &Stage, mode: &str) -> Result<()> {
+    let patch = format!(r#"{{"spec":{{"mode":"{mode}"}}}}"#);
+    stage.cluster.kubectl(&["patch", "nia", NAME, "--type=merge", "-p", &patch]).await.map(drop)
+}
+
+/// A kubeconfig whose own context leads nowhere.
+async fn go_by_the_context(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(&user.kubeconfig)?)?;
+    let here = config["current-context"].as_str().context("no context")?.to_owned();
+    let mut add = |list: &str, item: Value| config[list].as_array_mut().map(|items| items.push(item));
+    add("clusters", json!({"name": "nowhere", "cluster": {"server": "http://127.0.0.1:9"}})).context("no clusters")?;
+    add("contexts", json!({"name": "nowhere", "context": {"cluster": "nowhere", "user": ""}}))
+        .context("no contexts")?;
+    config["current-context"] = "nowhere".into();
+    let kubeconfig = stage.cluster.dir().join("nowhere.kubeconfig");
+    std::fs::write(&kubeconfig, serde_yaml::to_string(&config)?)?;
+    let elsewhere = User { stage, kubeconfig };
+    elsewhere.refused(&[], Exit::Failed, "the cluster cannot be asked to list netipallocations").await?;
+    shows(&elsewhere.said(&["--context", &here], Exit::Done).await?, &IPS)?;
+    let addresses = elsewhere.said(&["__complete", "--context", &here, "why", ""], Exit::Done).await?;
+    shows(&addresses, &IPS)?;
+    let none = elsewhere.said(&["__complete", "why", ""], Exit::Done).await?;
+    ensure!(none.trim() == ":4", "{none}");
+    Ok(())
+}
+
 /// kubectl itself asks the plugin.
 async fn complete(user: &User<'_>) -> Result<()> {
     let verbs = user.kubectl(&["__complete", "nia", ""]).await?;
@@ -210,11 +268,7 @@ async fn refuse(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> 
     user.refused(&["move", ip], Exit::Refused, "would not move").await?;
     stage.cluster.kubectl(&["uncordon", &spare]).await?;
 
-    let mode = async |mode: &str| {
-        let patch = format!(r#"{{"spec":{{"mode":"{mode}"}}}}"#);
-        stage.cluster.kubectl(&["patch", "nia", NAME, "--type=merge", "-p", &patch]).await
-    };
-    mode("Hold").await?;
+    set_mode(stage, "Hold").await?;
     user.refused(&["move", ip], Exit::Refused, "mode Hold").await?;
     // The operator does not answer in this mode, so the request stands.
     let request = format!("{MOVE_ANNOTATION}={ip}");
@@ -222,7 +276,7 @@ async fn refuse(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> 
     user.refused(&["move", IPS[1]], Exit::Refused, "another move of NetIPAllocation plugin is not answered yet")
         .await?;
     stage.cluster.kubectl(&["annotate", "nia", NAME, &format!("{MOVE_ANNOTATION}-")]).await?;
-    mode("Enforce").await?;
+    set_mode(stage, "Enforce").await?;
     let object = stage.allocation(NAME).await?.context("no allocation")?;
     ensure!(!object.annotations().contains_key(MOVE_ANNOTATION), "something was asked for: {:?}", object.annotations());
     Ok(())
@@ -269,6 +323,41 @@ async fn name_the_missing_right(stage: &Stage, nodes: &[String]) -> Result<()> {
     still_there(stage, NAME, &IPS, nodes).await
 }
 
+/// What only admission, and only the operator knows to be against a move.
+async fn pass_the_clusters_and_the_operators_refusal_on(
+    stage: &Stage,
+    user: &User<'_>,
+    nodes: &[String],
+) -> Result<()> {
+    let ip = IPS[0];
+    stage.cluster.kubectl(&["create", "serviceaccount", "mover"]).await?;
+    let verbs = "--verb=get,list,watch,patch";
+    let resource = "--resource=netipallocations.netinfra.darkbrains.com";
+    stage.cluster.kubectl(&["create", "clusterrole", "ask-for-moves", verbs, resource]).await?;
+    for role in ["ask-for-moves", "see-nodes"] {
+        let (name, role) = (format!("{role}-mover"), format!("--clusterrole={role}"));
+        let account = "--serviceaccount=default:mover";
+        stage.cluster.kubectl(&["create", "clusterrolebinding", &name, &role, account]).await?;
+    }
+    let mover = User::account(stage, "mover").await?;
+    mover.refused(&["move", ip], Exit::Refused, "you need create on pods/eviction there").await?;
+
+    let held = format!("{NAME}-held");
+    stage.add_node(&held, stage.venue.zones[0], &[("role", NAME)]).await?;
+    reserve(stage, &[HIDDEN])?;
+    stage.world.move_address(HIDDEN.parse()?, &held).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    surveys(stage, 2).await?;
+    for wait in [&[][..], &["--wait"]] {
+        let ended = user.nia(&[&["move", ip, &held], wait].concat()).await?;
+        ensure!(ended.code == Some(Exit::Refused.code().into()) && ended.out.is_empty(), "{ended:#?}");
+        let said = format!("the operator refuses: node {held} cannot take {ip}: it holds an address or is about to");
+        shows(ended.err.lines().last().unwrap_or_default(), &[&said])?;
+    }
+    stage.cluster.kubectl(&["delete", "node", &held]).await?;
+    stage.world.delete_machine(&held);
+    still_there(stage, NAME, &IPS, nodes).await
+}
+
 async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> Result<()> {
     let (ip, from, to) = (IPS[0], &nodes[0], spare(nodes)?);
     let mut watch = user.command(&["nia", "--watch", "-o", "json"])?.stdout(Stdio::piped()).spawn()?;
@@ -306,9 +395,9 @@ async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> 
         Ok(Seen::when(owed.as_ref().is_some_and(Vec::is_empty), owed))
     })
     .await?;
-    // Without --wait it is asked and not followed.
+    // Without --wait it is asked, and followed until it is answered.
     let asked = user.said(&["move", ip], Exit::Done).await?;
-    shows(&asked, &[&format!("{ip} is asked to move from node {to} to node {from}")])?;
+    shows(&asked, &[&format!("{ip} is asked to move from node {to} to node {from}, and the operator follows")])?;
     until_moved(stage, NAME, ip, &to).await?;
     // Events are written beside the pass.
     wait_for("the history tells of the move", PATIENCE, || async {
@@ -327,6 +416,7 @@ async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<(
         Ok(Seen::when(pods.is_empty(), pods.len()))
     })
     .await?;
+    take_back_what_nobody_answers(stage, user).await?;
     // Nobody has looked at this one, and nobody will.
     reserve(stage, &[STRANGER])?;
     stage.cluster.apply(&allocation("unseen", &[STRANGER], "")).await?;
@@ -334,6 +424,15 @@ async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<(
     shows(&user.said(&["why", STRANGER], Exit::Done).await?, &["no operator has looked at it yet"])?;
 
     user.refused(&["release", "nobody"], Exit::Unknown, "there is no NetIPAllocation nobody").await?;
+    let finalizer = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
+    stage.cluster.kubectl(&["patch", "nia", "unseen", "--type=merge", "-p", &finalizer]).await?;
+    // Whoever does not read on does not stop it halfway.
+    let mut release = user.command(&["nia", "release", "--all"])?.stdout(Stdio::piped()).spawn()?;
+    drop(release.stdout.take());
+    let ended = in_time("the release ends", release.wait()).await??;
+    ensure!(ended.code() == Some(Exit::Done.code().into()), "{ended:?}");
+    let unseen = stage.allocation("unseen").await?.context("no allocation")?;
+    ensure!(unseen.finalizers().is_empty(), "{:?}", unseen.finalizers());
     shows(&user.said(&["release", NAME], Exit::Done).await?, &["released plugin"])?;
     let object = stage.allocation(NAME).await?.context("no allocation")?;
     ensure!(object.finalizers().is_empty(), "{:?}", object.finalizers());
@@ -343,6 +442,22 @@ async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<(
     }
     for ip in IPS {
         ensure!(stage.world.machine_of(ip.parse()?).is_some(), "{ip} was taken off its machine");
+    }
+    Ok(())
+}
+
+async fn take_back_what_nobody_answers(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let ip = IPS[0];
+    for (more, exit, said) in [
+        (&[][..], Exit::NotInstalled, "no operator has answered in 15 s"),
+        (&["--wait", "--timeout", "2s"][..], Exit::TimedOut, "was not answered in 2 s"),
+    ] {
+        let ended = user.nia(&[&["move", ip], more].concat()).await?;
+        ensure!(ended.code == Some(exit.code().into()) && ended.out.is_empty(), "{ended:#?}");
+        let last = ended.err.lines().last().unwrap_or_default();
+        shows(last, &[said, "the request was taken back and nothing was moved"])?;
+        let object = stage.allocation(NAME).await?.context("no allocation")?;
+        ensure!(!object.annotations().contains_key(MOVE_ANNOTATION), "the request still stands");
     }
     Ok(())
 }

@@ -6,18 +6,22 @@
 
 mod acts;
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use acts::{
     LEASE, Theatre, allocation, at_rest, cast, ensure_still, in_time, kill_leader, pool, reserve, restarts,
-    still_there, surveys, until_labelled,
+    still_there, surveys, until_labelled, until_moved_at_last,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
-    world::{Actor, Point},
+    world::{Actor, Hold, Point},
 };
+use ip_address_controller::api::AddressStatus;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 
 static THEATRE: Theatre = Theatre::new();
 
@@ -75,17 +79,7 @@ fn p2_p10_a_leader_killed_between_detach_and_status_is_succeeded_by_one_that_fin
         kill_leader(stage).await?;
         hold.release();
 
-        // Longer than an intent lives: whoever did not send the first detach sits it out.
-        let patience = Duration::from_secs(300);
-        let to = wait_for("the address is on the other node", patience, || async {
-            Ok(match stage.address(name, ip).await? {
-                Some(entry) if entry.state == "Attached" && entry.node.as_ref() != Some(&from) => {
-                    Seen::Yes(entry.node.unwrap_or_default())
-                }
-                other => Seen::NotYet(format!("{other:?}")),
-            })
-        })
-        .await?;
+        let to = until_moved_at_last(stage, name, ip, &from).await?.node.unwrap_or_default();
         until_labelled(stage, &to, name, ip).await?;
         acts::until_unlabelled(stage, &from).await?;
         ensure!(stage.world.machine_of(address).as_ref() == Some(&to));
@@ -143,6 +137,123 @@ fn p8_a_leader_that_loses_the_lease_ends_is_started_again_and_nothing_moves() ->
         surveys(stage, 3).await?;
         cast(stage).await?;
         still_there(stage, name, &ips, &nodes).await
+    })
+}
+
+/// An attach that has taken effect and is not answered, while this is so.
+struct UnderWay {
+    name: &'static str,
+    leader: String,
+    /// Its entry in status.
+    intent: AddressStatus,
+    hold: Hold,
+}
+
+impl UnderWay {
+    async fn begin(stage: &Stage, name: &'static str, ip: &str) -> Result<Self> {
+        cast(stage).await?;
+        reserve(stage, &[ip])?;
+        pool(stage, name, 2).await?;
+        let leader = stage.until_led(None).await?;
+        stage.world.clear_calls();
+        let hold = stage.world.hold_of("instances.addAccessConfig", &format!("instances/{name}"), Point::Done);
+        stage.cluster.apply(&allocation(name, &[ip], "")).await?;
+        in_time("the attach has taken effect and is not answered", hold.arrived(1)).await?;
+        let intent = stage.address(name, ip).await?.context("no entry in status")?;
+        ensure!(intent.state == "Attaching", "the intent was not written before the deed: {intent:?}");
+        Ok(Self { name, leader, intent, hold })
+    }
+
+    /// It is answered at last, stands as it was meant, and nothing follows.
+    async fn ends_well(self, stage: &Stage) -> Result<()> {
+        let Self { name, intent, hold, .. } = self;
+        let address: IpAddr = intent.ip.parse()?;
+        hold.release();
+        let node = stage.until_attached(name, &intent.ip).await?;
+        ensure!(Some(&node) == intent.node.as_ref(), "went to {node}, meant for {:?}", intent.node);
+        until_labelled(stage, &node, name, &intent.ip).await?;
+        ensure!(stage.world.machine_of(address) == Some(node));
+        ensure!(stage.world.attaches(address) == 1, "attached {} times", stage.world.attaches(address));
+        stage.world.clear_calls();
+        surveys(stage, 2).await?;
+        ensure_still(&stage.world)
+    }
+
+    /// Its leader is asked to go, and says that it waits.
+    async fn leader_is_asked_to_go(&self, stage: &Stage) -> Result<()> {
+        stage.cluster.kubectl(&["delete", "pod", &self.leader, "-n", NAMESPACE, "--wait=false"]).await?;
+        self.until_said(stage, "waits for effects in flight").await
+    }
+
+    async fn until_said(&self, stage: &Stage, words: &str) -> Result<()> {
+        wait_for(&format!("{} says: {words}", self.leader), PATIENCE, || async {
+            let said = stage.agent.log(NAMESPACE, &self.leader)?;
+            Ok(Seen::when(said.contains(words), said.lines().last().unwrap_or_default()))
+        })
+        .await
+    }
+}
+
+/// When the Lease was renewed last.
+async fn renewed(stage: &Stage) -> Result<Timestamp> {
+    let api: Api<Lease> = Api::namespaced(stage.client()?, NAMESPACE);
+    let lease = api.get(LEASE).await?.spec.context("an empty Lease")?;
+    Ok(lease.renew_time.context("never renewed")?.0)
+}
+
+#[test]
+fn p8_a_leader_robbed_of_the_lease_in_an_attach_sends_nothing_more_and_the_next_one_finishes_it() -> Result<()> {
+    THEATRE.alone(async |stage| {
+        let attach = UnderWay::begin(stage, "robbed-in-attach", "203.0.113.20").await?;
+        let before = restarts(stage, &attach.leader).await?;
+        let sent = stage.world.mutations().len();
+        let theft = r#"{"spec": {"holderIdentity": "somebody_else"}}"#;
+        stage.cluster.kubectl(&["patch", "lease", LEASE, "-n", NAMESPACE, "--type=merge", "-p", theft]).await?;
+        wait_for("the robbed leader was started again", PATIENCE, || async {
+            let now = restarts(stage, &attach.leader).await?;
+            Ok(Seen::when(now > before, now))
+        })
+        .await?;
+        attach.until_said(stage, "somebody_else holds the Lease").await?;
+        stage.until_led(Some("somebody")).await?;
+        ensure!(stage.world.mutations().len() == sent, "{:?}", stage.world.mutations());
+        attach.ends_well(stage).await
+    })
+}
+
+#[test]
+fn p8_a_leader_that_is_asked_to_go_in_an_attach_keeps_the_lease_until_that_has_ended_and_then_hands_it_over()
+-> Result<()> {
+    THEATRE.alone(async |stage| {
+        let attach = UnderWay::begin(stage, "patient", "203.0.113.21").await?;
+        let leader = attach.leader.clone();
+        attach.leader_is_asked_to_go(stage).await?;
+        let last = renewed(stage).await?;
+        wait_for("it goes on renewing the Lease", PATIENCE, || async {
+            let now = renewed(stage).await?;
+            Ok(Seen::when(now > last, now))
+        })
+        .await?;
+        ensure!(stage.leader().await?.as_ref() == Some(&leader), "the Lease was given away under an attach");
+        attach.ends_well(stage).await?;
+        ensure!(stage.leader().await?.is_some_and(|next| next != leader));
+        let said = stage.agent.log(NAMESPACE, &leader)?;
+        ensure!(said.contains("leadership released"), "{leader} did not release the Lease, the next waited it out");
+        Ok(())
+    })
+}
+
+#[test]
+fn p8_a_leader_that_goes_with_an_attach_under_way_leaves_the_lease_to_run_out() -> Result<()> {
+    THEATRE.alone(async |stage| {
+        let attach = UnderWay::begin(stage, "impatient", "203.0.113.22").await?;
+        let leader = attach.leader.clone();
+        attach.leader_is_asked_to_go(stage).await?;
+        attach.until_said(stage, "the Lease is left to run out").await?;
+        stage.until_led(Some(&leader)).await?;
+        let said = stage.agent.log(NAMESPACE, &leader)?;
+        ensure!(!said.contains("leadership released"), "{leader} gave the Lease away under an attach");
+        attach.ends_well(stage).await
     })
 }
 

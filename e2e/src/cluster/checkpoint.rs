@@ -43,7 +43,8 @@ const LONGEST: i32 = 30;
 /// Until the API server has heard of the webhook.
 const KNOWN: Duration = Duration::from_secs(30);
 
-/// One user's requests to change a Node or to evict a pod pass here. Dropping it lets all of them pass.
+/// One user's requests to change a Node, to change an allocation beside its status, or to evict a pod pass here. Dropping
+/// it lets all of them pass.
 pub struct Checkpoint {
     desk: Arc<Desk>,
     client: Client,
@@ -99,7 +100,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Requests to change this object wait from now on, while the [`Held`] lives: `nodes` or `pods/eviction`.
+    /// Requests to change this object wait from now on, while the [`Held`] lives: `nodes`, `netipallocations` or
+    /// `pods/eviction`.
     pub fn hold(&self, resource: &str, name: &str) -> Held {
         let key = (resource.to_owned(), name.to_owned());
         self.desk.change(|held| {
@@ -219,13 +221,18 @@ impl Drop for Waiting {
 
 /// Requests of that user alone, and those that nobody answers pass.
 fn configuration(port: u16, authority: ByteString, user: &str) -> ValidatingWebhookConfiguration {
-    let rule = |operation: &str, resource: &str| RuleWithOperations {
-        api_groups: Some(vec![String::new()]),
-        api_versions: Some(vec!["v1".to_owned()]),
+    let rule = |group: &str, operation: &str, resource: &str| RuleWithOperations {
+        api_groups: Some(vec![group.to_owned()]),
+        api_versions: Some(vec!["*".to_owned()]),
         operations: Some(vec![operation.to_owned()]),
         resources: Some(vec![resource.to_owned()]),
         scope: None,
     };
+    let rules = vec![
+        rule("", "UPDATE", "nodes"),
+        rule("", "CREATE", "pods/eviction"),
+        rule("netinfra.darkbrains.com", "UPDATE", "netipallocations"),
+    ];
     ValidatingWebhookConfiguration {
         metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
         webhooks: Some(vec![ValidatingWebhook {
@@ -239,7 +246,7 @@ fn configuration(port: u16, authority: ByteString, user: &str) -> ValidatingWebh
                 ca_bundle: Some(authority),
                 service: None,
             },
-            rules: Some(vec![rule("UPDATE", "nodes"), rule("CREATE", "pods/eviction")]),
+            rules: Some(rules),
             match_conditions: Some(vec![MatchCondition {
                 name: "user".to_owned(),
                 expression: format!("request.userInfo.username == '{user}'"),

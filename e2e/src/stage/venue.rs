@@ -1,12 +1,14 @@
 //! What differs between the clouds on stage: where things stand, what nodes say of themselves, how the operator finds the
 //! simulated cloud and its credentials, and what the calls of a survey are called.
 
+use std::net::IpAddr;
+
 use ip_address_controller::cloud::Provider;
 
 use crate::{
     cluster::NodeSpec,
     simulator::{Simulator, arm, ec2},
-    world::{Machine, NewMachine, Quota},
+    world::{Machine, NewMachine, Quota, World},
 };
 
 /// One cloud on stage.
@@ -118,6 +120,30 @@ impl Venue {
     /// Every region with its zones.
     pub fn places(&self) -> [(&'static str, &[&'static str]); 2] {
         [(self.region, &self.zones), (self.other_region, std::slice::from_ref(&self.other_zone))]
+    }
+
+    /// The call that puts an address on a machine whose name begins so, and a part of its target that no other attach has.
+    /// `None` for an address that is not reserved.
+    pub fn attach(&self, world: &World, ip: IpAddr, machine: &str) -> Option<(&'static str, String)> {
+        Some(match self.provider {
+            Provider::Gcp => ("instances.addAccessConfig", format!("instances/{machine}")),
+            Provider::Aws => {
+                ("AssociateAddress", world.inventory(|inventory| inventory.address(ip).map(ec2::allocation_id))?)
+            }
+            Provider::Azure => (arm::ATTACH, format!("networkinterfaces/{machine}")),
+        })
+    }
+
+    /// The call that takes off what a machine has now, and a part of its target that no other detach has. `None` for a
+    /// machine that has nothing.
+    pub fn detach(&self, world: &World, machine: &str) -> Option<(&'static str, String)> {
+        let holder = world.machine(machine)?;
+        let external = holder.external.as_ref()?;
+        Some(match self.provider {
+            Provider::Gcp => ("instances.deleteAccessConfig", format!("instances/{machine}")),
+            Provider::Aws => ("DisassociateAddress", ec2::association_id(&holder, external)),
+            Provider::Azure => (arm::DETACH, format!("networkinterfaces/{machine}")),
+        })
     }
 
     /// A machine as it starts in that zone.

@@ -12,11 +12,12 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::LazyLock
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    cluster::{AuditEvent, Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, REGION, Stage, Venue},
+    cluster::{AuditEvent, Seen, node, wait_for},
+    stage::{NAMESPACE, PATIENCE, REGION, RELEASE, Stage, Venue},
     world::{Address, Call, Outcome, World},
 };
 use ip_address_controller::api::{ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, READY_LABEL};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::{
@@ -149,6 +150,12 @@ spec:
     )
 }
 
+/// The manifest of an allocation, for the cloud of this stage.
+pub fn here(stage: &Stage, manifest: &str) -> String {
+    let Venue { provider, region, .. } = stage.venue;
+    manifest.replace(&format!("provider: gcp, region: {REGION}"), &format!("provider: {provider}, region: {region}"))
+}
+
 /// A Deployment whose pods run only where an address of the pool is.
 pub fn deployment(name: &str, replicas: u32, grace: u32) -> String {
     format!(
@@ -243,18 +250,15 @@ pub async fn until_unlabelled(stage: &Stage, node: &str) -> Result<()> {
 
 /// Waits until the cloud was read in full so many times from now on: the operator's own clock for "several intervals".
 pub async fn surveys(stage: &Stage, count: usize) -> Result<()> {
-    let before = listed(&stage.world.calls());
-    let seen = stage.world.until(|world| (listed(&world.calls()) >= before + count).then_some(()));
+    let listed = |world: &World| world.calls().iter().filter(|call| call.method == stage.venue.survey[0]).count();
+    let before = listed(&stage.world);
+    let seen = stage.world.until(|world| (listed(world) >= before + count).then_some(()));
     tokio::time::timeout(PATIENCE, seen).await.with_context(|| format!("{count} surveys"))
 }
 
 /// Waits so for the world; its text is for the one who waited in vain.
 pub async fn in_time<T>(what: &str, wait: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("waited {PATIENCE:?} for: {what}"))
-}
-
-fn listed(calls: &[Call]) -> usize {
-    calls.iter().filter(|call| is_survey(call)).count()
 }
 
 /// A list of all addresses of the region.
@@ -323,10 +327,56 @@ pub async fn until_moved(stage: &Stage, allocation: &str, ip: &str, from: &str) 
         .await
 }
 
+/// [`until_moved`], for longer than an intent lives: whoever did not send its requests sits it out.
+pub async fn until_moved_at_last(stage: &Stage, allocation: &str, ip: &str, from: &str) -> Result<AddressStatus> {
+    wait_for(&format!("{ip} has left {from}"), Duration::from_secs(300), || async {
+        Ok(match stage.address(allocation, ip).await? {
+            Some(entry) if entry.state == "Attached" && entry.node.as_deref().is_some_and(|node| node != from) => {
+                Seen::Yes(entry)
+            }
+            other => Seen::NotYet(format!("{other:?}")),
+        })
+    })
+    .await
+}
+
+/// Since when the node is NotReady.
+pub async fn until_not_ready(stage: &Stage, name: &str) -> Result<Timestamp> {
+    wait_for(&format!("{name} is NotReady"), PATIENCE, || async {
+        let node = stage.node(name).await?.context("no such node")?;
+        let ready = node::condition(&node, "Ready").cloned().context("no condition")?;
+        Ok(match (ready.status.as_str(), &ready.last_transition_time) {
+            ("True", _) | (_, None) => Seen::NotYet(format!("{ready:?}")),
+            (_, Some(since)) => Seen::Yes(since.0),
+        })
+    })
+    .await
+}
+
 /// The status of a condition of an allocation, if it has it.
 pub async fn condition(stage: &Stage, allocation: &str, kind: &str) -> Result<Option<String>> {
     let status = stage.allocation(allocation).await?.and_then(|object| object.status).unwrap_or_default();
     Ok(status.conditions.into_iter().find(|condition| condition.type_ == kind).map(|condition| condition.status))
+}
+
+/// Stops the operator, and waits until no pod of it is left.
+pub async fn stop_operator(stage: &Stage) -> Result<()> {
+    scale_operator(stage, 0).await?;
+    wait_for("no pod of the operator is left", PATIENCE, || async {
+        let left = stage.pods(NAMESPACE, OPERATOR).await?.len();
+        Ok(Seen::when(left == 0, left))
+    })
+    .await
+}
+
+/// Starts it again, and does not wait.
+pub async fn start_operator(stage: &Stage) -> Result<()> {
+    scale_operator(stage, 2).await
+}
+
+async fn scale_operator(stage: &Stage, replicas: u32) -> Result<()> {
+    let (deployment, replicas) = (format!("deployment/{RELEASE}"), format!("--replicas={replicas}"));
+    stage.cluster.kubectl(&["scale", &deployment, "-n", NAMESPACE, &replicas]).await.map(drop)
 }
 
 /// Kills the leader without a word, and waits until its process is gone.
@@ -347,7 +397,7 @@ pub async fn at_rest(stage: &Stage, name: &str, ips: &[&str]) -> Result<Vec<Stri
     reserve(stage, ips)?;
     // One node to spare: whoever wanted to move an address could.
     pool(stage, name, ips.len() + 1).await?;
-    stage.cluster.apply(&allocation(name, ips, "")).await?;
+    stage.cluster.apply(&here(stage, &allocation(name, ips, ""))).await?;
     let mut nodes = Vec::new();
     for ip in ips {
         nodes.push(stage.until_attached(name, ip).await?);

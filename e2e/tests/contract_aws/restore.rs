@@ -82,6 +82,21 @@ async fn a_refusal_for_good_says_what_is_lost() {
 }
 
 #[tokio::test]
+async fn p10_a_stopped_machine_with_one_interface_is_not_waited_for_and_gets_its_own_address_when_it_starts() {
+    let bench = left(NODE).await;
+    bench.world.set_power(NODE, e2e::world::Power::Stopped);
+    let error = bench.cloud.restore(&bench.restore(NODE)).await.unwrap_err();
+    assert_eq!((error.kind, error.settled), (ErrorKind::Unsupported, true), "refused for good: {error}");
+    assert!(error.message.contains("when it starts"), "{error}");
+    assert!(bench.calls(MODIFY).is_empty());
+    // One with several interfaces would get none by itself, so what it is owed stays owed.
+    let wide = left("wide").await;
+    wide.world.set_power("wide", e2e::world::Power::Stopped);
+    let kind = wide.cloud.restore(&wide.restore("wide")).await.map_err(|error| error.kind);
+    assert_ne!(kind, Err(ErrorKind::Unsupported));
+}
+
+#[tokio::test]
 async fn a_machine_between_two_states_is_not_asked() {
     let bench = left("wide").await;
     bench.world.set_power("wide", e2e::world::Power::Stopping);

@@ -7,10 +7,15 @@ use e2e::{
     world::{Actor, Holder, Point},
 };
 use ip_address_controller::api::AddressStatus;
+use jiff::Timestamp;
+use kube::ResourceExt;
 
 use crate::{
-    SHARED,
-    acts::{allocation, allocation_on, in_time, labels, pool, reserve, surveys, until_labelled, until_unlabelled},
+    HIT, SHARED,
+    acts::{
+        allocation, allocation_on, cast, in_time, labels, pool, reserve, start_operator, stop_operator, surveys,
+        until_labelled, until_unlabelled,
+    },
 };
 
 #[test]
@@ -113,6 +118,50 @@ fn p9_p10_an_allocation_deleted_while_its_address_attaches_leaves_everything_as_
         let by: Vec<_> = taken.map(|gone| gone.by).collect();
         ensure!(by.len() == stage.world.attaches(address) as usize && by.iter().all(|by| *by == Actor::Api), "{by:?}");
         ensure!(by.len() <= 1, "attached {} times", by.len());
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
+}
+
+#[test]
+fn p5_of_two_allocations_that_neither_hold_an_address_the_older_has_it_until_it_lets_go() -> Result<()> {
+    HIT.alone(async |stage| {
+        cast(stage).await?;
+        // By name the younger comes first.
+        let (older, younger, ip) = ("twins-b", "twins-a", "203.0.113.60");
+        let address = ip.parse()?;
+        reserve(stage, &[ip])?;
+        pool(stage, "twins", 3).await?;
+        stop_operator(stage).await?;
+        stage.cluster.apply(&allocation_on("twins", older, &[ip], "")).await?;
+        // Objects know the second of their creation, and no more.
+        let created = stage.allocation(older).await?.and_then(|object| object.creation_timestamp());
+        let created = created.context("not stored")?.0.as_second();
+        wait_for("the next second", PATIENCE, || async {
+            let now = Timestamp::now().as_second();
+            Ok(Seen::when(now > created, now))
+        })
+        .await?;
+        stage.cluster.apply(&allocation_on("twins", younger, &[ip], "")).await?;
+        start_operator(stage).await?;
+
+        let node = stage.until_attached(older, ip).await?;
+        until_labelled(stage, &node, older, ip).await?;
+        let entry = stage
+            .until("the younger says who has it", younger, ip, |entry| {
+                entry.state == "Unassigned" && entry.reason.as_deref() == Some("DuplicateClaim")
+            })
+            .await?;
+        ensure!(entry.message.as_deref().is_some_and(|said| said.contains(older)), "{entry:?}");
+        surveys(stage, 2).await?;
+        ensure!(stage.world.machine_of(address).as_ref() == Some(&node), "it was moved");
+        ensure!(stage.world.attaches(address) == 1, "attached {} times", stage.world.attaches(address));
+
+        stage.cluster.kubectl(&["delete", "nia", older, "--wait=false"]).await?;
+        let node = stage.until_attached(younger, ip).await?;
+        until_labelled(stage, &node, younger, ip).await?;
+        ensure!(stage.world.machine_of(address) == Some(node));
+        ensure!(stage.world.attaches(address) == 2, "attached {} times", stage.world.attaches(address));
         ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
         Ok(())
     })

@@ -3,46 +3,50 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
-    stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
+    stage::{PATIENCE, Stage},
     world::{Fault, Outcome, Point},
 };
 
 use crate::{
     HIT,
     acts::{
-        OPERATOR, allocation, at_rest, cast, in_time, pool, program::on_stage, reserve, surveys, until_labelled,
-        until_moved,
+        allocation, at_rest, cast, here, in_time, pool, program::on_stage, reserve, start_operator, stop_operator,
+        surveys, until_labelled, until_moved,
     },
 };
 
 #[test]
 fn p3_a_network_that_closes_every_connection_in_the_middle_of_an_attach_leaves_nothing_doubled() -> Result<()> {
-    HIT.alone(async |stage| {
-        cast(stage).await?;
-        let (rests, still) = ("rests-closed", "203.0.113.40");
-        let node = at_rest(stage, rests, &[still]).await?.pop().context("no node")?;
-        let (name, ip) = ("closed", "203.0.113.41");
-        reserve(stage, &[ip])?;
-        pool(stage, name, 2).await?;
-        stage.world.clear_calls();
-        stage.world.fail_next_of("instances.addAccessConfig", "instances/closed", Fault::CloseAfterEffect);
-        let hold = stage.world.hold_of("instances.addAccessConfig", "instances/closed", Point::Arrival);
-        stage.cluster.apply(&allocation(name, &[ip], "")).await?;
-        in_time("the attach is on its way", hold.arrived(1)).await?;
-        stage.world.fail_every("*", Fault::Close);
-        hold.release();
-        until_unheard(stage).await?;
-        let meanwhile = stage.address(name, ip).await?.context("no entry")?;
-        ensure!(meanwhile.state == "Attaching", "{meanwhile:?}");
-        untouched(stage, rests, still, &node).await?;
-        stage.world.clear_faults();
+    HIT.alone(closed_in_attach)
+}
 
-        let to = stage.until_attached(name, ip).await?;
-        until_labelled(stage, &to, name, ip).await?;
-        ensure!(stage.world.machine_of(ip.parse()?).as_ref() == Some(&to));
-        ensure!(stage.world.attaches(ip.parse()?) == 1, "attached {} times", stage.world.attaches(ip.parse()?));
-        untouched(stage, rests, still, &node).await
-    })
+/// At any cloud.
+pub async fn closed_in_attach(stage: &'static Stage) -> Result<()> {
+    cast(stage).await?;
+    let (rests, still) = ("rests-closed", "203.0.113.40");
+    let node = at_rest(stage, rests, &[still]).await?.pop().context("no node")?;
+    let (name, ip) = ("closed", "203.0.113.41");
+    reserve(stage, &[ip])?;
+    pool(stage, name, 2).await?;
+    stage.world.clear_calls();
+    let (attach, target) = stage.venue.attach(&stage.world, ip.parse()?, name).context("not reserved")?;
+    stage.world.fail_next_of(attach, &target, Fault::CloseAfterEffect);
+    let hold = stage.world.hold_of(attach, &target, Point::Arrival);
+    stage.cluster.apply(&here(stage, &allocation(name, &[ip], ""))).await?;
+    in_time("the attach is on its way", hold.arrived(1)).await?;
+    stage.world.fail_every("*", Fault::Close);
+    hold.release();
+    until_unheard(stage).await?;
+    let meanwhile = stage.address(name, ip).await?.context("no entry")?;
+    ensure!(meanwhile.state == "Attaching", "{meanwhile:?}");
+    untouched(stage, rests, still, &node).await?;
+    stage.world.clear_faults();
+
+    let to = stage.until_attached(name, ip).await?;
+    until_labelled(stage, &to, name, ip).await?;
+    ensure!(stage.world.machine_of(ip.parse()?).as_ref() == Some(&to));
+    ensure!(stage.world.attaches(ip.parse()?) == 1, "attached {} times", stage.world.attaches(ip.parse()?));
+    untouched(stage, rests, still, &node).await
 }
 
 #[test]
@@ -131,16 +135,7 @@ fn p9_with_revoked_credentials_status_says_so_nothing_moves_and_objects_can_stil
         ensure!(stage.world.machine_of(still.parse()?).as_ref() == Some(&node), "the address was moved");
 
         // The other one, for what is half done: the operator is stopped, and its command lets go without any cloud call.
-        let replicas = async |count: &str| {
-            let deployment = format!("deployment/{RELEASE}");
-            stage.cluster.kubectl(&["scale", &deployment, "-n", NAMESPACE, count]).await
-        };
-        replicas("--replicas=0").await?;
-        wait_for("no pod of the operator is left", PATIENCE, || async {
-            let left = stage.pods(NAMESPACE, OPERATOR).await?.len();
-            Ok(Seen::when(left == 0, left))
-        })
-        .await?;
+        stop_operator(stage).await?;
         stage.cluster.kubectl(&["delete", "nia", name, "--wait=false"]).await?;
         let released = on_stage(stage, &["release", name]).await?;
         ensure!(released.code == Some(0), "{released:?}");
@@ -149,7 +144,7 @@ fn p9_with_revoked_credentials_status_says_so_nothing_moves_and_objects_can_stil
         // Applied again when the credentials are back, both are adopted as they are.
         stage.world.restore_credentials();
         stage.world.clear_calls();
-        replicas("--replicas=2").await?;
+        start_operator(stage).await?;
         for (allocated, ip) in [(rests, still), (name, ip)] {
             stage.cluster.apply(&allocation(allocated, &[ip], "")).await?;
             let on = stage.until_attached(allocated, ip).await?;

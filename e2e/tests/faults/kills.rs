@@ -1,5 +1,7 @@
 //! The leader is killed with SIGKILL in the middle of every kind of effect at once, before and after they took place; the
 //! next one finishes each, once.
+//!
+//! At AWS and Azure: `swaps.rs`.
 
 use std::net::IpAddr;
 
@@ -9,20 +11,21 @@ use e2e::{
     stage::{NAMESPACE, PATIENCE, Stage},
     world::{Actor, Hold, Holder, Outcome, Point},
 };
+use ip_address_controller::api::{FINALIZER, HOLD_ANNOTATION, MOVE_ANNOTATION};
 use kube::ResourceExt;
 use nix::sys::signal::Signal;
 
 use crate::{
     HIT,
     acts::{
-        ACCOUNT, allocation, cast, deployment, in_time, kill_leader, labels, pool, reserve, running, surveys,
-        until_labelled, until_moved, until_unlabelled,
+        ACCOUNT, allocation, cast, deployment, here, in_time, kill_leader, labels, pool, reserve, running, surveys,
+        until_labelled, until_moved_at_last, until_unlabelled,
     },
 };
 
 /// What a leader does to the world; each has an allocation of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
+pub enum Effect {
     /// The address goes on.
     Attach,
     /// The address comes off.
@@ -32,9 +35,16 @@ enum Effect {
     Label,
     Unlabel,
     Evict,
+    /// A node without an address gets the taint.
+    Taint,
+    /// The finalizer, before anything else is done.
+    Finalizer,
+    /// A move that was asked for is in status, and its annotation goes.
+    Answer,
 }
 
-const ALL: [(&str, Effect); 6] = [
+/// On the way of an address.
+const JOURNEY: [(&str, Effect); 6] = [
     ("attach", Effect::Attach),
     ("detach", Effect::Detach),
     ("restore", Effect::Restore),
@@ -43,52 +53,75 @@ const ALL: [(&str, Effect); 6] = [
     ("evict", Effect::Evict),
 ];
 
+/// Beside it. The taint first: it comes with a sweep, all else at once.
+const BESIDE: [(&str, Effect); 3] =
+    [("taint", Effect::Taint), ("finalizer", Effect::Finalizer), ("answer", Effect::Answer)];
+
+/// The taint that [`Effect::Taint`] is about.
+const TAINT: &str = "example.com/no-address";
+
 #[test]
 fn p2_p10_a_leader_killed_before_any_of_its_effects_took_place_is_succeeded_by_one_that_finishes_each() -> Result<()> {
-    HIT.alone(async |stage| {
-        let play = Play::begin(stage, "before", 10).await?;
-        let Play { leader, acts, clouds, servers, checkpoint, .. } = play;
-        ensure!(kill_leader(stage).await? == leader, "somebody else led meanwhile");
-        wait_for("the API server has seen that the caller is gone", PATIENCE, || async {
-            let waiting: Vec<_> = servers.iter().map(Held::waiting).collect();
-            Ok(Seen::when(waiting.iter().all(|count| *count == 0), waiting))
-        })
-        .await?;
-        drop(servers);
-        // What has left for the cloud is still on its way; what the next leader sends overtakes it.
-        for hold in &clouds {
-            hold.take_no_more();
-        }
-        finish(stage, &acts).await?;
+    HIT.alone(async |stage| killed_before(stage, "before", 10, &JOURNEY).await)
+}
 
-        // Now it lands, in a cloud that does not know any more which requests it has seen.
-        stage.world.forget_requests();
-        drop(clouds);
-        at_rest(stage, &acts).await?;
-        checkpoint.close().await
+#[test]
+fn p2_a_leader_killed_before_taint_finalizer_and_answer_are_written_is_succeeded_by_one_that_writes_all() -> Result<()>
+{
+    HIT.alone(async |stage| killed_before(stage, "before", 16, &BESIDE).await)
+}
+
+async fn killed_before(stage: &Stage, name: &str, first: u8, effects: &[(&str, Effect)]) -> Result<()> {
+    let play = Play::begin(stage, name, first, effects).await?;
+    let Play { leader, acts, clouds, servers, checkpoint, .. } = play;
+    ensure!(kill_leader(stage).await? == leader, "somebody else led meanwhile");
+    wait_for("the API server has seen that the caller is gone", PATIENCE, || async {
+        let waiting: Vec<_> = servers.iter().map(Held::waiting).collect();
+        Ok(Seen::when(waiting.iter().all(|count| *count == 0), waiting))
     })
+    .await?;
+    drop(servers);
+    // What has left for the cloud is still on its way; what the next leader sends overtakes it.
+    for hold in &clouds {
+        hold.take_no_more();
+    }
+    finish(stage, &acts).await?;
+
+    // Now it lands, in a cloud that does not know any more which requests it has seen.
+    stage.world.forget_requests();
+    drop(clouds);
+    at_rest(stage, &acts).await?;
+    checkpoint.close().await
 }
 
 #[test]
 fn p2_p10_a_leader_killed_after_all_of_its_effects_took_place_is_succeeded_by_one_that_finishes_each() -> Result<()> {
-    HIT.alone(async |stage| {
-        let play = Play::begin(stage, "after", 20).await?;
-        let Play { leader, standby, acts, clouds, servers, checkpoint } = play;
-        // Nobody takes its place before all is done.
-        stage.agent.signal(NAMESPACE, &standby, Signal::SIGSTOP)?;
-        drop((clouds, servers));
-        for act in &acts {
-            act.until_done(stage).await?;
-        }
-        ensure!(kill_leader(stage).await? == leader, "somebody else led meanwhile");
-        stage.agent.signal(NAMESPACE, &standby, Signal::SIGCONT)?;
-        finish(stage, &acts).await?;
-        at_rest(stage, &acts).await?;
-        checkpoint.close().await
-    })
+    HIT.alone(async |stage| killed_after(stage, "after", 20, &JOURNEY).await)
 }
 
-async fn finish(stage: &Stage, acts: &[Act]) -> Result<()> {
+#[test]
+fn p2_a_leader_killed_after_taint_finalizer_and_answer_were_written_is_succeeded_by_one_that_goes_on() -> Result<()> {
+    HIT.alone(async |stage| killed_after(stage, "after", 26, &BESIDE).await)
+}
+
+async fn killed_after(stage: &Stage, name: &str, first: u8, effects: &[(&str, Effect)]) -> Result<()> {
+    let play = Play::begin(stage, name, first, effects).await?;
+    let Play { leader, standby, acts, clouds, servers, checkpoint } = play;
+    // Nobody takes its place before all is done.
+    stage.agent.signal(NAMESPACE, &standby, Signal::SIGSTOP)?;
+    drop((clouds, servers));
+    for act in &acts {
+        act.until_done(stage).await?;
+    }
+    ensure!(kill_leader(stage).await? == leader, "somebody else led meanwhile");
+    stage.agent.signal(NAMESPACE, &standby, Signal::SIGCONT)?;
+    finish(stage, &acts).await?;
+    at_rest(stage, &acts).await?;
+    checkpoint.close().await
+}
+
+/// The next leader has brought each to its end.
+pub async fn finish(stage: &Stage, acts: &[Act]) -> Result<()> {
     stage.until_led(None).await?;
     for act in acts {
         act.finished(stage).await.with_context(|| format!("{act:?}"))?;
@@ -97,7 +130,7 @@ async fn finish(stage: &Stage, acts: &[Act]) -> Result<()> {
 }
 
 /// Everything has landed, and nothing follows from it.
-async fn at_rest(stage: &Stage, acts: &[Act]) -> Result<()> {
+pub async fn at_rest(stage: &Stage, acts: &[Act]) -> Result<()> {
     wait_for("everything has landed", PATIENCE, || async {
         let calls = stage.world.mutations().into_iter();
         let running: Vec<_> = calls.filter(|call| call.outcome == Outcome::Running).collect();
@@ -123,13 +156,11 @@ struct Play {
 }
 
 impl Play {
-    async fn begin(stage: &Stage, name: &str, first: u8) -> Result<Self> {
-        let replicas = cast(stage).await?;
-        let leader = stage.until_led(None).await?;
-        let standby = replicas.iter().map(ResourceExt::name_any).find(|pod| *pod != leader).context("no standby")?;
-        let acts = (first..).zip(ALL).map(|(last, (what, effect))| {
+    async fn begin(stage: &Stage, name: &str, first: u8, effects: &[(&str, Effect)]) -> Result<Self> {
+        let (leader, standby) = replicas(stage).await?;
+        let acts = (first..).zip(effects).map(|(last, (what, effect))| {
             let (name, ip) = (format!("{what}-{name}"), format!("203.0.113.{last}"));
-            Act::prepare(stage, effect, name, ip)
+            Act::prepare(stage, *effect, name, ip)
         });
         let acts = futures::future::try_join_all(acts).await?;
         let checkpoint = stage.cluster.checkpoint(ACCOUNT).await?;
@@ -144,7 +175,13 @@ impl Play {
         }
         let (waits, servers): (Vec<_>, Vec<_>) =
             acts.iter().filter_map(|act| Some((act, act.hold_on_the_way_to_the_server(&checkpoint)?))).unzip();
-        futures::future::try_join_all(waits.iter().map(|act| act.begin(stage))).await?;
+        // Each lasts as long as a request may; so what comes last by itself is begun first.
+        let slow = waits.iter().take_while(|act| act.effect == Effect::Taint).count();
+        for (act, held) in waits.iter().zip(&servers).take(slow) {
+            act.begin(stage).await?;
+            in_time(&format!("{act:?} is on its way"), held.arrived()).await?;
+        }
+        futures::future::try_join_all(waits.iter().skip(slow).map(|act| act.begin(stage))).await?;
         let waiting = || servers.iter().map(Held::waiting).collect::<Vec<_>>();
         wait_for("all that is for the API server is on its way, from a leader who stands still", PATIENCE, || async {
             if waiting().contains(&0) {
@@ -163,9 +200,17 @@ impl Play {
     }
 }
 
+/// Names of leader and standby.
+pub async fn replicas(stage: &Stage) -> Result<(String, String)> {
+    let replicas = cast(stage).await?;
+    let leader = stage.until_led(None).await?;
+    let standby = replicas.iter().map(ResourceExt::name_any).find(|pod| *pod != leader).context("no standby")?;
+    Ok((leader, standby))
+}
+
 /// One effect in one play.
 #[derive(Debug)]
-struct Act {
+pub struct Act {
     effect: Effect,
     name: String,
     ip: String,
@@ -179,31 +224,58 @@ struct Act {
 
 impl Act {
     /// Everything that the effect needs, at rest.
-    async fn prepare(stage: &Stage, effect: Effect, name: String, ip: String) -> Result<Self> {
+    pub async fn prepare(stage: &Stage, effect: Effect, name: String, ip: String) -> Result<Self> {
         reserve(stage, &[&ip])?;
         pool(stage, &name, 2).await?;
         let nodes = [format!("{name}-0"), format!("{name}-1")];
-        let (mut from, mut pod) = (String::new(), String::new());
-        if !matches!(effect, Effect::Attach | Effect::Label) {
-            let more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  drain: {{policy: Evict}}");
-            let more = if effect == Effect::Unlabel { more.replace("Evict", "Wait") } else { more };
-            stage.cluster.apply(&allocation(&name, &[&ip], &more)).await?;
-            from = stage.until_attached(&name, &ip).await?;
-            let users = u32::from(matches!(effect, Effect::Unlabel | Effect::Evict));
-            stage.cluster.apply(&deployment(&name, users, 1)).await?;
-            pod = running(stage, &name, users as usize).await?.first().map(ResourceExt::name_any).unwrap_or_default();
+        let mut act = Self { effect, address: ip.parse()?, name, ip, nodes, from: String::new(), pod: String::new() };
+        if matches!(effect, Effect::Attach | Effect::Label | Effect::Finalizer) {
+            return Ok(act);
         }
-        Ok(Self { effect, address: ip.parse()?, name, ip, nodes, from, pod })
+        let Self { name, ip, .. } = &act;
+        let policy = if effect == Effect::Unlabel { "Wait" } else { "Evict" };
+        let mut more = format!("workloadRef: {{kind: Deployment, name: {name}}}\n  drain: {{policy: {policy}}}");
+        if effect == Effect::Taint {
+            more.push_str(&format!("\n  nodeTaint: {{key: {TAINT}}}"));
+        }
+        stage.cluster.apply(&act.manifest(stage, &more)).await?;
+        let from = stage.until_attached(name, ip).await?;
+        let users = u32::from(matches!(effect, Effect::Unlabel | Effect::Evict | Effect::Answer));
+        stage.cluster.apply(&deployment(name, users, 1)).await?;
+        let pod = running(stage, name, users as usize).await?.first().map(ResourceExt::name_any).unwrap_or_default();
+        if effect == Effect::Answer {
+            // So that the answer is all that is under way.
+            stage.cluster.kubectl(&["annotate", "pod", &pod, &format!("{HOLD_ANNOTATION}=true")]).await?;
+        }
+        if effect == Effect::Taint {
+            act.until_tainted(stage).await?;
+        }
+        (act.from, act.pod) = (from, pod);
+        Ok(act)
     }
 
-    fn hold_on_the_way_to_the_cloud(&self, stage: &Stage) -> Option<Hold> {
-        let (method, machine) = match self.effect {
-            Effect::Attach => ("instances.addAccessConfig", &self.name),
-            Effect::Restore => ("instances.addAccessConfig", &self.from),
-            Effect::Detach => ("instances.deleteAccessConfig", &self.from),
-            Effect::Label | Effect::Unlabel | Effect::Evict => return None,
-        };
-        Some(stage.world.hold_of(method, &format!("instances/{machine}"), Point::Arrival))
+    /// The allocation. Where one node is spoken of before the address is on one, it goes to the first.
+    fn manifest(&self, stage: &Stage, more: &str) -> String {
+        let manifest = allocation(&self.name, &[&self.ip], more);
+        match self.effect {
+            Effect::Label | Effect::Taint => {
+                manifest.replace("region: us-west1}", "region: us-west1, zones: [us-west1-a]}")
+            }
+            _ => here(stage, &manifest),
+        }
+    }
+
+    /// Holds the effect on its way, if that leads to the cloud.
+    pub fn hold_on_the_way_to_the_cloud(&self, stage: &Stage) -> Option<Hold> {
+        let (method, target) = match self.effect {
+            Effect::Attach => stage.venue.attach(&stage.world, self.address, &self.name),
+            Effect::Restore => stage.venue.attach(&stage.world, self.address, &self.from),
+            Effect::Detach => stage.venue.detach(&stage.world, &self.from),
+            Effect::Label | Effect::Unlabel | Effect::Evict | Effect::Taint | Effect::Finalizer | Effect::Answer => {
+                None
+            }
+        }?;
+        Some(stage.world.hold_of(method, &target, Point::Arrival))
     }
 
     fn hold_on_the_way_to_the_server(&self, checkpoint: &Checkpoint) -> Option<Held> {
@@ -211,30 +283,35 @@ impl Act {
             Effect::Label => Some(checkpoint.hold("nodes", &self.nodes[0])),
             Effect::Unlabel => Some(checkpoint.hold("nodes", &self.from)),
             Effect::Evict => Some(checkpoint.hold("pods/eviction", &self.pod)),
+            Effect::Taint => Some(checkpoint.hold("nodes", &self.nodes[1])),
+            Effect::Finalizer | Effect::Answer => Some(checkpoint.hold("netipallocations", &self.name)),
             Effect::Attach | Effect::Detach | Effect::Restore => None,
         }
     }
 
     /// What makes the leader do it.
-    async fn begin(&self, stage: &Stage) -> Result<()> {
+    pub async fn begin(&self, stage: &Stage) -> Result<()> {
+        let Self { name, from, .. } = self;
         match self.effect {
-            Effect::Attach => stage.cluster.apply(&allocation(&self.name, &[&self.ip], "")).await?,
-            Effect::Label => {
-                // The first node, so that it is known which one will be labelled.
-                let here = "cloud: {provider: gcp, zones: [us-west1-a]}";
-                let manifest = allocation(&self.name, &[&self.ip], "");
-                let cloud =
-                    manifest.lines().find(|line| line.contains("cloud:")).context("no cloud")?.trim().to_owned();
-                stage.cluster.apply(&manifest.replace(&cloud, here)).await?
+            Effect::Attach | Effect::Label | Effect::Finalizer => {
+                return stage.cluster.apply(&self.manifest(stage, "")).await.map(drop);
             }
-            Effect::Unlabel => stage.cluster.kubectl(&["delete", "nia", &self.name, "--wait=false"]).await?,
-            Effect::Detach | Effect::Restore | Effect::Evict => stage.cluster.kubectl(&["cordon", &self.from]).await?,
+            Effect::Unlabel => stage.cluster.kubectl(&["delete", "nia", name, "--wait=false"]).await?,
+            Effect::Detach | Effect::Restore | Effect::Evict => stage.cluster.kubectl(&["cordon", from]).await?,
+            // Somebody takes it off.
+            Effect::Taint => {
+                stage.cluster.kubectl(&["taint", "node", &self.nodes[1], &format!("{TAINT}:NoSchedule-")]).await?
+            }
+            Effect::Answer => {
+                let asked = format!("{MOVE_ANNOTATION}={}", self.ip);
+                stage.cluster.kubectl(&["annotate", "nia", name, &asked]).await?
+            }
         };
         Ok(())
     }
 
     /// The effect has taken place, whoever knows of it.
-    async fn until_done(&self, stage: &Stage) -> Result<()> {
+    pub async fn until_done(&self, stage: &Stage) -> Result<()> {
         wait_for(&format!("{self:?} has taken place"), PATIENCE, || async {
             let done = match self.effect {
                 Effect::Attach => stage.world.machine_of(self.address).is_some(),
@@ -247,6 +324,12 @@ impl Act {
                     let known = pods.iter().find(|pod| pod.name_any() == self.pod);
                     known.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
                 }
+                Effect::Taint => taints(stage, &self.nodes[1]).await? == 1,
+                Effect::Finalizer => {
+                    let object = stage.allocation(&self.name).await?.context("no allocation")?;
+                    object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+                }
+                Effect::Answer => !self.is_asked(stage).await?,
             };
             Ok(Seen::when(done, ()))
         })
@@ -257,16 +340,11 @@ impl Act {
     async fn finished(&self, stage: &Stage) -> Result<()> {
         let Self { name, ip, from, .. } = self;
         match self.effect {
-            Effect::Attach | Effect::Label => {
+            Effect::Attach | Effect::Label | Effect::Finalizer => {
                 let node = stage.until_attached(name, ip).await?;
                 until_labelled(stage, &node, name, ip).await
             }
-            Effect::Detach | Effect::Restore | Effect::Evict => {
-                let to = until_moved(stage, name, ip, from).await?.node.unwrap_or_default();
-                until_labelled(stage, &to, name, ip).await?;
-                until_unlabelled(stage, from).await?;
-                self.until_restored(stage).await
-            }
+            Effect::Detach | Effect::Restore | Effect::Evict => self.moved(stage).await,
             Effect::Unlabel => {
                 until_unlabelled(stage, from).await?;
                 ensure!(stage.world.machine_of(self.address).as_ref() == Some(from), "it has left under its user");
@@ -278,27 +356,71 @@ impl Act {
                 .await?;
                 self.until_restored(stage).await
             }
+            Effect::Taint => {
+                self.until_tainted(stage).await?;
+                until_labelled(stage, from, name, ip).await
+            }
+            Effect::Answer => {
+                wait_for("the move is answered", PATIENCE, || async {
+                    Ok(Seen::when(!self.is_asked(stage).await?, stage.address(name, ip).await?))
+                })
+                .await?;
+                let entry = stage.address(name, ip).await?.context("no entry")?;
+                let moves = entry.state == "Draining" && entry.reason.as_deref() == Some("MoveRequested");
+                ensure!(moves && entry.node.as_ref() == Some(from), "answered, and not followed: {entry:?}");
+                ensure!(stage.world.machine_of(self.address).as_ref() == Some(from), "it has left under its user");
+                stage.cluster.kubectl(&["scale", "deployment", name, "--replicas=0"]).await?;
+                self.moved(stage).await
+            }
         }
     }
 
+    /// It is on the other node, and the one that it has left is as it was before it came.
+    async fn moved(&self, stage: &Stage) -> Result<()> {
+        let Self { name, ip, from, .. } = self;
+        let to = until_moved_at_last(stage, name, ip, from).await?.node.unwrap_or_default();
+        until_labelled(stage, &to, name, ip).await?;
+        until_unlabelled(stage, from).await?;
+        self.until_restored(stage).await
+    }
+
     async fn until_restored(&self, stage: &Stage) -> Result<()> {
-        wait_for("the machine that it has left has an address of its own", PATIENCE, || async {
+        wait_for("the machine that it has left has what it had before, and no more is owed", PATIENCE, || async {
             let own = stage.world.external_ip(&self.from);
             let owed = stage.allocation(&self.name).await?.and_then(|object| object.status).unwrap_or_default().owed;
-            Ok(Seen::when(own.is_some_and(|own| own != self.address) && owed.is_empty(), (own, owed)))
+            let as_before = own.is_some() == stage.venue.own_addresses && own != Some(self.address);
+            Ok(Seen::when(as_before && owed.is_empty(), (own, owed)))
         })
         .await
+    }
+
+    async fn until_tainted(&self, stage: &Stage) -> Result<()> {
+        wait_for("the node without the address has the taint, and no other", PATIENCE, || async {
+            let [with, without] = [taints(stage, &self.nodes[0]).await?, taints(stage, &self.nodes[1]).await?];
+            Ok(Seen::when((with, without) == (0, 1), (with, without)))
+        })
+        .await
+    }
+
+    async fn is_asked(&self, stage: &Stage) -> Result<bool> {
+        let object = stage.allocation(&self.name).await?.context("no allocation")?;
+        Ok(object.annotations().contains_key(MOVE_ANNOTATION))
     }
 
     /// Nothing was done twice, and nothing has come undone.
     async fn is_done_once(&self, stage: &Stage) -> Result<()> {
         let Self { effect, name, ip, from, address, .. } = self;
-        let moved = matches!(effect, Effect::Detach | Effect::Restore | Effect::Evict);
+        let moved = matches!(effect, Effect::Detach | Effect::Restore | Effect::Evict | Effect::Answer);
         if *effect == Effect::Unlabel {
             ensure!(stage.world.holder(*address) == Some(Holder::Nobody), "{:?}", stage.world.holder(*address));
         } else {
             let node = stage.until_attached(name, ip).await?;
-            ensure!(node != *from && stage.world.machine_of(*address).as_ref() == Some(&node), "it is on {node}");
+            let stays = *effect == Effect::Taint;
+            ensure!((node == *from) == stays, "it is on {node}");
+            ensure!(stage.world.machine_of(*address).as_ref() == Some(&node), "it is not on {node}");
+        }
+        if *effect == Effect::Taint {
+            self.until_tainted(stage).await?;
         }
         ensure!(
             stage.world.attaches(*address) == if moved { 2 } else { 1 },
@@ -319,4 +441,11 @@ impl Act {
         ensure!(evicted.count() == usize::from(*effect == Effect::Evict), "evictions");
         Ok(())
     }
+}
+
+/// How many taints of ours the node has.
+async fn taints(stage: &Stage, node: &str) -> Result<usize> {
+    let node = stage.node(node).await?.context("no such node")?;
+    let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    Ok(taints.iter().filter(|taint| taint.key == TAINT).count())
 }

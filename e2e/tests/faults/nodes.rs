@@ -17,7 +17,10 @@ use serde_json::json;
 
 use crate::{
     SHARED,
-    acts::{allocation, deployment, pool, reserve, running, surveys, until_labelled, until_moved, until_unlabelled},
+    acts::{
+        allocation, deployment, pool, reserve, running, surveys, until_labelled, until_moved, until_not_ready,
+        until_unlabelled,
+    },
 };
 
 /// The cordoned node of an address that waits for its one user. `not_ready_seconds`: of its failover.
@@ -93,6 +96,47 @@ fn p6_p10_a_node_deleted_while_its_address_drains_keeps_it_for_the_grace_and_the
             let own = stage.world.external_ip(&from);
             let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
             Ok(Seen::when(own.is_some_and(|own| own != address) && owed.is_empty(), (own, owed)))
+        })
+        .await?;
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_address_whose_machine_has_vanished_is_placed_again_at_once_although_its_node_stays_and_pods_hang_there()
+-> Result<()> {
+    SHARED.together(async |stage| {
+        let (name, ip) = ("vanished", "203.0.113.13");
+        let address: IpAddr = ip.parse()?;
+        reserve(stage, &[ip])?;
+        pool(stage, name, 3).await?;
+        // Whatever waits for the grace waits for longer than this test.
+        stage.cluster.apply(&allocation(name, &[ip], "failover: {notReadySeconds: 3600}")).await?;
+        let from = stage.until_attached(name, ip).await?;
+        stage.cluster.apply(&deployment(name, 1, 3600)).await?;
+        running(stage, name, 1).await?;
+        stage.cluster.stop_heartbeat(&from).await?;
+        until_not_ready(stage, &from).await?;
+        surveys(stage, 2).await?;
+        ensure!(stage.world.machine_of(address).as_ref() == Some(&from), "its machine runs, and the grace does too");
+        stage.world.delete_machine(&from);
+
+        let entry = until_moved(stage, name, ip, &from).await?;
+        let to = entry.node.unwrap_or_default();
+        let reason = entry.last_move.map(|journey| journey.reason).unwrap_or_default();
+        // The address is seen to be free, and the machine to be gone: by two reads, of which either may be first.
+        ensure!(["MachineGone", "Drifted"].contains(&&*reason), "{reason}");
+        until_labelled(stage, &to, name, ip).await?;
+        until_unlabelled(stage, &from).await?;
+        until_not_ready(stage, &from).await?;
+        let left: Vec<_> = stage.world.removals().into_iter().filter(|gone| gone.ip == Some(address)).collect();
+        ensure!(left.len() == 1 && left[0].by == Actor::Lifecycle, "{left:?}");
+        ensure!(stage.world.machine_of(address) == Some(to));
+        ensure!(stage.world.attaches(address) == 2);
+        wait_for("a machine that is gone is owed nothing", PATIENCE, || async {
+            let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
+            Ok(Seen::when(owed.is_empty(), owed))
         })
         .await?;
         ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());

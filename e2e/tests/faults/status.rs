@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{Seen, wait_for},
     stage::{PATIENCE, Stage, provider_id},
-    world::Machine,
+    world::{Actor, Machine, Point},
 };
-use ip_address_controller::api::{AddressStatus, NetIPAllocation};
+use ip_address_controller::api::{AddressStatus, NetIPAllocation, OperationStatus};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -16,7 +16,8 @@ use serde_json::json;
 use crate::{
     SHARED,
     acts::{
-        ACCOUNT, allocation, condition, deployment, labels, pool, reserve, running, surveys, until_labelled, writes,
+        ACCOUNT, allocation, condition, deployment, in_time, labels, pool, reserve, running, surveys, until_labelled,
+        until_moved, writes,
     },
 };
 
@@ -95,15 +96,119 @@ const LIES: [(&str, Lie); 7] = [
         machine_id: entry.machine_id.map(|id| id.replace('#', "#1")),
         ..entry
     }),
-    ("another node and its machine", |entry, spare| AddressStatus {
+    ("another node and its machine", elsewhere),
+];
+
+fn elsewhere(entry: AddressStatus, spare: &Machine) -> AddressStatus {
+    AddressStatus {
         node: Some(spare.key.name.clone()),
         machine_id: Some(format!("{}#{}", provider_id(&spare.key.zone, &spare.key.name), spare.id)),
         ..entry
-    }),
-];
+    }
+}
 
 fn state(state: &str, entry: AddressStatus) -> AddressStatus {
     AddressStatus { state: state.to_owned(), reason: Some("Released".to_owned()), ..entry }
+}
+
+#[test]
+fn p2_p12_entries_falsified_while_their_attaches_are_under_way_are_put_right_and_nothing_is_doubled() -> Result<()> {
+    SHARED.together(async |stage| {
+        let name = "interrupted";
+        let ips: Vec<String> = (32..32 + LIES_UNDER_WAY.len()).map(|last| format!("203.0.113.{last}")).collect();
+        let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
+        reserve(stage, &ips)?;
+        let nodes = pool(stage, name, ips.len() + 1).await?;
+        let hold = stage.world.hold_of("instances.addAccessConfig", &format!("instances/{name}"), Point::Done);
+        stage.cluster.apply(&allocation(name, &ips, "")).await?;
+        in_time("all have taken effect and are not answered", hold.arrived(ips.len())).await?;
+        let mut meant = Vec::new();
+        for ip in &ips {
+            meant.push(stage.until("it is on its way", name, ip, |entry| entry.state == "Attaching").await?);
+        }
+        let spare = nodes.iter().find(|node| meant.iter().all(|entry| entry.node.as_ref() != Some(node)));
+        let spare = stage.world.machine(spare.context("no node to spare")?).context("no machine to spare")?;
+        let wrong: Vec<_> =
+            LIES_UNDER_WAY.iter().zip(&meant).map(|((_, lie), entry)| lie(entry.clone(), &spare)).collect();
+        write(stage, name, json!({"addresses": wrong})).await?;
+        // Long enough to act on what is not to be believed.
+        surveys(stage, 2).await?;
+        hold.release();
+
+        for ((what, _), meant) in LIES_UNDER_WAY.iter().zip(&meant) {
+            // The operation stays while it may be another's that is under way: a forged one for as long as an intent lives.
+            stage
+                .until(&format!("{what}: put right"), name, &meant.ip, |entry| {
+                    entry.state == "Attached" && entry.node == meant.node && entry.machine_id == meant.machine_id
+                })
+                .await?;
+        }
+        surveys(stage, 2).await?;
+        for ((what, _), meant) in LIES_UNDER_WAY.iter().zip(&meant) {
+            let (node, address) = (meant.node.as_ref().context("no node")?, meant.ip.parse()?);
+            until_labelled(stage, node, name, &meant.ip).await?;
+            ensure!(stage.world.machine_of(address).as_ref() == Some(node), "{what}: it was moved");
+            ensure!(stage.world.attaches(address) == 1, "{what}: it was attached again");
+        }
+        ensure!(labels(stage, &spare.key.name).await?.is_empty());
+        let own = stage.world.machine(&spare.key.name).and_then(|machine| machine.external);
+        ensure!(own.is_some_and(|own| !own.reserved && own.ip.is_some()), "the node to spare was touched");
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
+}
+
+/// What a person makes of an entry that is Attaching.
+const LIES_UNDER_WAY: [(&str, Lie); 4] = [
+    ("another operation", |entry, _| {
+        let id = "00000000-0000-4000-8000-000000000000".to_owned();
+        let operation = entry.operation.map(|operation| OperationStatus { id, ..operation });
+        AddressStatus { operation, ..entry }
+    }),
+    ("state Attached and no operation", |entry, _| AddressStatus { operation: None, ..state("Attached", entry) }),
+    ("state Unassigned and nothing else", |entry, _| AddressStatus {
+        node: None,
+        machine_id: None,
+        operation: None,
+        ..state("Unassigned", entry)
+    }),
+    ("another node and its machine", elsewhere),
+];
+
+#[test]
+fn p10_a_debt_struck_off_by_hand_while_it_is_paid_leaves_no_machine_without_an_address_and_doubles_nothing()
+-> Result<()> {
+    SHARED.together(async |stage| {
+        let (name, ip) = ("struck", "203.0.113.36");
+        let address = ip.parse()?;
+        reserve(stage, &[ip])?;
+        pool(stage, name, 2).await?;
+        stage.cluster.apply(&allocation(name, &[ip], "")).await?;
+        let from = stage.until_attached(name, ip).await?;
+        // Both: the old machine's own address, and this one on the new machine.
+        let hold = stage.world.hold_of("instances.addAccessConfig", &format!("instances/{name}"), Point::Done);
+        stage.cluster.kubectl(&["cordon", &from]).await?;
+        in_time("attach and restore have taken effect and are not answered", hold.arrived(2)).await?;
+        let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
+        ensure!(owed.len() == 1 && owed[0].node == from, "the debt was not written before it was paid: {owed:?}");
+        write(stage, name, json!({"owed": null})).await?;
+        surveys(stage, 2).await?;
+        hold.release();
+
+        let to = until_moved(stage, name, ip, &from).await?.node.unwrap_or_default();
+        until_labelled(stage, &to, name, ip).await?;
+        surveys(stage, 2).await?;
+        let owed = stage.allocation(name).await?.and_then(|object| object.status).unwrap_or_default().owed;
+        ensure!(owed.is_empty(), "{owed:?}");
+        let own = stage.world.machine(&from).and_then(|machine| machine.external);
+        ensure!(own.as_ref().is_some_and(|own| !own.reserved && own.ip.is_some()), "{from} has {own:?}");
+        ensure!(stage.world.machine_of(address) == Some(to));
+        ensure!(stage.world.attaches(address) == 2, "attached {} times", stage.world.attaches(address));
+        let cut: Vec<_> = stage.world.removals().into_iter().filter(|gone| gone.ip == Some(address)).collect();
+        ensure!(cut.len() == 1 && cut[0].by == Actor::Api, "{cut:?}");
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
 }
 
 #[test]
