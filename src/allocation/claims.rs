@@ -55,7 +55,7 @@ impl Standing {
 
 /// All claims of all allocations.
 ///
-/// Every pass makes them anew from all entries there are, so of an entry no more is read than its standing.
+/// Made anew from all entries there are whenever one has changed, so of an entry no more is read than its standing and its plan.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     addresses: BTreeMap<IpAddr, Vec<Standing>>,

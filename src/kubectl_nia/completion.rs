@@ -21,35 +21,15 @@ pub enum Wanted {
 }
 
 const VERBS: [&str; 6] = ["why", "plan", "move", "history", "release", "completion"];
-const EVERYWHERE: [&str; 9] = [
-    "--kubeconfig",
-    "--context",
-    "--cluster",
-    "--user",
-    "--as",
-    "--as-group",
-    "--request-timeout",
-    "--namespace",
-    "--help",
-];
-/// Options whose value is the next word, where it does not follow after `=`.
-const VALUED: [&str; 15] = [
-    "--kubeconfig",
-    "--context",
-    "--cluster",
-    "--user",
-    "--as",
-    "--as-group",
-    "--request-timeout",
-    "--namespace",
-    "-n",
-    "-o",
-    "--output",
-    "--drain",
-    "--lose",
-    "--add",
-    "--timeout",
-];
+/// Options of every verb. They take a value, as those of [`VALUED`] do.
+const EVERYWHERE: [&str; 8] =
+    ["--kubeconfig", "--context", "--cluster", "--user", "--as", "--as-group", "--request-timeout", "--namespace"];
+/// The others whose value is the next word, where it does not follow after `=`.
+const VALUED: [&str; 7] = ["-n", "-o", "--output", "--drain", "--lose", "--add", "--timeout"];
+
+fn takes_a_value(option: &str) -> bool {
+    EVERYWHERE.contains(&option) || VALUED.contains(&option)
+}
 
 /// By the words before the last one, which is being typed.
 pub fn wanted(words: &[String]) -> Wanted {
@@ -58,7 +38,7 @@ pub fn wanted(words: &[String]) -> Wanted {
     match previous {
         Some("-o" | "--output") => return Wanted::Words(vec!["json", "yaml", "wide"]),
         Some("--drain" | "--lose") => return Wanted::Nodes,
-        Some(option) if VALUED.contains(&option) => return Wanted::Nothing,
+        Some(option) if takes_a_value(option) => return Wanted::Nothing,
         _ => {}
     }
     let mut plain: Vec<&str> = Vec::new();
@@ -67,7 +47,7 @@ pub fn wanted(words: &[String]) -> Wanted {
         if !is_value && !word.starts_with('-') {
             plain.push(word);
         }
-        is_value = !is_value && VALUED.contains(&word.as_str());
+        is_value = !is_value && takes_a_value(word);
     }
     if last.starts_with('-') {
         let own: &[&'static str] = match plain.first() {
@@ -77,7 +57,7 @@ pub fn wanted(words: &[String]) -> Wanted {
             Some(&"release") => &["--all"],
             Some(_) => &[],
         };
-        return Wanted::Words(own.iter().chain(&EVERYWHERE).copied().collect());
+        return Wanted::Words(own.iter().chain(&EVERYWHERE).copied().chain(["--help"]).collect());
     }
     match plain.as_slice() {
         [] => Wanted::Words(VERBS.to_vec()),
@@ -95,7 +75,7 @@ pub fn access(words: &[String]) -> Access {
     while let Some(word) = before.next() {
         let (option, value) = match word.split_once('=') {
             Some((option, value)) => (option, value.to_owned()),
-            None if VALUED.contains(&word.as_str()) => match before.next() {
+            None if takes_a_value(word) => match before.next() {
                 Some(value) => (word.as_str(), value.clone()),
                 None => break,
             },
