@@ -29,7 +29,7 @@ pub mod taints;
 pub mod watch;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -110,6 +110,8 @@ pub struct Controller {
     failures: Mutex<HashMap<String, u32>>,
     /// The last pass's claims.
     claimed: Mutex<Option<Claimed>>,
+    /// Objects, by name, of which the last pass found nothing left to do.
+    resting: Mutex<HashSet<String>>,
     /// When status is written, by object name.
     cadences: Mutex<HashMap<String, Cadence>>,
 }
@@ -187,6 +189,7 @@ impl Controller {
             undecodable: Mutex::default(),
             failures: Mutex::default(),
             claimed: Mutex::default(),
+            resting: Mutex::default(),
             cadences: Mutex::default(),
             config,
             client,
@@ -302,6 +305,10 @@ impl Controller {
     /// Whether its last pass failed.
     fn has_failed(&self, name: &str) -> bool {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
+    fn resting(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cadences(&self) -> MutexGuard<'_, HashMap<String, Cadence>> {

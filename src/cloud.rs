@@ -30,6 +30,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The clouds that an allocation can name in `spec.cloud.provider`.
@@ -129,8 +130,15 @@ impl fmt::Display for Scope {
 ///
 /// Two texts of one machine are equal: an EC2 instance by its id alone, because an address names its holder without the
 /// zone; an Azure machine in any case, because the Node, the address and the interface each spell it their own way.
-#[derive(Clone, Debug)]
-pub struct ProviderId(String);
+///
+/// Compared more often than anything else, so what is compared is made once.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct ProviderId {
+    text: Arc<str>,
+    /// The one way in which all texts of this machine could be spelled.
+    key: Arc<str>,
+}
 
 /// What a provider ID says, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,12 +162,18 @@ impl Place {
 }
 
 impl ProviderId {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        let key = match ec2_instance(&text) {
+            Some((_, instance)) => format!("aws:///{instance}").into(),
+            None if text.starts_with("azure://") => text.to_ascii_lowercase().into(),
+            None => text.clone(),
+        };
+        Self { text, key }
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// What the text says, or `None` for a form that no supported cloud uses.
@@ -168,7 +182,7 @@ impl ProviderId {
     /// `azure:///subscriptions/SUB/resourceGroups/GROUP/providers/Microsoft.Compute/virtualMachines/NAME`
     /// (cloud-provider-azure). A URL parser will not do: domain-scoped projects contain a colon (`example.com:project`).
     pub fn place(&self) -> Option<Place> {
-        if let Some((zone, instance)) = ec2_instance(&self.0) {
+        if let Some((zone, instance)) = ec2_instance(&self.text) {
             return Some(Place {
                 provider: Provider::Aws,
                 account: String::new(),
@@ -177,7 +191,7 @@ impl ProviderId {
                 machine: instance.to_owned(),
             });
         }
-        if let Some((subscription, machine)) = azure_machine(&self.0) {
+        if let Some((subscription, machine)) = azure_machine(&self.text) {
             return Some(Place {
                 provider: Provider::Azure,
                 account: subscription.to_lowercase(),
@@ -186,7 +200,7 @@ impl ProviderId {
                 machine: machine.to_owned(),
             });
         }
-        let mut parts = self.0.strip_prefix("gce://")?.split('/');
+        let mut parts = self.text.strip_prefix("gce://")?.split('/');
         let (project, zone, name) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() || project.is_empty() || name.is_empty() {
             return None;
@@ -206,19 +220,17 @@ impl ProviderId {
 
     /// Why a machine of a supported cloud can never take an address, and what to use instead.
     pub fn unsupported(&self) -> Option<&'static str> {
-        let lower = self.0.to_lowercase();
-        if lower.starts_with("eks-hybrid://") {
+        let begins = |scheme: &str| self.text.get(..scheme.len()).is_some_and(|text| text.eq_ignore_ascii_case(scheme));
+        let last = || self.text.rsplit('/').next().unwrap_or_default();
+        if begins("eks-hybrid://") {
             Some("an EKS hybrid node is no EC2 instance, so AWS cannot put an address on it; use EC2 nodes")
-        } else if lower.starts_with("aws://")
-            && lower.rsplit('/').next().is_some_and(|last| last.starts_with("fargate-"))
-        {
+        } else if begins("aws://") && last().to_lowercase().starts_with("fargate-") {
             Some("a Fargate node has no network interface of yours to put an address on; use EC2 nodes")
-        } else if lower.starts_with("azure://") && lower.contains("/virtualmachinescalesets/") {
+        } else if begins("azure://") && self.text.to_lowercase().contains("/virtualmachinescalesets/") {
             Some(
                 "Azure cannot attach a reserved IP to a Uniform scale-set instance; use a VirtualMachines or Flexible pool, or a node public IP prefix",
             )
-        } else if self.place().is_some_and(|place| place.provider == Provider::Gcp && place.machine.starts_with("gk3-"))
-        {
+        } else if last().starts_with("gk3-") && self.place().is_some_and(|place| place.provider == Provider::Gcp) {
             Some(
                 "the machines of GKE Autopilot are Google's and take no address of yours; use a GKE Standard node pool",
             )
@@ -226,20 +238,29 @@ impl ProviderId {
             None
         }
     }
+}
 
-    /// What is compared: for an instance its id alone, after a byte that no text begins with.
-    fn key(&self) -> impl Iterator<Item = u8> {
-        let any_case = self.0.starts_with("azure://");
-        let instance = ec2_instance(&self.0).map(|(_, instance)| instance);
-        let bytes = instance.unwrap_or(&self.0).bytes();
-        let bytes = bytes.map(move |byte| if any_case { byte.to_ascii_lowercase() } else { byte });
-        instance.map(|_| 0xff).into_iter().chain(bytes)
+impl fmt::Debug for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ProviderId").field(&self.text).finish()
+    }
+}
+
+impl From<String> for ProviderId {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<ProviderId> for String {
+    fn from(id: ProviderId) -> Self {
+        id.to_string()
     }
 }
 
 impl PartialEq for ProviderId {
     fn eq(&self, other: &Self) -> bool {
-        self.key().eq(other.key())
+        self.key == other.key
     }
 }
 
@@ -253,15 +274,13 @@ impl PartialOrd for ProviderId {
 
 impl Ord for ProviderId {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(other.key())
+        self.key.cmp(&other.key)
     }
 }
 
 impl Hash for ProviderId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().for_each(|byte| byte.hash(state));
-        // So that two in a row cannot be cut elsewhere.
-        0xff_u8.hash(state);
+        self.key.hash(state);
     }
 }
 
@@ -305,7 +324,7 @@ fn azure_machine(text: &str) -> Option<(&str, &str)> {
 
 impl fmt::Display for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

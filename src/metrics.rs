@@ -2,8 +2,8 @@
 //!
 //! Knows no decision, and makes none: who records has already written status. No label ever comes from a `Debug` text.
 //!
-//! Counters and histograms are recorded where something happens ([`counters`]); gauges are told as snapshots of what is
-//! true now ([`gauges`]) and vanish 60 s after they stopped being true. The process itself is told under the names that
+//! Counters and histograms are recorded where something happens ([`counters`]); gauges are what was last said of each subject
+//! ([`gauges`]), and gone with what they are about. The process itself is told under the names that
 //! every Prometheus client uses (`process_cpu_seconds_total`, `process_resident_memory_bytes` and so on).
 
 pub mod counters;
@@ -17,17 +17,13 @@ use std::time::Duration;
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_process::Collector;
-use metrics_util::MetricKindMask;
 use tokio::time::interval;
 
 pub use self::{
     counters::*,
-    gauges::{AddressGauges, AllocationGauges, ControllerGauges, Gauges, NodeGauges, TICK},
+    gauges::{AddressGauges, AllocationGauges, ControllerGauges, Gauges, NodeGauges},
     names::{CATALOGUE, Kind, Metric},
 };
-
-/// A gauge that nobody has set again for so long is no longer told. Four ticks: one or two may be late.
-pub const GAUGE_IDLE: Duration = Duration::from_secs(60);
 
 /// How often histograms are drained, descriptions taken over and the process is measured.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -43,12 +39,13 @@ pub enum MetricsError {
 }
 
 /// Makes the process's recorder, with label `cluster` on every series when a name is given, and starts its upkeep.
-/// To be called once, inside the runtime; `render()` of the answer is the text of `/metrics`.
+/// To be called once, inside the runtime; `render()` of the answer is the text of `/metrics`, but for what is true now
+/// ([`Gauges::render`]).
 ///
 /// # Errors
 /// [`MetricsError`] when called twice.
 pub fn install(cluster_name: Option<&str>) -> Result<PrometheusHandle, MetricsError> {
-    let recorder = recorder(cluster_name, GAUGE_IDLE)?;
+    let recorder = recorder(cluster_name)?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|error| MetricsError::Installed(error.to_string()))?;
     describe();
@@ -57,8 +54,8 @@ pub fn install(cluster_name: Option<&str>) -> Result<PrometheusHandle, MetricsEr
     Ok(handle)
 }
 
-fn recorder(cluster_name: Option<&str>, idle: Duration) -> Result<PrometheusRecorder, BuildError> {
-    let mut builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(idle));
+fn recorder(cluster_name: Option<&str>) -> Result<PrometheusRecorder, BuildError> {
+    let mut builder = PrometheusBuilder::new();
     if let Some(name) = cluster_name {
         builder = builder.add_global_label("cluster", name);
     }
@@ -75,7 +72,7 @@ fn describe() {
     for Metric { name, kind, help, .. } in CATALOGUE.iter().copied() {
         match kind {
             Kind::Counter => metrics::describe_counter!(name, Unit::Count, help),
-            Kind::Gauge => metrics::describe_gauge!(name, help),
+            Kind::Gauge => {}
             Kind::Histogram(_) => metrics::describe_histogram!(name, Unit::Seconds, help),
         }
     }

@@ -93,10 +93,11 @@ pub async fn run(settings: Settings, tracer: Option<Tracer>) -> Result<(), RunEr
     let health_port = http::bind(settings.bind_address, settings.health_port, "HEALTH_PORT").await?;
     let metrics_port = http::bind(settings.bind_address, settings.metrics_port, "METRICS_PORT").await?;
     tokio::spawn(http::serve_health(health_port, health.clone(), stop.clone()));
-    tokio::spawn(http::serve_metrics(metrics_port, move || handle.render(), stop.clone()));
+    let gauges = Gauges::new(settings.cluster_name.as_deref());
+    let true_now = gauges.clone();
+    let render = move || handle.render() + &true_now.render();
+    tokio::spawn(http::serve_metrics(metrics_port, render, stop.clone()));
     tokio::spawn(health.clone().beat());
-    let gauges = Gauges::new();
-    tokio::spawn(gauges.clone().tick());
 
     let (client, config) = client().await.map_err(RunError::Cluster)?;
     if let Some(tracer) = tracer.clone() {
@@ -326,7 +327,7 @@ async fn housekeeping(
         if let Some(so_often) = candidate.transitions() {
             metrics::leader_transitions(so_often);
         }
-        gauges.controller(&ControllerGauges {
+        gauges.controller(ControllerGauges {
             pod_name: settings.instance(),
             version: settings.controller_version.clone(),
             leads: leads.load(std::sync::atomic::Ordering::Acquire),

@@ -95,7 +95,7 @@ fn node(n: usize, address: Option<IpAddr>, moment: &Moment) -> Arc<SlimNode> {
             annotations: Some(BTreeMap::from([("container.googleapis.com/instance_id".to_owned(), n.to_string())])),
             ..ObjectMeta::default()
         },
-        spec: SlimSpec { provider_id: Some(machine(n).place.to_string()), ..SlimSpec::default() },
+        spec: SlimSpec { provider_id: Some(machine(n).place), ..SlimSpec::default() },
         status: SlimStatus { conditions: Some(vec![ready]) },
     })
 }

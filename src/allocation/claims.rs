@@ -138,6 +138,11 @@ impl Claims {
         self.nodes.get(allocation).is_some_and(|named| named.contains(node))
     }
 
+    /// Whether an entry of any allocation names that node.
+    pub fn names(&self, node: &str) -> bool {
+        self.nodes.values().any(|named| named.contains(node))
+    }
+
     /// Whether another allocation than the one of this uid plans to go to that node: one that has the choice goes elsewhere.
     pub fn others_plan(&self, node: &str, uid: &str) -> bool {
         self.plans.get(node).is_some_and(|all| all.iter().any(|(_, other)| other != uid))

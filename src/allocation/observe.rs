@@ -9,7 +9,7 @@ mod verdict;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -589,17 +589,17 @@ impl Eyes<'_> {
     /// §3.4, over the selected nodes and the gone ones that entries name.
     fn frozen(&self, entries: &[Entry], tables: &mut Tables) -> bool {
         let spec = &self.subject.object.spec;
-        let mut judged = BTreeSet::new();
+        let mut judged: HashSet<&str> = HashSet::new();
         let mut suspects: Vec<Option<ProviderId>> = Vec::new();
         for node in self.around.nodes.iter().filter(|node| node.matches(&spec.node_selector)) {
-            judged.insert(node.name_any());
+            judged.extend(node.metadata.name.as_deref());
             if node.not_ready_since().is_some() {
                 suspects.push(node.place());
             }
         }
         for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)))
         {
-            if judged.insert(name.clone()) && self.around.node(name).is_none() {
+            if judged.insert(name) && self.around.node(name).is_none() {
                 suspects.push(Some(machine.place.clone()));
             }
         }

@@ -20,7 +20,12 @@ use super::{
     journey,
     ledger::{ReadError, number},
     moment::Moment,
-    observe::{Subject, Surroundings, nodes::Roster, requested},
+    observe::{
+        Subject, Surroundings,
+        answers::{Question, survey_of},
+        nodes::Roster,
+        requested,
+    },
     record::{self, Written, cadence::Timing, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
 };
@@ -57,12 +62,13 @@ impl Controller {
         if let Some((waited, _)) = waited {
             metrics::queued(waited);
         }
-        let mut course = Course::begin(match waited {
-            Some((_, cause)) => cause.label(),
+        let rested = self.resting().remove(&name);
+        let mut course = match waited {
+            Some((_, cause)) => Course::begin(cause.label()),
             // Nothing has changed: a failed pass is tried again, or it is time to look again.
-            None if self.has_failed(&name) => "retry",
-            None => "recheck",
-        });
+            None if self.has_failed(&name) => Course::begin("retry"),
+            None => Course::begin("recheck").after_rest(rested),
+        };
         let result = match &object.0 {
             Err(invalid) => {
                 if self.is_news(&name, &invalid.error) {
@@ -91,8 +97,11 @@ impl Controller {
             tracing::debug!(crd = name, outcome = outcome.label(), "nothing changed");
         }
         match result {
-            Ok((recheck, _)) => {
+            Ok((recheck, outcome)) => {
                 self.succeeded(&name);
+                if outcome == Outcome::Rested && recheck > round::RECHECK {
+                    self.resting().insert(name);
+                }
                 Ok(Action::requeue(recheck))
             }
             Err(error) => Err(error),
@@ -127,6 +136,9 @@ impl Controller {
         let subject = Subject::of(object, retain, self.config.observe_only, &nodes, &self.view.answers());
 
         course.concerns(&subject.uid, subject.object.metadata.generation);
+        if course.rests() && self.waits_for_survey(&subject) {
+            return Ok((round::RECHECK, Outcome::Waiting));
+        }
         if let Ok(scope) = &subject.scope {
             Counted::known(&subject.name, scope.provider);
         }
@@ -161,8 +173,20 @@ impl Controller {
         self.finish(&subject, &scene, &entries, round, permits, course).await
     }
 
+    /// Whether a survey is due and is just being made: it wakes the allocation, and until then there is nothing to decide. One
+    /// that has to wait long itself is not waited for.
+    fn waits_for_survey(&self, subject: &Subject) -> bool {
+        let Ok(scope) = &subject.scope else { return false };
+        let now = Moment::here();
+        if self.view.answers().is_surveyed(scope, subject.survey_age(), &now) {
+            return false;
+        }
+        self.view.ask(&subject.name, survey_of(scope), now.instant);
+        self.view.asks_since(&Question::Survey(scope.clone())).is_some_and(|since| since.elapsed() < round::RECHECK)
+    }
+
     /// All claims; made anew only when an allocation or a node has changed.
-    fn claims(&self, nodes: &Arc<Roster>) -> Arc<Claims> {
+    pub(super) fn claims(&self, nodes: &Arc<Roster>) -> Arc<Claims> {
         let revision = self.ledger.revision();
         let mut last = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*last

@@ -64,6 +64,7 @@ impl Controller {
         self.gauges.forget(name);
         self.return_permits(name);
         self.cadences().remove(name);
+        self.resting().remove(name);
         for uid in self.ledger.forget(name) {
             self.forget_uid(&uid);
         }

@@ -421,4 +421,4 @@ fn wanted(facts: &[Facts]) -> usize {
 }
 
 /// A look again while something is on its way; changes and answers wake earlier.
-const RECHECK: Duration = Duration::from_secs(5);
+pub const RECHECK: Duration = Duration::from_secs(5);

@@ -7,7 +7,6 @@
 mod evicting;
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +22,6 @@ use super::{
         facts::User,
         users::{self, Workload},
     },
-    memory::{self, Stored},
     moment::Moment,
     observe::{answers::holder, nodes::SlimNode},
     record::{audience, events::Event, tell::Word},
@@ -40,6 +38,8 @@ use crate::{
 
 /// Between two looks; each costs nothing but memory unless a stray is found.
 const EVERY: Duration = Duration::from_secs(2);
+/// Between two times at which what is over is forgotten: it is in nobody's way.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// A survey older than this proves no stray: nobody keeps that scope surveyed any more.
 const BELIEVED: Duration = Duration::from_secs(3600);
 
@@ -48,14 +48,20 @@ impl Controller {
     pub async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tidying = tokio::time::interval(TIDY_EVERY);
         let mut evicting = Evicting::default();
         let mut failing = Failing::default();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                _ = tidying.tick() => {
+                    self.tidy();
+                    continue;
+                }
                 _ = tick.tick() => {}
             }
             self.forget_the_gone().await;
+            self.return_stale_permits();
             self.gauge_nodes();
             if !self.config.observe_only && !self.stop.is_cancelled() {
                 // Among the effects: the Lease is not released while a request of the sweep is under way (F6).
@@ -90,42 +96,42 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Forgets what is over, so that nothing grows with the cluster's history.
+    fn tidy(&self) {
         let nodes = self.nodes.all();
         let names = nodes.iter().map(|node| node.name_any()).collect();
         let machines = nodes.iter().filter_map(|node| node.place()).collect();
         self.tables().prune(&Moment::here(), &names, &machines);
         self.view.answers().prune(&Moment::here());
         self.nodes.prune();
-        self.return_stale_permits();
     }
 
     fn gauge_nodes(&self) {
         let all = self.ledger.all();
         let selected = |node: &SlimNode| all.iter().any(|object| node.matches(&object.spec.node_selector));
         let nodes = self.nodes.all();
-        let cordoned: Vec<_> = nodes
+        let cordoned = nodes
             .iter()
             .filter(|node| selected(node))
             .map(|node| NodeGauges { name: node.name_any(), cordoned: node.cordoned() })
             .collect();
-        self.gauges.nodes(&cordoned);
-        self.gauges.effects_in_flight(&self.in_flight());
+        self.gauges.nodes(cordoned);
+        self.gauges.effects_in_flight(self.in_flight());
     }
 
     async fn take_strays_off(&self, evicting: &mut Evicting, failing: &mut Failing) {
-        let labelled: Vec<_> =
-            self.nodes.all().iter().filter(|node| node.label(READY_LABEL).is_some()).cloned().collect();
-        if labelled.is_empty() {
-            return;
-        }
-        let claimed = self.claimed();
-        for node in &labelled {
+        let nodes = self.nodes.all();
+        let claims = self.claims(&nodes);
+        let labelled = nodes.iter().filter(|node| node.label(READY_LABEL).is_some());
+        let unclaimed = labelled.filter(|node| node.metadata.name.as_ref().is_some_and(|name| !claims.names(name)));
+        for node in unclaimed {
             if self.stop.is_cancelled() {
                 return;
             }
             let name = node.name_any();
-            let may_be = !claimed.contains(&name) && !failing.waits(&name);
-            if may_be && self.is_stray(node).await && self.take_off(node, failing).await {
+            if !failing.waits(&name) && self.is_stray(node).await && self.take_off(node, failing).await {
                 evicting.left(name, Moment::here().now);
             }
         }
@@ -140,10 +146,10 @@ impl Controller {
         if evicting.is_empty() {
             return;
         }
-        let claimed = self.claimed();
+        let claims = self.claims(&self.nodes.all());
         // One that is gone has no pods to ask, and one that is labelled has an address, or is found to be a stray.
         let unlabelled = |node: &str| self.nodes.get(node).is_some_and(|node| node.label(READY_LABEL).is_none());
-        evicting.forget(|node| claimed.contains(node) || !unlabelled(node), now);
+        evicting.forget(|node| claims.names(node) || !unlabelled(node), now);
         for node in evicting.due(Instant::now()) {
             if self.stop.is_cancelled() {
                 return;
@@ -194,18 +200,6 @@ impl Controller {
             Some(whose) => whose == object.name_any(),
             None => node.matches(&object.spec.node_selector),
         })
-    }
-
-    /// Nodes that some allocation's status names.
-    fn claimed(&self) -> BTreeSet<String> {
-        let all = self.ledger.all();
-        let stored = all.iter().filter_map(|object| object.status.as_ref()).flat_map(|status| &status.addresses);
-        stored
-            .filter_map(|stored| match memory::read(stored) {
-                Stored::Known(entry) => entry.node,
-                Stored::Foreign(status) => status.node,
-            })
-            .collect()
     }
 
     /// Whether the labels are off.

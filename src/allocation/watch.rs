@@ -5,8 +5,7 @@
 //! folded into one.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -191,7 +190,8 @@ impl Synced {
     }
 }
 
-/// Allocations: kept in `writer`'s store; each change is a reference in the stream.
+/// Allocations: kept in `writer`'s store, but for their status, which a pass takes from the ledger (F3); each change is a
+/// reference in the stream.
 pub fn allocations(
     client: Client,
     selector: Option<String>,
@@ -204,7 +204,12 @@ pub fn allocations(
     }
     let mut complaints = Complaints::new("NetIPAllocations");
     watcher(Api::<Guarded>::all(client), config)
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(|object| {
+            object.managed_fields_mut().clear();
+            if let Ok(object) = &mut object.0 {
+                object.status = None;
+            }
+        })
         .default_backoff()
         .reflect(writer)
         .filter_map(move |event| {
@@ -218,41 +223,30 @@ pub fn allocations(
         })
 }
 
-/// Nodes: kept in `writer`'s store; an item for each change that matters (a heartbeat does not).
+/// Nodes: kept in `writer`'s store; an item for each change that matters. A heartbeat does not, and is not even kept: whoever
+/// has the node from the store shares it with all others.
 pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = ()> + Send {
-    // By name: what a node was like, as a number.
-    let mut known: HashMap<String, u64> = HashMap::new();
+    let known = writer.as_reader();
     let mut complaints = Complaints::new("Nodes");
     watcher(Api::<SlimNode>::all(client), watcher::Config::default().timeout(60).page_size(100))
         .modify(SlimNode::slim)
         .default_backoff()
+        .filter(move |event| std::future::ready(!is_heartbeat(event, &known)))
         .reflect(writer)
         .filter_map(move |event| {
             let matters = match complaints.heard(event, &synced) {
-                Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {
-                    let (name, essence) = (node.name_any(), essence(node));
-                    known.insert(name, essence).is_none_or(|before| before != essence)
-                }
-                Some(watcher::Event::Delete(node)) => {
-                    known.remove(&node.name_any());
-                    true
-                }
-                Some(watcher::Event::InitDone) => true,
-                Some(watcher::Event::Init) | None => false,
+                Some(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(()),
+                // Nothing of a list is to be seen before its end.
+                Some(watcher::Event::Init | watcher::Event::InitApply(_)) | None => None,
             };
-            std::future::ready(matters.then_some(()))
+            std::future::ready(matters)
         })
 }
 
-/// A number for all of a slim node but its version, which changes with each heartbeat.
-fn essence(mut node: SlimNode) -> u64 {
-    let version = node.metadata.resource_version.take();
-    let mut hasher = DefaultHasher::new();
-    match serde_json::to_vec(&node) {
-        Ok(rest) => rest.hash(&mut hasher),
-        Err(_) => version.hash(&mut hasher),
-    }
-    hasher.finish()
+/// Whether nothing but the version of a node has changed.
+fn is_heartbeat(event: &watcher::Result<watcher::Event<SlimNode>>, known: &Store<SlimNode>) -> bool {
+    let Ok(watcher::Event::Apply(node)) = event else { return false };
+    known.get(&ObjectRef::from_obj(node)).is_some_and(|known| known.is_like(node))
 }
 
 /// A watch that fails fails for ever, every few seconds: said once per text, and once that it works again.

@@ -16,6 +16,7 @@ use crate::{
         ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, CloudSpec, FINALIZER, NetIPAllocation, NetIPAllocationSpec,
         NetIPAllocationStatus, ProviderName, READY_LABEL, READY_VALUE,
     },
+    cloud::ProviderId,
 };
 
 pub fn at(second: i64) -> Timestamp {
@@ -82,7 +83,10 @@ pub fn node(name: &str, role: &str) -> SlimNode {
             labels: Some(BTreeMap::from([("role".to_owned(), role.to_owned())])),
             ..ObjectMeta::default()
         },
-        spec: SlimSpec { provider_id: Some(format!("gce://prod/us-west1-a/{name}")), ..SlimSpec::default() },
+        spec: SlimSpec {
+            provider_id: Some(ProviderId::new(format!("gce://prod/us-west1-a/{name}"))),
+            ..SlimSpec::default()
+        },
         status: SlimStatus { conditions: Some(vec![ready]) },
     }
 }

@@ -1,108 +1,116 @@
-//! What is true now, told again every 15 s so that what is no longer true falls silent.
+//! What is true now: kept as it was last said of each subject, and written out when `/metrics` is asked for.
 //!
-//! The exporter cannot delete a series; it forgets a gauge that nobody has set for [`GAUGE_IDLE`](super::GAUGE_IDLE).
-//! So each subject (an allocation, the nodes, this replica) hands in a whole snapshot whenever it changes, [`Gauges`] keeps
-//! the last one and sets it again. No `metrics::Gauge` is ever kept: after it was forgotten, a handle reaches nobody.
+//! Not in the exporter, which cannot delete a series: what is no longer true would be told on for a while, and a copy of
+//! every series would be kept. Here it is silent at once, and Prometheus, which misses it in the next scrape, knows since when.
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use metrics::{Label, gauge};
-use tokio::time::interval;
+use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 
 use super::names::*;
 use crate::cloud::Provider;
 
-/// How often everything that is true is set again.
-pub const TICK: Duration = Duration::from_secs(15);
-
-/// Name and labels of one series.
-type Series = (&'static str, Vec<(&'static str, String)>);
-type Snapshot = BTreeMap<Series, f64>;
-
-/// The last snapshot of every subject. Clones are one.
+/// What was last said of every subject. Clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges(Arc<Mutex<BTreeMap<Subject, Snapshot>>>);
+pub struct Gauges {
+    cluster: Option<String>,
+    now: Arc<Mutex<Now>>,
+}
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
-    Controller,
-    Nodes,
-    Effects,
-    Allocation(String),
+#[derive(Debug, Default)]
+struct Now {
+    controller: Option<ControllerGauges>,
+    nodes: Vec<NodeGauges>,
+    effects: Vec<(Provider, usize)>,
+    allocations: BTreeMap<String, AllocationGauges>,
 }
 
 impl Gauges {
-    pub fn new() -> Self {
-        Self::default()
+    /// With label `cluster` on every series when a name is given.
+    pub fn new(cluster: Option<&str>) -> Self {
+        Self { cluster: cluster.map(str::to_owned), now: Arc::default() }
     }
 
     /// This replica, from now on.
-    pub fn controller(&self, now: &ControllerGauges) {
-        self.set(Subject::Controller, now.snapshot());
+    pub fn controller(&self, now: ControllerGauges) {
+        self.with(|all| all.controller = Some(now));
     }
 
     /// The nodes that some allocation selects, and whether each is cordoned, from now on.
-    pub fn nodes(&self, cordoned: &[NodeGauges]) {
-        let of = |node: &NodeGauges| one(NODE_CORDONED, [("node", node.name.clone())], flag(node.cordoned));
-        self.set(Subject::Nodes, cordoned.iter().map(of).collect());
+    pub fn nodes(&self, now: Vec<NodeGauges>) {
+        self.with(|all| all.nodes = now);
     }
 
     /// Cloud operations under way, from now on; a provider that is not named has none.
-    pub fn effects_in_flight(&self, counts: &[(Provider, usize)]) {
-        let of = |(provider, count): &(Provider, usize)| {
-            one(EFFECTS_IN_FLIGHT, [("provider", provider.as_str().to_owned())], float(*count))
-        };
-        self.set(Subject::Effects, counts.iter().map(of).collect());
+    pub fn effects_in_flight(&self, now: Vec<(Provider, usize)>) {
+        self.with(|all| all.effects = now);
     }
 
     /// An allocation, from now on.
-    pub fn allocation(&self, crd_name: &str, now: &AllocationGauges) {
-        self.set(Subject::Allocation(crd_name.to_owned()), now.snapshot(crd_name));
+    pub fn allocation(&self, crd_name: &str, now: AllocationGauges) {
+        self.with(|all| all.allocations.insert(crd_name.to_owned(), now));
     }
 
-    /// The allocation is gone: its gauges fall silent within [`GAUGE_IDLE`](super::GAUGE_IDLE).
+    /// The allocation is gone.
     pub fn forget(&self, crd_name: &str) {
-        self.with(|all| all.remove(&Subject::Allocation(crd_name.to_owned())));
+        self.with(|all| all.allocations.remove(crd_name));
     }
 
-    /// Sets everything again every [`TICK`], for ever.
-    pub async fn tick(self) {
-        let mut tick = interval(TICK);
-        loop {
-            tick.tick().await;
-            self.tell();
-        }
-    }
-
-    /// Sets everything that is true now.
-    pub(super) fn tell(&self) {
-        self.with(|all| all.values().for_each(tell));
-    }
-
-    /// A series that its subject no longer has is set to 0 once: until it falls silent it must not say what was.
-    fn set(&self, subject: Subject, now: Snapshot) {
+    /// Everything that is true now, in the text format of Prometheus
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+    pub fn render(&self) -> String {
+        let mut sheet = Sheet { cluster: self.cluster.as_deref(), families: BTreeMap::new() };
         self.with(|all| {
-            let before = all.insert(subject, now.clone()).unwrap_or_default();
-            let left = before.into_keys().filter(|series| !now.contains_key(series));
-            tell(&left.map(|series| (series, 0.0)).collect());
-            tell(&now);
+            let Now { controller, nodes, effects, allocations } = all;
+            controller.iter().for_each(|now| now.write(&mut sheet));
+            for node in nodes {
+                sheet.line(NODE_CORDONED, &[("node", &node.name)], flag(node.cordoned));
+            }
+            for (provider, count) in effects {
+                sheet.line(EFFECTS_IN_FLIGHT, &[("provider", provider.as_str())], float(*count));
+            }
+            allocations.iter().for_each(|(crd_name, now)| now.write(crd_name, &mut sheet));
         });
+        sheet.families.into_values().collect()
     }
 
-    fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<Subject, Snapshot>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, look: impl FnOnce(&mut Now) -> T) -> T {
+        look(&mut self.now.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn tell(snapshot: &Snapshot) {
-    for ((name, labels), value) in snapshot {
-        let labels: Vec<Label> = labels.iter().map(|(key, text)| Label::new(*key, text.clone())).collect();
-        gauge!(*name, labels).set(*value);
+/// The lines of each metric, by its name.
+struct Sheet<'a> {
+    cluster: Option<&'a str>,
+    families: BTreeMap<&'static str, String>,
+}
+
+impl Sheet<'_> {
+    fn line(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+        let family = self.families.entry(name).or_insert_with(|| heading(name));
+        family.push_str(name);
+        let all = self.cluster.map(|cluster| ("cluster", cluster)).into_iter().chain(labels.iter().copied());
+        for (n, (key, text)) in all.enumerate() {
+            let opening = if n == 0 { '{' } else { ',' };
+            // Writing into a String cannot fail.
+            let _ = write!(family, "{opening}{key}=\"{}\"", sanitize_label_value(text));
+        }
+        let _ = writeln!(family, "}} {value}");
     }
+}
+
+fn heading(name: &str) -> String {
+    let mut heading = String::new();
+    if let Some(metric) = CATALOGUE.iter().find(|metric| metric.name == name) {
+        write_help_line(&mut heading, name, None, None, metric.help);
+    }
+    write_type_line(&mut heading, name, None, None, "gauge");
+    heading
 }
 
 /// One replica.
@@ -116,16 +124,13 @@ pub struct ControllerGauges {
 }
 
 impl ControllerGauges {
-    fn snapshot(&self) -> Snapshot {
+    fn write(&self, sheet: &mut Sheet<'_>) {
         let Self { pod_name, version, leads, ready, healthy } = self;
-        let pod = || [("pod_name", pod_name.clone())];
-        let [pod_label] = pod();
-        Snapshot::from([
-            one(CONTROLLER_IS_LEADER, pod(), flag(*leads)),
-            one(CONTROLLER_READY, pod(), flag(*ready)),
-            one(CONTROLLER_HEALTHY, pod(), flag(*healthy)),
-            one(CONTROLLER_INFO, [("version", version.clone()), pod_label], 1.0),
-        ])
+        let pod = ("pod_name", pod_name.as_str());
+        sheet.line(CONTROLLER_IS_LEADER, &[pod], flag(*leads));
+        sheet.line(CONTROLLER_READY, &[pod], flag(*ready));
+        sheet.line(CONTROLLER_HEALTHY, &[pod], flag(*healthy));
+        sheet.line(CONTROLLER_INFO, &[("version", version), pod], 1.0);
     }
 }
 
@@ -188,25 +193,24 @@ pub struct AddressGauges {
 }
 
 impl AddressGauges {
-    fn snapshot(&self, crd_name: &str) -> Vec<(Series, f64)> {
+    fn write(&self, crd: (&str, &str), sheet: &mut Sheet<'_>) {
         let Self { ip, node, state, reason, node_down_since, holding_pods, releasing } = self;
-        let labels = || [("crd_name", crd_name.to_owned()), ("ip", ip.clone())];
-        let [crd, ip] = labels();
-        let on = node.as_deref().unwrap_or("none").to_owned();
-        let state = [crd.clone(), ip.clone(), ("state", state.clone()), ("reason", reason.clone())];
-        let mut all = vec![
-            one(IP_ATTACHED, [crd, ip, ("node", on)], flag(node.is_some())),
-            one(ADDRESS_STATE, state, 1.0),
-            one(IP_NODE_DOWN, labels(), seconds(node_down_since.unwrap_or(0))),
-        ];
-        all.extend((*holding_pods > 0).then(|| one(IP_HOLDING_PODS, labels(), float(*holding_pods))));
-        all.extend(releasing.then(|| one(IP_RELEASING, labels(), 1.0)));
-        all
+        let ip = ("ip", ip.as_str());
+        let on = node.as_deref().unwrap_or("none");
+        sheet.line(IP_ATTACHED, &[crd, ip, ("node", on)], flag(node.is_some()));
+        sheet.line(ADDRESS_STATE, &[crd, ip, ("state", state), ("reason", reason)], 1.0);
+        sheet.line(IP_NODE_DOWN, &[crd, ip], seconds(node_down_since.unwrap_or(0)));
+        if *holding_pods > 0 {
+            sheet.line(IP_HOLDING_PODS, &[crd, ip], float(*holding_pods));
+        }
+        if *releasing {
+            sheet.line(IP_RELEASING, &[crd, ip], 1.0);
+        }
     }
 }
 
 impl AllocationGauges {
-    fn snapshot(&self, crd_name: &str) -> Snapshot {
+    fn write(&self, crd_name: &str, sheet: &mut Sheet<'_>) {
         let Self {
             ready,
             reserved,
@@ -229,46 +233,37 @@ impl AllocationGauges {
             verdicts,
             labelled_nodes,
         } = self;
-        let crd = || ("crd_name", crd_name.to_owned());
-        let mut all = Snapshot::from([
-            one(CRD_STATUS, [crd()], flag(*ready)),
-            one(RESERVED_IPS, [crd()], float(*reserved)),
-            one(ATTACHED_IPS, [crd()], float(*attached)),
-            one(UNATTACHED_IPS, [crd()], float(*unattached)),
-            one(REQUIRED_IPS, [crd()], float(*required)),
-            one(CONFLICTING_IPS, [crd()], float(*conflicting)),
-            one(ELIGIBLE_NODES, [crd()], float(*eligible_nodes)),
-            one(SPARE_NODES, [crd()], float(*spare_nodes)),
-            one(WORKLOAD_FOUND, [crd()], flag(*workload_found)),
-            one(FAILOVER_FROZEN, [crd()], flag(*failover_frozen)),
-            one(FAILOVER_SECONDS, [crd()], failover.as_secs_f64()),
-            one(RECONCILE_INTERVAL, [crd()], reconcile_interval.as_secs_f64()),
-            one(DELETION, [crd()], seconds(deletion.unwrap_or(0))),
-            one(
-                INFO,
-                [
-                    crd(),
-                    ("provider", provider.map_or("", Provider::as_str).to_owned()),
-                    ("region", region.clone()),
-                    ("mode", (*mode).to_owned()),
-                ],
-                1.0,
-            ),
-        ]);
-        all.extend(last_success.map(|at| one(LAST_SUCCESS, [crd()], seconds(at))));
-        all.extend(addresses.iter().flat_map(|address| address.snapshot(crd_name)));
-        all.extend(
-            verdicts
-                .iter()
-                .map(|(verdict, count)| one(NODES, [crd(), ("verdict", (*verdict).to_owned())], float(*count))),
-        );
-        all.extend(labelled_nodes.iter().map(|node| one(NODE_IP_READY, [("node", node.clone()), crd()], 1.0)));
-        all
+        let crd = ("crd_name", crd_name);
+        for (name, value) in [
+            (CRD_STATUS, flag(*ready)),
+            (RESERVED_IPS, float(*reserved)),
+            (ATTACHED_IPS, float(*attached)),
+            (UNATTACHED_IPS, float(*unattached)),
+            (REQUIRED_IPS, float(*required)),
+            (CONFLICTING_IPS, float(*conflicting)),
+            (ELIGIBLE_NODES, float(*eligible_nodes)),
+            (SPARE_NODES, float(*spare_nodes)),
+            (WORKLOAD_FOUND, flag(*workload_found)),
+            (FAILOVER_FROZEN, flag(*failover_frozen)),
+            (FAILOVER_SECONDS, failover.as_secs_f64()),
+            (RECONCILE_INTERVAL, reconcile_interval.as_secs_f64()),
+            (DELETION, seconds(deletion.unwrap_or(0))),
+        ] {
+            sheet.line(name, &[crd], value);
+        }
+        let provider = provider.map_or("", Provider::as_str);
+        sheet.line(INFO, &[crd, ("provider", provider), ("region", region), ("mode", mode)], 1.0);
+        if let Some(at) = last_success {
+            sheet.line(LAST_SUCCESS, &[crd], seconds(*at));
+        }
+        addresses.iter().for_each(|address| address.write(crd, sheet));
+        for (verdict, count) in verdicts {
+            sheet.line(NODES, &[crd, ("verdict", verdict)], float(*count));
+        }
+        for node in labelled_nodes {
+            sheet.line(NODE_IP_READY, &[("node", node), crd], 1.0);
+        }
     }
-}
-
-fn one<const N: usize>(name: &'static str, labels: [(&'static str, String); N], value: f64) -> (Series, f64) {
-    ((name, labels.to_vec()), value)
 }
 
 fn flag(on: bool) -> f64 {

@@ -135,23 +135,23 @@ fn everything(gauges: &Gauges) {
     });
     gap_closed(Provider::Gcp, Duration::from_secs(8));
     leader_transitions(4);
-    gauges.controller(&ControllerGauges {
+    gauges.controller(ControllerGauges {
         pod_name: "pod-0".to_owned(),
         version: "2.0.0".to_owned(),
         leads: true,
         ready: true,
         healthy: true,
     });
-    gauges.nodes(&[NodeGauges { name: "node-a".to_owned(), cordoned: true }]);
-    gauges.effects_in_flight(&[(Provider::Gcp, 1)]);
-    gauges.allocation("sip", &allocation());
+    gauges.nodes(vec![NodeGauges { name: "node-a".to_owned(), cordoned: true }]);
+    gauges.effects_in_flight(vec![(Provider::Gcp, 1)]);
+    gauges.allocation("sip", allocation());
 }
 
 fn rendered(cluster: Option<&str>, work: impl FnOnce(&Gauges)) -> String {
-    let recorder = recorder(cluster, GAUGE_IDLE).unwrap();
-    with_local_recorder(&recorder, || work(&Gauges::new()));
+    let (recorder, gauges) = (recorder(cluster).unwrap(), Gauges::new(cluster));
+    with_local_recorder(&recorder, || work(&gauges));
     recorder.handle().run_upkeep();
-    recorder.handle().render()
+    recorder.handle().render() + &gauges.render()
 }
 
 /// The labels of a line of the exposition.
@@ -322,7 +322,7 @@ fn googles_calls_are_told_under_both_names() {
 
 #[test]
 fn an_allocation_is_told_as_it_is() {
-    let text = rendered(None, |gauges| gauges.allocation("sip", &allocation()));
+    let text = rendered(None, |gauges| gauges.allocation("sip", allocation()));
     for line in [
         "crd_status{crd_name=\"sip\"} 1",
         "reserved_ips_total{crd_name=\"sip\"} 2",
@@ -357,55 +357,39 @@ fn an_allocation_is_told_as_it_is() {
 }
 
 #[test]
-fn a_pair_that_is_no_longer_says_0_at_once() {
+fn what_is_no_longer_true_is_silent_at_once() {
     let text = rendered(None, |gauges| {
-        gauges.allocation("sip", &allocation());
+        gauges.allocation("sip", allocation());
         let mut moved = allocation();
         moved.addresses = vec![address("203.0.113.7", Some("node-b"))];
-        gauges.allocation("sip", &moved);
-        gauges.tell();
+        gauges.allocation("sip", moved);
     });
-    has(&text, "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-a\"} 0");
     has(&text, "netipallocation_ip_attached{crd_name=\"sip\",ip=\"203.0.113.7\",node=\"node-b\"} 1");
-    for line in ["ip_node_not_ready_timestamp_seconds", "ip_holding_pods", "ip_releasing"] {
-        has(&text, &format!("netipallocation_{line}{{crd_name=\"sip\",ip=\"203.0.113.7\"}} 0"));
+    has(&text, "netipallocation_ip_node_not_ready_timestamp_seconds{crd_name=\"sip\",ip=\"203.0.113.7\"} 0");
+    for gone in ["ip=\"203.0.113.7\",node=\"node-a\"", "ip=\"203.0.113.8\"", "ip_holding_pods", "ip_releasing"] {
+        assert!(!text.contains(gone), "{gone} in\n{text}");
     }
 }
 
-/// The exporter judges idleness by a clock of its own, so this test shortens the limit to nothing: between two renders
-/// only what is told again lives on.
 #[test]
-fn what_is_forgotten_falls_silent_and_what_is_true_stays() {
-    let recorder = recorder(None, Duration::from_nanos(1)).unwrap();
-    let (handle, gauges) = (recorder.handle(), Gauges::new());
-    with_local_recorder(&recorder, || {
-        gauges.allocation("gone", &allocation());
-        gauges.allocation("stays", &allocation());
+fn gauges_of_what_is_forgotten_are_silent_at_once_and_what_was_counted_stays() {
+    let text = rendered(None, |gauges| {
+        gauges.allocation("gone", allocation());
+        gauges.allocation("stays", allocation());
         reconciled("gone", Ended::Success, Duration::ZERO);
+        gauges.forget("gone");
     });
-    let text = handle.render();
-    assert!(text.contains("crd_status{crd_name=\"gone\"}") && text.contains("crd_status{crd_name=\"stays\"}"));
-    gauges.forget("gone");
-    with_local_recorder(&recorder, || gauges.tell());
-    let text = handle.render();
     has(&text, "netipallocation_crd_status{crd_name=\"stays\"} 1");
     assert!(!text.contains("crd_status{crd_name=\"gone\"}"), "{text}");
     has(&text, "netipallocation_reconcile_total{crd_name=\"gone\",status=\"success\"} 1");
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_ticker_tells_everything_every_tick() {
-    let recorder = recorder(None, Duration::from_nanos(1)).unwrap();
-    let _guard = metrics::set_default_local_recorder(&recorder);
-    let handle = recorder.handle();
-    let gauges = Gauges::new();
-    gauges.allocation("sip", &allocation());
-    let ticking = tokio::spawn(gauges.tick());
-    for _ in 0..5 {
-        tokio::time::sleep(TICK).await;
-        has(&handle.render(), "netipallocation_crd_status{crd_name=\"sip\"} 1");
-    }
-    ticking.abort();
+#[test]
+fn every_series_bears_the_clusters_name_and_no_text_can_break_a_line() {
+    let text = rendered(Some("prod-1"), |gauges| {
+        gauges.nodes(vec![NodeGauges { name: "a\"b\nc".to_owned(), cordoned: false }]);
+    });
+    has(&text, r#"netipallocation_node_cordoned{cluster="prod-1",node="a\"b\nc"} 0"#);
 }
 
 #[tokio::test]

@@ -34,10 +34,10 @@ const NODE_GRACE: Duration = Duration::from_secs(40);
 /// Until everything has come to rest: an intent whose request was not answered lives for two minutes at Google Cloud, and a
 /// failed attempt is repeated after up to five.
 const REST: Duration = Duration::from_secs(600);
-/// At rest, until gauges of what is gone have fallen silent: 60 s, and a tick or two.
-const SETTLED: Duration = Duration::from_secs(85);
-/// As often as a scrape may come: the exporter notices idleness only when it is asked.
-const SCRAPE: Duration = Duration::from_secs(5);
+/// At rest for so long: a survey, the passes that it wakes, and a sweep after them.
+const SETTLED: Duration = Duration::from_secs(40);
+/// Between two looks whether it stays so.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -139,8 +139,8 @@ impl Ground {
         Ok(pods.iter().filter(stays).map(ResourceExt::name_any).collect())
     }
 
-    /// Waits until everything is where it should be, and stays there until gauges of what is gone have fallen silent. `touched` are
-    /// machines that an outsider has taken an address from.
+    /// Waits until everything is where it should be, and stays there. `touched` are machines that an outsider has taken an
+    /// address from.
     pub async fn rest(&self, touched: &BTreeSet<String>) -> Result<()> {
         let end = Instant::now() + REST;
         wait_for("two replicas answer", REST, || async {
@@ -167,11 +167,7 @@ impl Ground {
     async fn settles(&self, touched: &BTreeSet<String>) -> Result<bool> {
         let began = Instant::now();
         while began.elapsed() < SETTLED {
-            for pod in self.replicas().await? {
-                // One that is just being started again is asked the next time.
-                let _ = self.stage.metrics(&pod).await;
-            }
-            sleep(SCRAPE).await;
+            sleep(LOOK).await;
             if !self.unsettled(touched).is_empty() {
                 return Ok(false);
             }

@@ -38,6 +38,12 @@ pub enum Question {
 /// What a pass wants to know.
 pub type Questions = BTreeMap<Question, Asking>;
 
+/// For the survey of a scope that is to be kept surveyed.
+pub fn survey_of(scope: &Scope) -> Questions {
+    let asking = Asking { scope: scope.clone(), urgency: Urgency::Survey };
+    Questions::from([(Question::Survey(scope.clone()), asking)])
+}
+
 /// How a question is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asking {

@@ -35,6 +35,7 @@ pub struct CloudView {
 
 /// A question that is open.
 struct Asked {
+    since: Instant,
     urging: Urging,
     /// The allocations that want to know.
     by: BTreeSet<String>,
@@ -84,9 +85,14 @@ impl CloudView {
             }
             let place = self.limits.join(&scope, urgency, party, Need::Read);
             let by = BTreeSet::from([party.to_owned()]);
-            asked.insert(question.clone(), Asked { urging: place.urging(), by });
+            asked.insert(question.clone(), Asked { since: Instant::now(), urging: place.urging(), by });
             tokio::spawn(self.clone().ask_one(question, place, cloud));
         }
+    }
+
+    /// Since when the question is open.
+    pub fn asks_since(&self, question: &Question) -> Option<Instant> {
+        self.asked().get(question).map(|open| open.since)
     }
 
     async fn ask_one(self, question: Question, place: Place, cloud: Arc<dyn Cloud>) {

@@ -34,7 +34,7 @@ pub struct SlimNode {
 #[serde(rename_all = "camelCase")]
 pub struct SlimSpec {
     #[serde(rename = "providerID", default)]
-    pub provider_id: Option<String>,
+    pub provider_id: Option<ProviderId>,
     #[serde(default)]
     pub unschedulable: Option<bool>,
     #[serde(default)]
@@ -70,6 +70,8 @@ impl SlimNode {
         if let Some(annotations) = &mut self.metadata.annotations {
             annotations.retain(|key, _| key == GCE_INSTANCE_ID);
         }
+        // An empty map keeps what it was built in.
+        self.metadata.annotations.take_if(|annotations| annotations.is_empty());
         if let Some(conditions) = &mut self.status.conditions {
             conditions.retain(|condition| condition.type_ == READY);
             conditions.shrink_to_fit();
@@ -77,8 +79,15 @@ impl SlimNode {
         }
     }
 
+    /// Whether it says the same as `other`, whatever the version.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let resource_version = other.metadata.resource_version.clone();
+        let metadata = ObjectMeta { resource_version, ..self.metadata.clone() };
+        metadata == other.metadata && self.spec == other.spec && self.status == other.status
+    }
+
     pub fn place(&self) -> Option<ProviderId> {
-        self.spec.provider_id.as_deref().filter(|id| !id.is_empty()).map(ProviderId::new)
+        self.spec.provider_id.clone().filter(|id| !id.as_str().is_empty())
     }
 
     /// Where its machine stands: what the provider ID says, and what the cloud controller's labels say where that is
@@ -279,8 +288,11 @@ impl Nodes {
 
     /// Forgets what the cache knows by now as well.
     pub fn prune(&self) {
-        let cached: HashSet<String> = self.cache.state().iter().filter_map(|node| node.uid()).collect();
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid| cached.contains(uid));
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if !gone.is_empty() {
+            let cached: HashSet<String> = self.cache.state().iter().filter_map(|node| node.uid()).collect();
+            gone.retain(|uid| cached.contains(uid));
+        }
     }
 
     fn is_gone(&self, node: &SlimNode) -> bool {
@@ -322,7 +334,7 @@ mod tests {
                 labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
                 ..ObjectMeta::default()
             },
-            spec: SlimSpec { provider_id: Some(provider_id.to_owned()), ..SlimSpec::default() },
+            spec: SlimSpec { provider_id: Some(ProviderId::new(provider_id)), ..SlimSpec::default() },
             ..SlimNode::default()
         }
     }

@@ -16,6 +16,8 @@ pub(super) struct Course {
     journeys: Vec<Trace>,
     uid: String,
     generation: i64,
+    /// Nothing has woken it, and the pass before found nothing left to do.
+    rests: bool,
     /// It has to be run anew, a little later.
     put_off: bool,
 }
@@ -30,8 +32,18 @@ impl Course {
             journeys: Vec::new(),
             uid: String::new(),
             generation: 0,
+            rests: false,
             put_off: false,
         }
+    }
+
+    /// Whether the pass before had found nothing left to do.
+    pub fn after_rest(self, rests: bool) -> Self {
+        Self { rests, ..self }
+    }
+
+    pub fn rests(&self) -> bool {
+        self.rests
     }
 
     pub fn concerns(&mut self, uid: &str, generation: Option<i64>) {

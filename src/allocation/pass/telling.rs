@@ -149,7 +149,7 @@ impl Controller {
         });
         self.gauges.allocation(
             &subject.name,
-            &metrics::AllocationGauges {
+            metrics::AllocationGauges {
                 ready: says("Ready", "True"),
                 reserved: size(status.reserved_count),
                 attached: size(status.attached_count),

@@ -34,6 +34,8 @@ const MOST: usize = 128 - 33;
 pub struct Teller {
     client: Client,
     nodes: Nodes,
+    reporter: Reporter,
+    /// Remembers for minutes what it has said, to fold repeats into it.
     recorder: Recorder,
 }
 
@@ -98,7 +100,12 @@ impl Word {
 impl Teller {
     pub fn new(client: Client, nodes: Nodes, instance: String) -> Self {
         let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: Some(instance) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, nodes }
+        Self { recorder: Recorder::new(client.clone(), reporter.clone()), reporter, client, nodes }
+    }
+
+    /// Of what repeats nothing, nothing is remembered either: thousands of addresses may move at once.
+    fn once(&self) -> Self {
+        Self { recorder: Recorder::new(self.client.clone(), self.reporter.clone()), ..self.clone() }
     }
 
     /// One transition.
@@ -112,7 +119,7 @@ impl Teller {
         tracing::info!(trace_id, span_id, crd = crd_name, ip = %after.ip, node = node.unwrap_or("none"), from = step.from.label(), to, reason = step.reason.as_str(), "address moved on");
         if let Some((event, note)) = sentence(before, after, step) {
             let word = Word::new(event, &after.ip.to_string(), note);
-            self.say(object, word.on(node).of(object.spec.workload()).during(*trace));
+            self.once().say(object, word.on(node).of(object.spec.workload()).during(*trace));
         }
     }
 

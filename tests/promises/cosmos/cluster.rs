@@ -406,7 +406,7 @@ impl Cluster {
             },
             ..SlimNode::default()
         };
-        node.spec.provider_id = Some(place.to_string());
+        node.spec.provider_id = Some(place.clone());
         node.status.conditions = Some(vec![ready(true, now)]);
         let node = Arc::new(node);
         Arc::make_mut(&mut self.stored.nodes).insert(name.to_owned(), node.clone());
