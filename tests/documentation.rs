@@ -52,6 +52,36 @@ fn the_lines_that_learn_the_address_are_those_of_the_example() {
 }
 
 #[test]
+fn the_pods_of_the_examples_run_one_to_a_node_and_are_replaced_one_after_another() {
+    let page = read("docs/capacity.md");
+    for (file, app) in [("examples/my-app.yaml", "my-app"), ("examples/sip-server.yaml", "sip")] {
+        let example = read(file);
+        let affinity = format!(
+            "      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            - topologyKey: kubernetes.io/hostname
+              labelSelector: {{matchLabels: {{app: {app}}}}}
+"
+        );
+        let strategy = "  strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}\n";
+        assert!(example.contains(&affinity), "{file}: two pods may land on one node");
+        assert!(example.contains(strategy), "{file}: a rollout stops all, or waits for a node more");
+        assert!(page.contains(&format!("[{file}](../{file})")), "docs/capacity.md does not argue from {file}");
+    }
+}
+
+#[test]
+fn the_server_of_the_example_is_told_both_addresses_that_the_page_names() {
+    let (page, example) = (read("docs/advertised-address.md"), read("examples/sip-server.yaml"));
+    let internal = "{name: INTERNAL_ADDRESS, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}";
+    assert!(example.contains(internal) && example.contains("export ADVERTISED_ADDRESS="), "examples/sip-server.yaml");
+    for said in ["`ADVERTISED_ADDRESS`", "`INTERNAL_ADDRESS`", "`status.hostIP`"] {
+        assert!(page.contains(said), "docs/advertised-address.md does not say {said}");
+    }
+}
+
+#[test]
 fn calls_are_counted_alike_by_the_hook_and_the_sidecar_and_as_the_page_says() {
     let example = read("examples/sip-server.yaml");
     let counts: Vec<&str> = example.lines().filter(|line| line.contains("name: COUNT_CALLS")).collect();

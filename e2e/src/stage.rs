@@ -325,6 +325,19 @@ impl Stage {
     /// # Errors
     /// When the plugin cannot be put beside it.
     pub fn kubectl_with_plugin(&self, kubeconfig: &Path, args: &[&str]) -> Result<Command> {
+        let (plugins, bin) = (self.plugins()?, self.cluster.bin());
+        let mut command = Command::new(bin.join("kubectl"));
+        command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+        command.env("PATH", format!("{}:{}", plugins.display(), bin.display()));
+        command.env("KUBECONFIG", kubeconfig).env("HOME", self.cluster.dir());
+        Ok(command)
+    }
+
+    /// The folder with the plugin `kubectl nia`, for the PATH of whoever has it installed.
+    ///
+    /// # Errors
+    /// When it cannot be filled.
+    pub fn plugins(&self) -> Result<PathBuf> {
         let plugins = self.cluster.dir().join("plugins");
         std::fs::create_dir_all(&plugins)?;
         for name in ["kubectl-nia", "kubectl_complete-nia"] {
@@ -333,12 +346,7 @@ impl Stage {
                 symlink(operator()?, link)?;
             }
         }
-        let bin = self.cluster.bin();
-        let mut command = Command::new(bin.join("kubectl"));
-        command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
-        command.env("PATH", format!("{}:{}", plugins.display(), bin.display()));
-        command.env("KUBECONFIG", kubeconfig).env("HOME", self.cluster.dir());
-        Ok(command)
+        Ok(plugins)
     }
 
     /// The logs of the operator's pods, for a failed test.

@@ -8,7 +8,8 @@ mod acts;
 use std::{path::PathBuf, process::Stdio};
 
 use acts::{
-    OPERATOR, Theatre, allocation, at_rest, in_time, pool, program::Ended, reserve, still_there, surveys, until_moved,
+    OPERATOR, Theatre, allocation, at_rest, deployment, in_time, pool, program::Ended, reserve, running, still_there,
+    surveys, until_moved,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -16,7 +17,7 @@ use e2e::{
     stage::{NAMESPACE, PATIENCE, Stage},
 };
 use ip_address_controller::{
-    api::{AddressStatus, FINALIZER, MOVE_ANNOTATION, NetIPAllocation},
+    api::{AddressStatus, FINALIZER, HOLD_ANNOTATION, MOVE_ANNOTATION, NetIPAllocation},
     kubectl_nia::refusal::Exit,
 };
 use kube::ResourceExt;
@@ -34,6 +35,8 @@ const IPS: [&str; 2] = ["203.0.113.180", "203.0.113.181"];
 const STRANGER: &str = "203.0.113.189";
 /// Somebody else's, on a machine of the pool: only the cloud knows.
 const HIDDEN: &str = "203.0.113.188";
+/// Of an allocation whose pod holds it.
+const HELD: &str = "203.0.113.186";
 /// Of an allocation that has no node to go to.
 const NOWHERE: &str = "203.0.113.187";
 
@@ -61,6 +64,7 @@ fn every_verb_of_the_plugin_does_what_its_page_says_and_refuses_in_one_sentence(
         name_the_missing_right(stage, &nodes).await?;
         pass_the_clusters_and_the_operators_refusal_on(stage, &user, &nodes).await?;
         move_and_remember(stage, &user, &nodes).await?;
+        wait_for_a_pod_that_holds(stage, &user).await?;
         release_without_an_operator(stage, &user).await
     })
 }
@@ -390,11 +394,7 @@ async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> 
     watch.kill().await?;
 
     // The node that it left has got an address of its own again, and may take another one.
-    wait_for("nothing is owed", PATIENCE, || async {
-        let owed = stage.allocation(NAME).await?.and_then(|object| object.status).map(|status| status.owed);
-        Ok(Seen::when(owed.as_ref().is_some_and(Vec::is_empty), owed))
-    })
-    .await?;
+    nothing_is_owed(stage, NAME).await?;
     // Without --wait it is asked, and followed until it is answered.
     let asked = user.said(&["move", ip], Exit::Done).await?;
     shows(&asked, &[&format!("{ip} is asked to move from node {to} to node {from}, and the operator follows")])?;
@@ -407,6 +407,47 @@ async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> 
     })
     .await?;
     user.refused(&["history", STRANGER], Exit::Unknown, "is no address of any NetIPAllocation").await
+}
+
+async fn nothing_is_owed(stage: &Stage, name: &str) -> Result<()> {
+    wait_for("nothing is owed", PATIENCE, || async {
+        let owed = stage.allocation(name).await?.and_then(|object| object.status).map(|status| status.owed);
+        Ok(Seen::when(owed.as_ref().is_some_and(Vec::is_empty), owed))
+    })
+    .await
+}
+
+/// Whoever plans a drain, asks why, or waits for a move is told of the pod by name; and what has begun goes on.
+async fn wait_for_a_pod_that_holds(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let name = "plugin-calls";
+    reserve(stage, &[HELD])?;
+    pool(stage, name, 2).await?;
+    let workload = format!("workloadRef: {{kind: Deployment, name: {name}, namespace: default}}");
+    stage.cluster.apply(&allocation(name, &[HELD], &workload)).await?;
+    let node = stage.until_attached(name, HELD).await?;
+    stage.cluster.apply(&deployment(name, 1, 1)).await?;
+    let pod = running(stage, name, 1).await?.first().context("no pod")?.name_any();
+    stage.cluster.kubectl(&["annotate", "pod", &pod, &format!("{HOLD_ANNOTATION}=true")]).await?;
+
+    let told = user.said(&["plan", "--drain", &node], Exit::Done).await?;
+    let line = told.lines().find(|line| line.starts_with(HELD)).context("the address is not shown")?;
+    shows(line, &[&pod, "hold"])?;
+
+    stage.cluster.kubectl(&["cordon", &node]).await?;
+    let waits = |is: &AddressStatus| is.message.as_ref().is_some_and(|said| said.contains(&pod));
+    stage.until("the pod is waited for", name, HELD, waits).await?;
+    shows(&user.said(&["why", HELD], Exit::Done).await?, &["Draining", &pod, "hold"])?;
+
+    let late = user.nia(&["move", HELD, "--wait", "--timeout", "10s"]).await?;
+    ensure!(late.code == Some(Exit::TimedOut.code().into()), "{late:#?}");
+    shows(&late.err, &[&pod, "hold", "the move goes on"])?;
+    ensure!(stage.world.machine_of(HELD.parse()?).as_ref() == Some(&node), "the address has left under a pod");
+
+    stage.cluster.kubectl(&["annotate", "pod", &pod, &format!("{HOLD_ANNOTATION}-")]).await?;
+    until_moved(stage, name, HELD, &node).await?;
+    let follows = running(stage, name, 1).await?;
+    ensure!(follows.iter().all(|other| other.name_any() != pod), "{pod} still runs");
+    nothing_is_owed(stage, name).await
 }
 
 async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<()> {

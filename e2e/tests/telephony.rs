@@ -15,7 +15,10 @@ use e2e::{
     page::{blocks, checkout},
     stage::{PATIENCE, Stage, ZONES},
 };
-use ip_address_controller::api::{AddressStatus, HOLD_ANNOTATION};
+use ip_address_controller::{
+    api::{AddressStatus, HOLD_ANNOTATION},
+    kubectl_nia::refusal::Exit,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tempfile::TempDir;
@@ -32,8 +35,11 @@ const ADDRESS_PAGE: &str = "docs/advertised-address.md";
 const CAPACITY_PAGE: &str = "docs/capacity.md";
 const REPLACING_PAGE: &str = "docs/replacing-a-node.md";
 
-/// Says what it was told to advertise, and runs until it is told to end.
-const SERVER: &str = "#!/bin/sh\necho \"advertises $ADVERTISED_ADDRESS\"\nexec sleep 86400\n";
+/// Says what it was told to advertise and where to listen, and runs until it is told to end.
+const SERVER: &str =
+    "#!/bin/sh\necho \"advertises $ADVERTISED_ADDRESS, listens at $INTERNAL_ADDRESS\"\nexec sleep 86400\n";
+/// The nodes' own address, all of this machine.
+const HOST: &str = "127.0.0.1";
 /// Counts calls as Kamailio's tool prints them; the test says how many, in the folder of the pod.
 const COUNTER: &str = r#"#!/bin/sh
 [ "$*" = "-s unix:$(cd volumes/run && pwd)/ctl dlg.stats_active" ] || { echo "asked for $*" >&2; exit 1; }
@@ -53,7 +59,8 @@ fn a_node_is_replaced_under_calls_as_the_pages_say() -> Result<()> {
         let first = stage.until_attached(ALLOCATION, IP).await?;
         let pod = site.server_on(&first).await?;
         an_address_can_be_learnt(&site, &first, &pod.name_any()).await?;
-        a_spare_node_is_counted(&site, &first).await?;
+        a_drain_is_planned_and_spare_nodes_are_counted(&site, &first, &pod.name_any()).await?;
+        a_maintenance_window_keeps_the_address(&site, &first).await?;
         let second = a_node_is_left_when_the_last_call_has_ended(&site, &first, &pod).await?;
         site.follow(REPLACING_PAGE, "## It stays after all", &first).await?;
         somebody_elses_drain_waits_for_the_call(&site, &second, &first).await?;
@@ -83,20 +90,35 @@ async fn an_address_can_be_learnt(site: &Site, node: &str, pod: &str) -> Result<
     Ok(())
 }
 
-async fn a_spare_node_is_counted(site: &Site, node: &str) -> Result<()> {
+async fn a_drain_is_planned_and_spare_nodes_are_counted(site: &Site, node: &str, pod: &str) -> Result<()> {
     let spare = async |count: &str| {
         wait_for(&format!("{count} nodes are spare"), PATIENCE, || async {
-            let said = site.follow(CAPACITY_PAGE, "## Ask", "").await?;
+            let said = site.follow(CAPACITY_PAGE, "## Count", "").await?;
             Ok(Seen::when(said.lines().next_back() == Some(count), said))
         })
         .await
     };
     spare("1").await?;
     let other = site.other(node);
+    site.until_hold(pod, "true").await?;
+    let told = site.ends(CAPACITY_PAGE, "## Ask", node, Exit::Done).await?;
+    ensure!([IP, other, pod].iter().all(|part| told.contains(part)), "{told}");
     site.stage.cluster.kubectl(&["cordon", other]).await?;
+    // The nodes are asked, and not what the operator has counted.
+    site.ends(CAPACITY_PAGE, "## Ask", node, Exit::Stranded).await?;
     spare("0").await?;
     site.stage.cluster.kubectl(&["uncordon", other]).await?;
     spare("1").await
+}
+
+async fn a_maintenance_window_keeps_the_address(site: &Site, node: &str) -> Result<()> {
+    let said = site.follow(REPLACING_PAGE, "### Set it", "").await?;
+    ensure!(said.contains("Hold"), "{said}");
+    let told = site.ends(REPLACING_PAGE, "### While it lasts", node, Exit::Stranded).await?;
+    ensure!(told.to_lowercase().contains("kept"), "{told}");
+    let said = site.follow(REPLACING_PAGE, "### Set it back", "").await?;
+    ensure!(said.contains("Enforce"), "{said}");
+    site.ends(CAPACITY_PAGE, "## Ask", node, Exit::Done).await.map(drop)
 }
 
 /// The page's way: cordon, wait, drain. Gives the node where the address is then.
@@ -170,9 +192,23 @@ impl Site {
 
     /// Runs the commands of a section, as a reader would who has put the node's name in; what they said.
     async fn follow(&self, page: &str, heading: &str, node: &str) -> Result<String> {
-        let lines = blocks(page, heading, "```sh")?.join("\n").replace("NODE", node);
+        self.run(page, &lines(page, heading, node)?).await
+    }
+
+    /// Runs the one command of a section, which ends so; what it said.
+    async fn ends(&self, page: &str, heading: &str, node: &str, exit: Exit) -> Result<String> {
+        let command = lines(page, heading, node)?;
+        let said = self.run(page, &format!("code=0\n{{ {command}\n}} || code=$?\necho \"ended with $code\"")).await?;
+        let wanted = format!("ended with {}", exit.code());
+        ensure!(said.lines().next_back() == Some(wanted.as_str()), "{command} should have {wanted}:\n{said}");
+        Ok(said)
+    }
+
+    /// Runs lines of a shell, with the plugin installed.
+    async fn run(&self, page: &str, lines: &str) -> Result<String> {
         println!("$ {lines}");
-        let checkout = checkout();
+        let (checkout, plugins) = (checkout(), self.stage.plugins()?);
+        let lines = format!("PATH=\"{}:$PATH\"\n{lines}", plugins.display());
         let run = self.stage.cluster.shell(&checkout, &lines);
         let said = tokio::time::timeout(2 * PATIENCE, run).await.with_context(|| format!("{page}: {lines}"))??;
         println!("{said}");
@@ -201,7 +237,8 @@ impl Site {
         let (agent, name) = (self.agent(node)?, pod.name_any());
         wait_for("the server knows its address", PATIENCE, || async {
             let log = agent.log(NAMESPACE, &name)?;
-            Ok(Seen::when(log.lines().any(|line| line == format!("advertises {IP}")), log))
+            let told = format!("advertises {IP}, listens at {HOST}");
+            Ok(Seen::when(log.lines().any(|line| line == told), log))
         })
         .await?;
         Ok(pod)
@@ -239,6 +276,11 @@ impl Site {
         ensure!(self.stage.world.machine_of(IP.parse()?).as_deref() == Some(node), "the address has left under a call");
         until_labelled(self.stage, node, ALLOCATION, IP).await
     }
+}
+
+/// The commands of a section, with the node's name put in.
+fn lines(page: &str, heading: &str, node: &str) -> Result<String> {
+    Ok(blocks(page, heading, "```sh")?.join("\n").replace("NODE", node))
 }
 
 /// Whether the sentence of a draining address contains this text.

@@ -2,7 +2,12 @@
 //! that of the API server.
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::AuditEvent;
+use std::collections::BTreeSet;
+
+use e2e::{
+    cluster::{AuditEvent, Seen, wait_for},
+    stage::PATIENCE,
+};
 
 use crate::story::{Story, parse, tell, used_by};
 
@@ -22,6 +27,20 @@ impl Story {
                 && !reports(event)
         });
         Ok(all)
+    }
+
+    /// Waits until the leader's metrics say that the allocation is in this mode, and in no other: it is what the alert of a
+    /// forgotten one goes by. 0 is as good as silence.
+    async fn tells_its_mode(&self, mode: &str) -> Result<()> {
+        let (stage, crd) = (self.stage, format!("crd_name=\"{}\"", self.name));
+        wait_for(&format!("netipallocation_info of {} says {mode}", self.name), PATIENCE, || async {
+            let text = stage.metrics(&stage.until_led(None).await?).await?;
+            let ours = text.lines().filter(|line| line.starts_with("netipallocation_info{") && line.contains(&crd));
+            let now = ours.filter_map(|line| line.strip_suffix(" 1")?.split("mode=\"").nth(1)?.split('"').next());
+            let now: BTreeSet<&str> = now.collect();
+            Ok(Seen::when(now.iter().eq([&mode]), now))
+        })
+        .await
     }
 
     /// Sets fields of the spec.
@@ -95,7 +114,9 @@ async fn mode_hold_moves_nothing_by_choice_and_lets_failover_through() -> Result
         story.allocate(&[&ip], "").await?;
         let node = story.attached(&ip).await?;
         let to = if node.ends_with('a') { "keep-b" } else { "keep-a" };
+        story.tells_its_mode("Enforce").await?;
         story.set(r#"{"mode":"Hold"}"#).await?;
+        story.tells_its_mode("Hold").await?;
         let before = story.changed();
         story.kubectl(&format!("cordon {node}")).await?;
         let held = story.said(&ip, "Attached", "Held").await?.message.unwrap_or_default();
@@ -114,7 +135,10 @@ async fn mode_hold_moves_nothing_by_choice_and_lets_failover_through() -> Result
         story.attached_to(&ip, to).await?;
         let moved = story.said(&ip, "Attached", "Verified").await?.last_move.context("no ledger")?;
         ensure!(moved.reason == "MachineStopped", "{moved:?}");
-        story.labelled(&node, None).await
+        story.labelled(&node, None).await?;
+        story.tells_its_mode("Hold").await?;
+        story.set(r#"{"mode":"Enforce"}"#).await?;
+        story.tells_its_mode("Enforce").await
     })
     .await
 }

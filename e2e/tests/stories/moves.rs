@@ -205,6 +205,68 @@ async fn of_two_moves_the_last_counts_and_a_node_that_can_take_it_no_more_is_pas
 }
 
 #[tokio::test]
+async fn an_accepted_move_is_taken_back_by_asking_for_the_node_where_the_address_is() -> Result<()> {
+    tell("undone", async |story| {
+        let ip = story.ip();
+        let nodes = story.nodes("ab").await?;
+        story.allocate(&[&ip], &used_by("Deployment", "undone")).await?;
+        let node = story.attached(&ip).await?;
+        let pod = story.held_by_a_pod().await?;
+        let pods = story.running("undone", 1).await?;
+        let to = others(&nodes, &node).pop().context("no other node")?;
+        let before = story.changed();
+
+        story.ask(&format!("{ip}={to}")).await?;
+        story.answered("MoveAccepted", &format!("{ip} is to leave node {node}, and goes to node {to} next")).await?;
+        story.labelled(&node, None).await?;
+
+        story.ask(&format!("{ip}={node}")).await?;
+        story.answered("MoveAccepted", "the move is taken back").await?;
+        story.attached_to(&ip, &node).await?;
+        // Nothing of it is left: not for a pod that holds no more, either.
+        story.kubectl(&format!("annotate pod {pod} {HOLD}-")).await?;
+        story.another_look().await?;
+        ensure!(story.changed() == before, "the address has left");
+        ensure!(story.holder(&ip).as_ref() == Some(&node), "the address is on {:?}", story.holder(&ip));
+        story.labelled(&node, Some(&ip)).await?;
+        ensure!(story.running("undone", 1).await? == pods, "the pod was disturbed");
+        let audit = story.stage.cluster.audit()?;
+        let asked = audit.iter().any(|event| event.subresource == "eviction" && event.name == pod);
+        ensure!(!asked, "the pod was asked to go");
+        ensure!(story.answers().await? == 2, "{:?}", story.events().await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_without_a_node_stands_while_there_is_none_and_is_followed_when_one_comes() -> Result<()> {
+    tell("waiting", async |story| {
+        let ip = story.ip();
+        story.nodes("a").await?;
+        story.allocate(&[&ip], "").await?;
+        let node = story.attached(&ip).await?;
+        let before = story.changed();
+
+        story.ask(&ip).await?;
+        story.said(&ip, "Attached", "NoTarget").await?;
+        story.another_look().await?;
+        ensure!(story.asked().await?.as_ref() == Some(&ip), "the request does not stand");
+        ensure!(story.answers().await? == 0, "{:?}", story.events().await?);
+        ensure!(story.changed() == before, "the address has left for nowhere");
+        story.labelled(&node, Some(&ip)).await?;
+
+        let to = story.nodes("b").await?.pop().context("no node has come")?;
+        story.answered("MoveAccepted", &ip).await?;
+        story.attached_to(&ip, &to).await?;
+        let moved = story.said(&ip, "Attached", "Verified").await?.last_move.context("no ledger")?;
+        ensure!(moved.reason == "MoveRequested" && moved.from_node == Some(node), "{moved:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_move_of_an_address_that_drains_already_moves_it_once() -> Result<()> {
     tell("hurried", async |story| {
         let ip = story.ip();

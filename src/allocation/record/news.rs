@@ -13,8 +13,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum News {
     Nothing,
-    /// How many nodes are selected and spare: in a rolling drain they change with every node, for every allocation of the pool.
-    /// And that a debt is paid: whoever pays it again finds that out.
+    /// How many nodes are selected and spare: in a rolling drain they change with every node, for every allocation of the pool,
+    /// and who wants to know before a drain asks `kubectl nia plan`, which counts anew. And that a debt is paid: whoever pays it
+    /// again finds that out.
     Counts,
     /// Sentences and plans, and a step whose next one is about to be known.
     Words,
