@@ -410,6 +410,10 @@ async fn move_and_remember(stage: &Stage, user: &User<'_>, nodes: &[String]) -> 
 }
 
 async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let leads = "an operator runs, and would put back what is taken off";
+    user.refused(&["release", NAME], Exit::Refused, leads).await?;
+    let held = stage.allocation(NAME).await?.context("no allocation")?;
+    ensure!(held.finalizers().iter().any(|name| name == FINALIZER), "{:?}", held.finalizers());
     stage.cluster.kubectl(&["scale", "deployment", "ip-address-controller", "-n", NAMESPACE, "--replicas=0"]).await?;
     wait_for("the operator is gone", PATIENCE, || async {
         let pods = stage.pods(NAMESPACE, OPERATOR).await?;

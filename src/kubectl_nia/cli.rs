@@ -90,8 +90,10 @@ pub enum Verb {
     /// What has happened to addresses: their last moves, and what the operator has said in events
     #[command(after_help = "Example:\n  kubectl nia history 203.0.113.7")]
     History { ip: Option<IpAddr> },
-    /// Take finalizer, labels and taints off without any cloud call: the way out when nothing else is left
-    #[command(after_help = "Example:\n  kubectl nia release voip")]
+    /// Take finalizer, labels and taints off without any cloud call: the way out when nothing else is left. Refused while an operator runs
+    #[command(
+        after_help = "Stop the operator first: scale its Deployment to 0, or helm uninstall. It would put back what is taken off.\n\nExample:\n  kubectl nia release voip"
+    )]
     Release {
         /// Every allocation
         #[arg(long, conflicts_with = "name", required_unless_present = "name")]

@@ -187,6 +187,7 @@ pub const NETIPALLOCATIONS: Kind<'static> =
 pub const NODES: Kind<'static> = Kind { group: "", plural: "nodes", namespace: None };
 pub const PODS: Kind<'static> = Kind { group: "", plural: "pods", namespace: None };
 pub const REPLICASETS: Kind<'static> = Kind { group: "apps", plural: "replicasets", namespace: None };
+pub const LEASES: Kind<'static> = Kind { group: "coordination.k8s.io", plural: "leases", namespace: None };
 /// Where the API server keeps the events of objects that are in no namespace.
 pub const EVENTS: Kind<'static> = Kind { group: "", plural: "events", namespace: Some("default") };
 
