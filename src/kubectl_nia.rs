@@ -14,6 +14,7 @@ mod cli;
 mod completion;
 mod following;
 mod history;
+mod interrupt;
 mod letting_go;
 mod list;
 mod plan;

@@ -20,6 +20,10 @@ use ip_address_controller::{
     kubectl_nia::refusal::Exit,
 };
 use kube::ResourceExt;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -463,5 +467,22 @@ async fn take_back_what_nobody_answers(stage: &Stage, user: &User<'_>) -> Result
         let object = stage.allocation(NAME).await?.context("no allocation")?;
         ensure!(!object.annotations().contains_key(MOVE_ANNOTATION), "the request still stands");
     }
+    take_back_what_is_interrupted(stage, user).await
+}
+
+async fn take_back_what_is_interrupted(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let requested = async || {
+        let object = stage.allocation(NAME).await?.context("no allocation")?;
+        anyhow::Ok(object.annotations().contains_key(MOVE_ANNOTATION))
+    };
+    let waiting = user.command(&["nia", "move", IPS[0], "--wait"])?.stderr(Stdio::piped()).spawn()?;
+    wait_for("the request stands", PATIENCE, || async { Ok(Seen::when(requested().await?, ())) }).await?;
+    let pid = i32::try_from(waiting.id().context("it has ended")?)?;
+    kill(Pid::from_raw(pid), Signal::SIGINT)?;
+    let ended = in_time("the interrupted move ends", waiting.wait_with_output()).await??;
+    ensure!(ended.status.code() == Some(Exit::Interrupted.code().into()), "{ended:?}");
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    shows(told.lines().last().unwrap_or_default(), &["was taken back and nothing was moved"])?;
+    ensure!(!requested().await?, "the request still stands");
     Ok(())
 }
