@@ -135,7 +135,9 @@ async fn without_the_crd(user: &User<'_>) -> Result<()> {
         user.refused(args, Exit::NotInstalled, "does not know NetIPAllocations; install the operator's chart").await?;
     }
     user.refused(&["mvoe", STRANGER], Exit::Usage, "see --help").await?;
-    shows(&user.said(&["move", "--help"], Exit::Done).await?, &["Usage: kubectl nia move", "Example:"])?;
+    for help in [&["move", "--help"][..], &["help", "move"]] {
+        shows(&user.said(help, Exit::Done).await?, &["Usage: kubectl nia move", "Example:"])?;
+    }
     Ok(())
 }
 
@@ -147,7 +149,7 @@ async fn list_in_every_form(user: &User<'_>, nodes: &[String]) -> Result<()> {
         shows(line, &[node, "Attached", "Verified", NAME])?;
     }
     shows(&user.said(&["-o", "wide"], Exit::Done).await?, &["MESSAGE", &format!("is on node {}", nodes[0])])?;
-    let json: Value = serde_json::from_str(&user.said(&["-o", "json"], Exit::Done).await?)?;
+    let json: Value = serde_json::from_str(&user.said(&["-o", "json", "-A"], Exit::Done).await?)?;
     let yaml: Value = serde_yaml::from_str(&user.said(&["-o", "yaml"], Exit::Done).await?)?;
     ensure!(json == yaml, "{json} is not {yaml}");
     let shown: Vec<(&str, &str)> = json["addresses"]

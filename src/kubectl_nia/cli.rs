@@ -12,7 +12,6 @@ use crate::settings::{self, SettingsError};
     name = "kubectl-nia",
     bin_name = "kubectl nia",
     version,
-    disable_help_subcommand = true,
     about = "Where reserved addresses are, why, and what would happen next; with your own rights, and without any cloud call",
     after_help = "Without a verb: every address of every NetIPAllocation, one line each.\n\nExample:\n  kubectl nia\n  kubectl nia -o wide --watch"
 )]
@@ -72,6 +71,10 @@ pub struct Access {
     #[arg(short, long, global = true, value_name = "NAME")]
     #[allow(dead_code, reason = "whoever types it by habit is not to be refused")]
     pub namespace: Option<String>,
+    /// Accepted and ignored, for the same reason
+    #[arg(short = 'A', long, global = true)]
+    #[allow(dead_code, reason = "whoever types it by habit is not to be refused")]
+    pub all_namespaces: bool,
 }
 
 #[derive(Debug, PartialEq, Subcommand)]
@@ -188,6 +191,16 @@ mod tests {
         assert_eq!(request_timeout, Some(Duration::from_secs(5)));
         let limit = |text: &str| read(&format!("--request-timeout={text}")).unwrap().access.request_timeout;
         assert_eq!((limit("2m"), limit("0")), (Some(Duration::from_secs(120)), Some(Duration::MAX)));
+    }
+
+    #[test]
+    fn what_is_typed_by_habit_is_not_refused() {
+        for line in ["-A", "--all-namespaces -o json", "plan -A --drain node-a"] {
+            assert!(read(line).unwrap().access.all_namespaces, "{line}");
+        }
+        assert!(read("move 203.0.113.7").is_ok_and(|cli| !cli.access.all_namespaces));
+        let helped = |line: &str| matches!(read(line), Err(SettingsError::Asked(help)) if help.contains("Example:"));
+        assert!(["help", "help move", "--help", "move --help"].into_iter().all(helped));
     }
 
     #[test]
