@@ -10,6 +10,7 @@
 //! ([`letting_go`]).
 
 mod access;
+mod answer;
 mod cli;
 mod completion;
 mod following;
@@ -189,17 +190,23 @@ async fn plan(session: &Session, what: &If, terminal: Terminal) -> Result<(), Re
     let now = Cluster { allocations: listed.good, nodes: access::nodes(session).await?, ..Cluster::default() };
     let then = plan::suppose(&now, what)?;
     let moment = Moment::here();
-    let (users, unknown) = users::of(session, &then, &moment).await;
+    let (users, unknown) = users::of(session, &then, what.allocation.as_deref(), &moment).await;
     let is_asked = |name: &String| what.allocation.as_ref().is_none_or(|asked| asked == name);
     let [before, after] = [&now, &then].map(|cluster| {
         let mut outlooks = rehearsal::rehearse(cluster, &users, &moment);
         outlooks.retain(|outlook| is_asked(&outlook.allocation));
         outlooks
     });
-    let verdict = plan::verdict(&before, &after, what, &listed.unread);
+    let answer = answer::answer(&before, &after, what, &listed.unread);
+    let verdict = answer.verdict(what);
+    if listed.unread.is_empty() && then.allocations.iter().all(|object| list::rows(object).is_empty()) {
+        note(list::NOTHING);
+        return verdict;
+    }
     let unseen = now.allocations.iter().filter(|object| is_asked(&object.name_any())).filter_map(why::unseen);
     let unseen = unseen.map(|said| format!("Note that {said}."));
-    let heard = say(plan::told(&after, what, terminal.paint).into_iter().chain(unseen).chain(unknown));
+    let told = plan::told(&after, what, terminal.paint).into_iter().chain(unseen).chain(unknown);
+    let heard = say(told.chain(answer.sentence(&after, what)));
     // Whoever has read enough is told the verdict all the same.
     verdict.and(heard)
 }

@@ -175,17 +175,22 @@ async fn plan_without_a_change(stage: &Stage, user: &User<'_>, nodes: &[String])
     let before = stage.allocation(NAME).await?.context("no allocation")?;
     let now = user.said(&["plan"], Exit::Done).await?;
     shows(&now, &["As things are:", "stays", "0 of 2 addresses move", "eligible nodes left: 1"])?;
-    for (option, reason) in [("--drain", "NodeCordoned"), ("--lose", "MachineGone")] {
+    for (option, reason, done) in [("--drain", "NodeCordoned", "drained"), ("--lose", "MachineGone", "lost")] {
         let told = user.said(&["plan", option, &nodes[0]], Exit::Done).await?;
         let line = told.lines().find(|line| line.starts_with(IPS[0])).context("the address is not shown")?;
         shows(line, &[&nodes[0], &spare, reason])?;
         shows(&told, &["1 of 2 addresses move, 0 without a fitting node, eligible nodes left: 0"])?;
+        ensure!(!told.lines().any(|line| line.starts_with(IPS[1])), "what stays has a line: {told}");
+        let answer = format!("{} can be {done}: its address has somewhere to go.", nodes[0]);
+        ensure!(told.lines().last() == Some(answer.as_str()), "{told}");
     }
     let told = user.said(&["plan", NAME, "--add", STRANGER], Exit::Done).await?;
     let line = told.lines().find(|line| line.starts_with(STRANGER)).context("the address is not shown")?;
     shows(line, &[&spare])?;
     let told = user.said(&["plan", "--drain", &nodes[0], "--drain", &spare], Exit::Stranded).await?;
     shows(&told, &["NO NODE", "NoTarget", "1 without a fitting node"])?;
+    let answer = format!("{spare} cannot be drained: {} would have no fitting node.", IPS[0]);
+    shows(told.lines().last().unwrap_or_default(), &[&answer])?;
     user.refused(&["plan", "--drain", "nowhere"], Exit::Unknown, "there is no node nowhere").await?;
     user.refused(&["plan", "nobody"], Exit::Unknown, "there is no NetIPAllocation nobody").await?;
 
@@ -218,7 +223,9 @@ async fn count_what_a_drain_makes_worse(stage: &Stage, user: &User<'_>, nodes: &
     set_mode(stage, "Hold").await?;
     let told = user.said(&["plan", "--drain", &nodes[0]], Exit::Stranded).await?;
     shows(&told, &["KEPT", "1 kept on a node that it must leave"])?;
-    user.said(&["plan", "--drain", &spare(nodes)?], Exit::Done).await?;
+    let spare = spare(nodes)?;
+    let told = user.said(&["plan", "--drain", &spare], Exit::Done).await?;
+    shows(&told, &[&format!("{spare} can be drained: it has no reserved address.")])?;
     set_mode(stage, "Enforce").await?;
     still_there(stage, NAME, &IPS, nodes).await
 }

@@ -127,6 +127,14 @@ pub struct If {
     pub add: Vec<IpAddr>,
 }
 
+impl If {
+    /// Whether anything is supposed at all.
+    pub fn supposes(&self) -> bool {
+        let Self { allocation: _, drain, lose, add } = self;
+        !(drain.is_empty() && lose.is_empty() && add.is_empty())
+    }
+}
+
 /// What is to be moved.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Order {
