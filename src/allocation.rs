@@ -8,7 +8,7 @@
 
 pub mod act;
 #[cfg(test)]
-mod api_server;
+pub(crate) mod api_server;
 pub mod claims;
 pub mod decide;
 pub mod journey;

@@ -6,13 +6,17 @@
 //! ```
 //!
 //! Decides nothing of its own: what would happen is asked of the operator's own round ([`rehearsal`]). Makes no cloud call,
-//! and changes nothing but the annotation by which a move is asked for; `release` is the command of the same name.
+//! and changes nothing but the annotation by which a move is asked for; `release` is the command of the same name
+//! ([`letting_go`]).
 
 mod access;
+mod answer;
 mod cli;
 mod completion;
 mod following;
 mod history;
+mod interrupt;
+mod letting_go;
 mod list;
 mod plan;
 pub mod refusal;
@@ -43,16 +47,11 @@ use self::{
     cli::{If, Listing, Output, Verb},
     completion::Wanted,
     list::{Document, Row},
-    refusal::{Exit, NETIPALLOCATIONS, NODES, Refusal},
+    refusal::{Exit, Refusal},
     rehearsal::Cluster,
     terminal::{Terminal, note, say},
 };
-use crate::{
-    allocation::moment::Moment,
-    api::NetIPAllocation,
-    release::{self, ReleaseError, What},
-    settings::Released,
-};
+use crate::{allocation::moment::Moment, api::NetIPAllocation, settings::Released};
 
 /// Whoever completes a word waits no longer.
 const COMPLETION: Duration = Duration::from_secs(2);
@@ -121,7 +120,7 @@ async fn run(cli: cli::Cli, terminal: Terminal) -> Result<(), Refusal> {
                 Some(name) if !all => Released::One(name),
                 _ => Released::All,
             };
-            let_go(&session, &which).await
+            letting_go::let_go(&session, &which).await
         }
         Some(Verb::Completion) => Ok(()),
     }
@@ -191,17 +190,23 @@ async fn plan(session: &Session, what: &If, terminal: Terminal) -> Result<(), Re
     let now = Cluster { allocations: listed.good, nodes: access::nodes(session).await?, ..Cluster::default() };
     let then = plan::suppose(&now, what)?;
     let moment = Moment::here();
-    let (users, unknown) = users::of(session, &then, &moment).await;
+    let (users, unknown) = users::of(session, &then, what.allocation.as_deref(), &moment).await;
     let is_asked = |name: &String| what.allocation.as_ref().is_none_or(|asked| asked == name);
     let [before, after] = [&now, &then].map(|cluster| {
         let mut outlooks = rehearsal::rehearse(cluster, &users, &moment);
         outlooks.retain(|outlook| is_asked(&outlook.allocation));
         outlooks
     });
-    let verdict = plan::verdict(&before, &after, what, &listed.unread);
+    let answer = answer::answer(&before, &after, what, &listed.unread);
+    let verdict = answer.verdict(what);
+    if listed.unread.is_empty() && then.allocations.iter().all(|object| list::rows(object).is_empty()) {
+        note(list::NOTHING);
+        return verdict;
+    }
     let unseen = now.allocations.iter().filter(|object| is_asked(&object.name_any())).filter_map(why::unseen);
     let unseen = unseen.map(|said| format!("Note that {said}."));
-    let heard = say(plan::told(&after, what, terminal.paint).into_iter().chain(unseen).chain(unknown));
+    let told = plan::told(&after, what, terminal.paint).into_iter().chain(unseen).chain(unknown);
+    let heard = say(told.chain(answer.sentence(&after, what)));
     // Whoever has read enough is told the verdict all the same.
     verdict.and(heard)
 }
@@ -210,43 +215,6 @@ async fn history(session: &Session, ip: Option<IpAddr>, terminal: Terminal) -> R
     let all = allocations(session).await?;
     let events = access::events(session).await;
     say(history::told(&all, events.as_deref(), ip, terminal.paint)?)
-}
-
-/// Every right is asked for first: half a release would be worse than none.
-async fn let_go(session: &Session, which: &Released) -> Result<(), Refusal> {
-    let listed = access::allocations(session).await?;
-    let mut names = listed.good.iter().map(ResourceExt::name_any).chain(listed.unread.iter().map(|it| it.name.clone()));
-    if let Released::One(name) = which
-        && !names.any(|known| known == *name)
-    {
-        let sentence = format!("there is no NetIPAllocation {name}; `kubectl get nia` lists those that are");
-        return Err(Refusal::new(Exit::Unknown, sentence));
-    }
-    for (verb, kind) in
-        [("list", NODES), ("get", NODES), ("patch", NODES), ("get", NETIPALLOCATIONS), ("patch", NETIPALLOCATIONS)]
-    {
-        access::may(session, verb, &kind, None).await?;
-    }
-    // Whoever does not read on must not stop it halfway.
-    let mut heard = Ok(());
-    let mut tell = |line: String| {
-        if heard.is_ok() {
-            heard = say([line]);
-        }
-    };
-    release::with(&session.client, which, &mut tell).await.map_err(failed)?;
-    heard
-}
-
-fn failed(error: ReleaseError) -> Refusal {
-    let ReleaseError { verb, what, source } = error;
-    let (kind, name) = match &what {
-        What::Allocation(name) => (NETIPALLOCATIONS, name),
-        What::Node(name) => (NODES, name),
-    };
-    let Refusal { exit, sentence } = Refusal::of(verb, &kind, &source);
-    let whose = if name.is_some() { format!("{what}: ") } else { String::new() };
-    Refusal::new(exit, format!("{whose}{sentence}; what was released before stays so, and releasing again goes on"))
 }
 
 async fn complete(words: &[String]) -> Result<(), Refusal> {
@@ -302,16 +270,5 @@ mod tests {
         assert_eq!(whole(&[]), Ok(()));
         let unread = Unread { name: "voip".to_owned(), why: "missing field".to_owned() };
         assert_eq!(whole(&[unread]).unwrap_err().exit, Exit::Failed);
-    }
-
-    #[test]
-    fn a_release_that_fails_says_at_what_and_which_right_is_missing() {
-        let said =
-            r#"nodes "a" is forbidden: User "ann" cannot patch resource "nodes" in API group "" at the cluster scope"#;
-        let denied = kube::core::Status { code: 403, message: said.to_owned(), ..kube::core::Status::default() };
-        let source = Box::new(kube::Error::Api(Box::new(denied)));
-        let refusal = failed(ReleaseError { verb: "patch", what: What::Node(Some("a".to_owned())), source });
-        assert_eq!(refusal.exit, Exit::Forbidden);
-        assert!(refusal.sentence.starts_with("node a: you may not patch nodes;"), "{refusal}");
     }
 }

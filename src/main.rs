@@ -11,7 +11,8 @@ use ip_address_controller::{
 /// For the spans that are not sent yet at the end; beside the wait for effects it fits into the pod's grace period.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
-#[tokio::main]
+// It never fills one core; by itself there would be a worker, with its stack and its share of the heap, for each core.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some(called) = kubectl_nia::called(args.first()) {

@@ -29,6 +29,9 @@ pub const DISRUPTION_TAINTS: [&str; 7] = [
     "node.cloudprovider.kubernetes.io/shutdown",
 ];
 
+/// The Lease of an operator that is told no other name.
+pub const LEASE_NAME: &str = "ip-address-controller-leader";
+
 /// What the process is asked to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -315,7 +318,7 @@ impl Settings {
             });
         }
         Ok(Self {
-            lease_name: from.name("LEASE_NAME")?.unwrap_or_else(|| "ip-address-controller-leader".to_owned()),
+            lease_name: from.name("LEASE_NAME")?.unwrap_or_else(|| LEASE_NAME.to_owned()),
             lease_duration,
             lease_skew: skew(from, lease_duration)?,
             metrics_port,

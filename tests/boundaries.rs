@@ -162,6 +162,7 @@ const RULES: &[Rule] = &[
         because: "a plan is the round's own, on what was read before: it asks nobody and waits for nobody",
     },
     Rule { part: "kubectl_nia::plan", not: PURE, because: "it tells what was read before" },
+    Rule { part: "kubectl_nia::answer", not: PURE, because: "it judges what was read before" },
     Rule { part: "kubectl_nia::why", not: PURE, because: "it tells what was read before" },
     Rule { part: "kubectl_nia::relocation", not: PURE, because: "it judges what was read before" },
     Rule { part: "kubectl_nia::history", not: PURE, because: "it tells what was read before" },

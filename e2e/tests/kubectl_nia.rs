@@ -21,6 +21,10 @@ use ip_address_controller::{
     kubectl_nia::refusal::Exit,
 };
 use kube::ResourceExt;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -135,7 +139,9 @@ async fn without_the_crd(user: &User<'_>) -> Result<()> {
         user.refused(args, Exit::NotInstalled, "does not know NetIPAllocations; install the operator's chart").await?;
     }
     user.refused(&["mvoe", STRANGER], Exit::Usage, "see --help").await?;
-    shows(&user.said(&["move", "--help"], Exit::Done).await?, &["Usage: kubectl nia move", "Example:"])?;
+    for help in [&["move", "--help"][..], &["help", "move"]] {
+        shows(&user.said(help, Exit::Done).await?, &["Usage: kubectl nia move", "Example:"])?;
+    }
     Ok(())
 }
 
@@ -147,7 +153,7 @@ async fn list_in_every_form(user: &User<'_>, nodes: &[String]) -> Result<()> {
         shows(line, &[node, "Attached", "Verified", NAME])?;
     }
     shows(&user.said(&["-o", "wide"], Exit::Done).await?, &["MESSAGE", &format!("is on node {}", nodes[0])])?;
-    let json: Value = serde_json::from_str(&user.said(&["-o", "json"], Exit::Done).await?)?;
+    let json: Value = serde_json::from_str(&user.said(&["-o", "json", "-A"], Exit::Done).await?)?;
     let yaml: Value = serde_yaml::from_str(&user.said(&["-o", "yaml"], Exit::Done).await?)?;
     ensure!(json == yaml, "{json} is not {yaml}");
     let shown: Vec<(&str, &str)> = json["addresses"]
@@ -173,17 +179,22 @@ async fn plan_without_a_change(stage: &Stage, user: &User<'_>, nodes: &[String])
     let before = stage.allocation(NAME).await?.context("no allocation")?;
     let now = user.said(&["plan"], Exit::Done).await?;
     shows(&now, &["As things are:", "stays", "0 of 2 addresses move", "eligible nodes left: 1"])?;
-    for (option, reason) in [("--drain", "NodeCordoned"), ("--lose", "MachineGone")] {
+    for (option, reason, done) in [("--drain", "NodeCordoned", "drained"), ("--lose", "MachineGone", "lost")] {
         let told = user.said(&["plan", option, &nodes[0]], Exit::Done).await?;
         let line = told.lines().find(|line| line.starts_with(IPS[0])).context("the address is not shown")?;
         shows(line, &[&nodes[0], &spare, reason])?;
         shows(&told, &["1 of 2 addresses move, 0 without a fitting node, eligible nodes left: 0"])?;
+        ensure!(!told.lines().any(|line| line.starts_with(IPS[1])), "what stays has a line: {told}");
+        let answer = format!("{} can be {done}: its address has somewhere to go.", nodes[0]);
+        ensure!(told.lines().last() == Some(answer.as_str()), "{told}");
     }
     let told = user.said(&["plan", NAME, "--add", STRANGER], Exit::Done).await?;
     let line = told.lines().find(|line| line.starts_with(STRANGER)).context("the address is not shown")?;
     shows(line, &[&spare])?;
     let told = user.said(&["plan", "--drain", &nodes[0], "--drain", &spare], Exit::Stranded).await?;
     shows(&told, &["NO NODE", "NoTarget", "1 without a fitting node"])?;
+    let answer = format!("{spare} cannot be drained: {} would have no fitting node.", IPS[0]);
+    shows(told.lines().last().unwrap_or_default(), &[&answer])?;
     user.refused(&["plan", "--drain", "nowhere"], Exit::Unknown, "there is no node nowhere").await?;
     user.refused(&["plan", "nobody"], Exit::Unknown, "there is no NetIPAllocation nobody").await?;
 
@@ -216,7 +227,9 @@ async fn count_what_a_drain_makes_worse(stage: &Stage, user: &User<'_>, nodes: &
     set_mode(stage, "Hold").await?;
     let told = user.said(&["plan", "--drain", &nodes[0]], Exit::Stranded).await?;
     shows(&told, &["KEPT", "1 kept on a node that it must leave"])?;
-    user.said(&["plan", "--drain", &spare(nodes)?], Exit::Done).await?;
+    let spare = spare(nodes)?;
+    let told = user.said(&["plan", "--drain", &spare], Exit::Done).await?;
+    shows(&told, &[&format!("{spare} can be drained: it has no reserved address.")])?;
     set_mode(stage, "Enforce").await?;
     still_there(stage, NAME, &IPS, nodes).await
 }
@@ -451,6 +464,10 @@ async fn wait_for_a_pod_that_holds(stage: &Stage, user: &User<'_>) -> Result<()>
 }
 
 async fn release_without_an_operator(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let leads = "an operator runs, and would put back what is taken off";
+    user.refused(&["release", NAME], Exit::Refused, leads).await?;
+    let held = stage.allocation(NAME).await?.context("no allocation")?;
+    ensure!(held.finalizers().iter().any(|name| name == FINALIZER), "{:?}", held.finalizers());
     stage.cluster.kubectl(&["scale", "deployment", "ip-address-controller", "-n", NAMESPACE, "--replicas=0"]).await?;
     wait_for("the operator is gone", PATIENCE, || async {
         let pods = stage.pods(NAMESPACE, OPERATOR).await?;
@@ -500,5 +517,22 @@ async fn take_back_what_nobody_answers(stage: &Stage, user: &User<'_>) -> Result
         let object = stage.allocation(NAME).await?.context("no allocation")?;
         ensure!(!object.annotations().contains_key(MOVE_ANNOTATION), "the request still stands");
     }
+    take_back_what_is_interrupted(stage, user).await
+}
+
+async fn take_back_what_is_interrupted(stage: &Stage, user: &User<'_>) -> Result<()> {
+    let requested = async || {
+        let object = stage.allocation(NAME).await?.context("no allocation")?;
+        anyhow::Ok(object.annotations().contains_key(MOVE_ANNOTATION))
+    };
+    let waiting = user.command(&["nia", "move", IPS[0], "--wait"])?.stderr(Stdio::piped()).spawn()?;
+    wait_for("the request stands", PATIENCE, || async { Ok(Seen::when(requested().await?, ())) }).await?;
+    let pid = i32::try_from(waiting.id().context("it has ended")?)?;
+    kill(Pid::from_raw(pid), Signal::SIGINT)?;
+    let ended = in_time("the interrupted move ends", waiting.wait_with_output()).await??;
+    ensure!(ended.status.code() == Some(Exit::Interrupted.code().into()), "{ended:?}");
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    shows(told.lines().last().unwrap_or_default(), &["was taken back and nothing was moved"])?;
+    ensure!(!requested().await?, "the request still stands");
     Ok(())
 }

@@ -297,6 +297,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::allocation::observe::nodes::SlimSpec;
 
     fn listed(names: &[&str]) -> Store<Guarded> {
         let (store, mut writer) = store();
@@ -342,5 +343,27 @@ mod tests {
         assert_eq!(wake.waited("a").map(|(_, cause)| cause), Some(Cause::Effect));
         assert!(wake.waited("a").is_none(), "its pass has begun");
         assert_eq!(wake.waited("b").map(|(_, cause)| cause), Some(Cause::Cloud));
+    }
+
+    #[test]
+    fn a_heartbeat_is_a_new_version_that_says_nothing_new() {
+        let node = |version: &str, cordoned: bool| SlimNode {
+            metadata: kube::api::ObjectMeta {
+                name: Some("a".to_owned()),
+                resource_version: Some(version.to_owned()),
+                ..Default::default()
+            },
+            spec: SlimSpec { unschedulable: Some(cordoned), ..Default::default() },
+            ..Default::default()
+        };
+        let (known, mut writer) = store();
+        let first = Ok(watcher::Event::Apply(node("1", false)));
+        assert!(!is_heartbeat(&first, &known), "the first time that it is seen");
+        writer.apply_watcher_event(&first.unwrap());
+        assert!(is_heartbeat(&Ok(watcher::Event::Apply(node("2", false))), &known));
+        assert!(!is_heartbeat(&Ok(watcher::Event::Apply(node("2", true))), &known));
+        // A list has to be complete.
+        assert!(!is_heartbeat(&Ok(watcher::Event::InitApply(node("2", false))), &known));
+        assert!(!is_heartbeat(&Ok(watcher::Event::Delete(node("2", false))), &known));
     }
 }

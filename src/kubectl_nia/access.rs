@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
+    coordination::v1::Lease,
     core::v1::Event,
 };
 use kube::{
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     cli::Access,
-    refusal::{self, EVENTS, Exit, Kind, NETIPALLOCATIONS, NODES, Refusal},
+    refusal::{self, EVENTS, Exit, Kind, LEASES, NETIPALLOCATIONS, NODES, Refusal},
 };
 use crate::{
     allocation::{observe::nodes::SlimNode, watch::Guarded},
@@ -187,6 +188,16 @@ pub async fn events(session: &Session) -> Result<Vec<Event>, Refusal> {
     Ok(session.answered("list", &EVENTS, api.list(&params)).await?.items)
 }
 
+/// The Leases of this name, in every namespace.
+///
+/// # Errors
+/// The API server's, translated.
+pub async fn leases(session: &Session, name: &str) -> Result<Vec<Lease>, Refusal> {
+    let api: Api<Lease> = Api::all(session.client.clone());
+    let params = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(session.answered("list", &LEASES, api.list(&params)).await?.items)
+}
+
 /// Changes one allocation.
 ///
 /// # Errors
@@ -223,6 +234,12 @@ pub async fn may(session: &Session, verb: &str, kind: &Kind<'_>, name: Option<&s
 }
 
 impl Session {
+    /// Of a server of a unit test.
+    #[cfg(test)]
+    pub fn with(client: Client) -> Self {
+        Self { client, limit: CALL }
+    }
+
     async fn answered<T>(
         &self,
         verb: &str,

@@ -12,7 +12,6 @@ use crate::settings::{self, SettingsError};
     name = "kubectl-nia",
     bin_name = "kubectl nia",
     version,
-    disable_help_subcommand = true,
     about = "Where reserved addresses are, why, and what would happen next; with your own rights, and without any cloud call",
     after_help = "Without a verb: every address of every NetIPAllocation, one line each.\n\nExample:\n  kubectl nia\n  kubectl nia -o wide --watch"
 )]
@@ -72,6 +71,10 @@ pub struct Access {
     #[arg(short, long, global = true, value_name = "NAME")]
     #[allow(dead_code, reason = "whoever types it by habit is not to be refused")]
     pub namespace: Option<String>,
+    /// Accepted and ignored, for the same reason
+    #[arg(short = 'A', long, global = true)]
+    #[allow(dead_code, reason = "whoever types it by habit is not to be refused")]
+    pub all_namespaces: bool,
 }
 
 #[derive(Debug, PartialEq, Subcommand)]
@@ -90,8 +93,10 @@ pub enum Verb {
     /// What has happened to addresses: their last moves, and what the operator has said in events
     #[command(after_help = "Example:\n  kubectl nia history 203.0.113.7")]
     History { ip: Option<IpAddr> },
-    /// Take finalizer, labels and taints off without any cloud call: the way out when nothing else is left
-    #[command(after_help = "Example:\n  kubectl nia release voip")]
+    /// Take finalizer, labels and taints off without any cloud call: the way out when nothing else is left. Refused while an operator runs
+    #[command(
+        after_help = "Stop the operator first: scale its Deployment to 0, or helm uninstall. It would put back what is taken off.\n\nExample:\n  kubectl nia release voip"
+    )]
     Release {
         /// Every allocation
         #[arg(long, conflicts_with = "name", required_unless_present = "name")]
@@ -120,6 +125,14 @@ pub struct If {
     /// As if the allocation also named this address, reserved and free; may be given several times
     #[arg(long, value_name = "IP")]
     pub add: Vec<IpAddr>,
+}
+
+impl If {
+    /// Whether anything is supposed at all.
+    pub fn supposes(&self) -> bool {
+        let Self { allocation: _, drain, lose, add } = self;
+        !(drain.is_empty() && lose.is_empty() && add.is_empty())
+    }
 }
 
 /// What is to be moved.
@@ -186,6 +199,16 @@ mod tests {
         assert_eq!(request_timeout, Some(Duration::from_secs(5)));
         let limit = |text: &str| read(&format!("--request-timeout={text}")).unwrap().access.request_timeout;
         assert_eq!((limit("2m"), limit("0")), (Some(Duration::from_secs(120)), Some(Duration::MAX)));
+    }
+
+    #[test]
+    fn what_is_typed_by_habit_is_not_refused() {
+        for line in ["-A", "--all-namespaces -o json", "plan -A --drain node-a"] {
+            assert!(read(line).unwrap().access.all_namespaces, "{line}");
+        }
+        assert!(read("move 203.0.113.7").is_ok_and(|cli| !cli.access.all_namespaces));
+        let helped = |line: &str| matches!(read(line), Err(SettingsError::Asked(help)) if help.contains("Example:"));
+        assert!(["help", "help move", "--help", "move --help"].into_iter().all(helped));
     }
 
     #[test]

@@ -24,6 +24,8 @@ const VERBS: [&str; 6] = ["why", "plan", "move", "history", "release", "completi
 /// Options of every verb. They take a value, as those of [`VALUED`] do.
 const EVERYWHERE: [&str; 8] =
     ["--kubeconfig", "--context", "--cluster", "--user", "--as", "--as-group", "--request-timeout", "--namespace"];
+/// Options of every verb without one.
+const FLAGS: [&str; 2] = ["--all-namespaces", "--help"];
 /// The others whose value is the next word, where it does not follow after `=`.
 const VALUED: [&str; 7] = ["-n", "-o", "--output", "--drain", "--lose", "--add", "--timeout"];
 
@@ -57,7 +59,7 @@ pub fn wanted(words: &[String]) -> Wanted {
             Some(&"release") => &["--all"],
             Some(_) => &[],
         };
-        return Wanted::Words(own.iter().chain(&EVERYWHERE).copied().chain(["--help"]).collect());
+        return Wanted::Words(own.iter().chain(&EVERYWHERE).chain(&FLAGS).copied().collect());
     }
     match plain.as_slice() {
         [] => Wanted::Words(VERBS.to_vec()),

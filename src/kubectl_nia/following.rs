@@ -1,5 +1,5 @@
-//! Asks for a move and follows it: the request is written, watched, and taken back where nobody takes it up. What is seen is
-//! judged in [`relocation`].
+//! Asks for a move and follows it: the request is written, watched, and taken back where nobody takes it up or waits for it any
+//! more. What is seen is judged in [`relocation`].
 
 use std::{
     ops::ControlFlow,
@@ -8,12 +8,16 @@ use std::{
 };
 
 use futures::StreamExt;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
 
 use super::{
     access::{self, Session},
     cli::Order,
     history,
+    interrupt::Interrupt,
     refusal::{Exit, NETIPALLOCATIONS, Refusal},
     rehearsal::Cluster,
     relocation::{self, Patience, Progress, Request},
@@ -36,29 +40,29 @@ type End = Result<String, Refusal>;
 /// # Errors
 /// Why it was not asked for, not begun, or has ended otherwise.
 pub async fn relocate(session: &Session, order: &Order, terminal: Terminal) -> Result<(), Refusal> {
-    let (request, version) = ask(session, order).await?;
+    let mut interrupt = Interrupt::listen()?;
+    let (request, version) = ask(session, order, &mut interrupt).await?;
     let (patience, line) = (Patience::of(order), Line::new(terminal));
     let mut following = Following { session, request, version, patience, line, begun: false };
     following.line.show(&following.request.sentence());
-    let end = following.follow().await;
+    let end = select! {
+        end = following.follow() => end,
+        () = interrupt.came() => following.leave(&mut interrupt).await,
+    };
     following.line.end();
     say([end?])
 }
 
 /// Judges the order and writes the request; with the version that it has made. The operator may write in the same moment:
-/// then it is judged anew.
-async fn ask(session: &Session, order: &Order) -> Result<(Request, String), Refusal> {
+/// then it is judged anew. A request that is being written is not interrupted: whether it stands would not be known.
+async fn ask(session: &Session, order: &Order, interrupt: &mut Interrupt) -> Result<(Request, String), Refusal> {
     let mut again = 0..TRIES;
     loop {
-        let listed = access::allocations(session).await?;
-        listed.unread.iter().for_each(note);
-        let cluster = Cluster { allocations: listed.good, nodes: access::nodes(session).await?, ..Cluster::default() };
-        let request = relocation::prepare(&cluster, order, &Moment::here())?;
+        let request = select! {
+            judged = judge(session, order) => judged?,
+            () = interrupt.came() => return Err(relocation::unasked()),
+        };
         let name = &request.allocation;
-        // Whoever may not see the answer, or take the request back, is told before anything is written.
-        for verb in ["patch", "get", "watch"] {
-            access::may(session, verb, &NETIPALLOCATIONS, Some(name)).await?;
-        }
         match access::patch(session, name, &request.patch()).await {
             Ok(written) => return Ok((request, written.metadata.resource_version.unwrap_or_default())),
             Err(refusal) if refusal.is_overtaken() && again.next().is_some() => {}
@@ -70,6 +74,18 @@ async fn ask(session: &Session, order: &Order) -> Result<(Request, String), Refu
             Err(refusal) => return Err(refusal),
         }
     }
+}
+
+/// What may be asked for. Whoever may not see the answer, or take the request back, is told before anything is written.
+async fn judge(session: &Session, order: &Order) -> Result<Request, Refusal> {
+    let listed = access::allocations(session).await?;
+    listed.unread.iter().for_each(note);
+    let cluster = Cluster { allocations: listed.good, nodes: access::nodes(session).await?, ..Cluster::default() };
+    let request = relocation::prepare(&cluster, order, &Moment::here())?;
+    for verb in ["patch", "get", "watch"] {
+        access::may(session, verb, &NETIPALLOCATIONS, Some(&request.allocation)).await?;
+    }
+    Ok(request)
 }
 
 /// A request that was written.
@@ -178,23 +194,52 @@ impl Following<'_> {
         if self.begun {
             return ControlFlow::Break(Err(relocation::late(&self.request, limit)));
         }
-        let mut again = 0..TRIES;
-        let back = loop {
-            match self.take_back().await {
-                Err(_) if again.next().is_some() => sleep(LOOK).await,
-                back => break back,
-            }
-        };
-        match back {
+        match self.surely_take_back().await {
             Ok(Back::Taken(said)) => {
                 let refusal = relocation::unanswered(&self.request, said.as_deref(), self.patience);
                 ControlFlow::Break(Err(refusal))
             }
             // In this very moment. It is gone on from there.
             Ok(Back::Answered(object)) => self.seen(object.as_deref()).await,
-            Err(refusal) => {
-                let sentence = format!("the request stands, it could not be taken back: {refusal}");
-                ControlFlow::Break(Err(Refusal::new(Exit::Failed, sentence)))
+            Err(refusal) => ControlFlow::Break(Err(refusal)),
+        }
+    }
+
+    /// Somebody does not wait any more: as at the limit, but what has begun is not looked at again. Interrupted once more it
+    /// leaves the request where it is.
+    async fn leave(&mut self, interrupt: &mut Interrupt) -> End {
+        if self.begun {
+            return Err(relocation::interrupted(&self.request, true));
+        }
+        self.line.show("interrupted; the request is being taken back");
+        let back = select! {
+            back = self.surely_take_back() => back?,
+            () = interrupt.came() => return Err(relocation::interrupted(&self.request, false)),
+        };
+        match back {
+            Back::Taken(_) => Err(relocation::withdrawn(&self.request)),
+            Back::Answered(object) => match relocation::progress(&self.request, object.as_deref(), false) {
+                Progress::Going(_) => Err(relocation::interrupted(&self.request, true)),
+                Progress::Arrived(sentence) => Ok(sentence),
+                Progress::Ended(refusal) => Err(refusal),
+                Progress::Unheard | Progress::Waits(_) | Progress::Answered => {
+                    Err(relocation::overtaken(&self.request))
+                }
+            },
+        }
+    }
+
+    /// Tries several times, and says where it was of no use.
+    async fn surely_take_back(&self) -> Result<Back, Refusal> {
+        let mut again = 0..TRIES;
+        loop {
+            match self.take_back().await {
+                Ok(back) => return Ok(back),
+                Err(_) if again.next().is_some() => sleep(LOOK).await,
+                Err(refusal) => {
+                    let sentence = format!("the request stands, it could not be taken back: {refusal}");
+                    return Err(Refusal::new(Exit::Failed, sentence));
+                }
             }
         }
     }
@@ -223,4 +268,85 @@ enum Back {
     Taken(Option<String>),
     /// It stands there no more, or has begun.
     Answered(Option<Box<NetIPAllocation>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::ResourceExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        allocation::api_server::{self, refused},
+        api::MOVE_ANNOTATION,
+        kubectl_nia::samples::{attach, ip, object},
+    };
+
+    const IP: &str = "203.0.113.7";
+
+    /// What somebody is told who interrupts the move while the object is this one, and what was written by then.
+    async fn interrupted(object: NetIPAllocation, begun: bool) -> (Refusal, Vec<Value>) {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&written);
+        let client = api_server::client(move |parts, body| match parts.uri.path() {
+            "/apis/netinfra.darkbrains.com/v1alpha1/netipallocations/voip" => {
+                if parts.method == "PATCH" {
+                    seen.lock().unwrap().push(body);
+                }
+                (200, json!(object))
+            }
+            path => (404, refused(404, path)),
+        });
+        let session = Session::with(client);
+        let order = Order { ip: ip(IP), node: None, wait: true, timeout: Duration::from_secs(600) };
+        let request = Request {
+            allocation: "voip".to_owned(),
+            version: Some("7".to_owned()),
+            ip: ip(IP),
+            from: "node-a".to_owned(),
+            to: "node-b".to_owned(),
+            named: false,
+            leaving: false,
+            last_move: None,
+        };
+        let (patience, line) = (Patience::of(&order), Line::new(Terminal::here()));
+        let mut following = Following { session: &session, request, version: "8".to_owned(), patience, line, begun };
+        let end = following.leave(&mut Interrupt::listen().unwrap()).await;
+        let written = written.lock().unwrap().clone();
+        (end.unwrap_err(), written)
+    }
+
+    fn voip(request: Option<&str>) -> NetIPAllocation {
+        let mut voip = object("voip", &[IP]);
+        attach(&mut voip, IP, "node-a");
+        if let Some(request) = request {
+            voip.annotations_mut().insert(MOVE_ANNOTATION.to_owned(), request.to_owned());
+        }
+        voip
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_for_the_answer_takes_the_request_back() {
+        let (refusal, written) = interrupted(voip(Some(IP)), false).await;
+        assert_eq!(refusal.exit, Exit::Interrupted);
+        assert!(refusal.sentence.contains("was taken back and nothing was moved"), "{refusal}");
+        assert_eq!(written.len(), 1, "{written:?}");
+        assert!(written[0]["metadata"]["annotations"][MOVE_ANNOTATION].is_null(), "{written:?}");
+        assert_eq!(written[0]["metadata"]["resourceVersion"], "7", "what has changed meanwhile is looked at again");
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_or_has_begun_goes_on_and_that_is_said() {
+        for (request, begun, said) in [
+            (Some(IP), true, "the move goes on"),
+            (None, false, "was answered in this moment"),
+            (Some("203.0.113.8"), false, "was answered in this moment"),
+        ] {
+            let (refusal, written) = interrupted(voip(request), begun).await;
+            assert_eq!(refusal.exit, Exit::Interrupted);
+            assert!(refusal.sentence.contains(said) && written.is_empty(), "{refusal} {written:?}");
+        }
+    }
 }

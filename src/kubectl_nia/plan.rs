@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use kube::ResourceExt;
 
 use super::{
-    access::Unread,
+    answer,
     cli::If,
     refusal::{Exit, Refusal},
     rehearsal::{Cluster, Outlook, Prospect, Then, UNKNOWN},
@@ -79,15 +79,18 @@ pub fn heading(what: &If) -> String {
     if parts.is_empty() { "As things are:".to_owned() } else { format!("If {}:", parts.join(" and ")) }
 }
 
-/// What comes of the allocations that are asked about.
+/// What comes of the allocations that are asked about. Where something is supposed, an address that stays where it is has no
+/// line, unless its node is in question, and an allocation without a line no summary, unless it is named.
 pub fn told(outlooks: &[Outlook], what: &If, paint: Paint) -> Vec<String> {
     let mut told = vec![heading(what)];
     let head = ["ADDRESS", "NOW", "THEN", "REASON", "ALLOCATION", "MESSAGE"].map(Cell::plain).to_vec();
     let row = |outlook: &Outlook, prospect: &Prospect| {
+        let held = if prospect.held_by.is_some() { " (HELD)" } else { "" };
+        let moves = if prospect.held_by.is_some() { Tone::Bad } else { Tone::Moving };
         let then = match &prospect.then {
             Then::Stays => Cell::plain("stays"),
-            Then::Goes(node) => Cell { text: node.clone(), tone: Tone::Moving },
-            Then::LetGo => Cell { text: "let go".to_owned(), tone: Tone::Moving },
+            Then::Goes(node) => Cell { text: format!("{node}{held}"), tone: moves },
+            Then::LetGo => Cell { text: format!("let go{held}"), tone: moves },
             Then::Stranded => Cell { text: "NO NODE".to_owned(), tone: Tone::Bad },
             Then::Kept => Cell { text: "KEPT".to_owned(), tone: Tone::Bad },
             Then::Waits => Cell::plain("waits"),
@@ -101,10 +104,16 @@ pub fn told(outlooks: &[Outlook], what: &If, paint: Paint) -> Vec<String> {
             Cell::of(Some(&prospect.message)),
         ]
     };
-    let body = outlooks.iter().flat_map(|outlook| outlook.addresses.iter().map(|prospect| row(outlook, prospect)));
-    let rows: Vec<Vec<Cell>> = std::iter::once(head).chain(body).collect();
-    told.extend(lines(&rows, &mut Vec::new(), paint));
-    for outlook in outlooks {
+    let shown = |outlook: &Outlook| -> Vec<Vec<Cell>> {
+        let shown = outlook.addresses.iter().filter(|prospect| is_shown(prospect, what));
+        shown.map(|prospect| row(outlook, prospect)).collect()
+    };
+    let body: Vec<Vec<Cell>> = outlooks.iter().flat_map(shown).collect();
+    if !body.is_empty() {
+        let rows: Vec<Vec<Cell>> = std::iter::once(head).chain(body).collect();
+        told.extend(lines(&rows, &mut Vec::new(), paint));
+    }
+    for outlook in outlooks.iter().filter(|outlook| is_summed(outlook, what)) {
         let name = &outlook.allocation;
         told.push(match &outlook.scope_error {
             Some(why) => format!("{name}: {why}."),
@@ -115,6 +124,15 @@ pub fn told(outlooks: &[Outlook], what: &If, paint: Paint) -> Vec<String> {
     told
 }
 
+fn is_shown(prospect: &Prospect, what: &If) -> bool {
+    !what.supposes() || prospect.then != Then::Stays || answer::is_asked_about(prospect, what)
+}
+
+fn is_summed(outlook: &Outlook, what: &If) -> bool {
+    let changes = || outlook.addresses.iter().any(|prospect| is_shown(prospect, what));
+    !what.supposes() || what.allocation.is_some() || outlook.scope_error.is_some() || changes()
+}
+
 fn summary(outlook: &Outlook) -> String {
     let count = |which: fn(&Then) -> bool| outlook.addresses.iter().filter(|prospect| which(&prospect.then)).count();
     let moves = count(|then| matches!(then, Then::Goes(_) | Then::LetGo));
@@ -123,60 +141,14 @@ fn summary(outlook: &Outlook) -> String {
         0 => String::new(),
         kept => format!(", {kept} kept on a node that it must leave"),
     };
+    let held = match outlook.addresses.iter().filter(|prospect| prospect.held_by.is_some()).count() {
+        0 => String::new(),
+        held => format!(", {held} held by pods that do not leave by themselves"),
+    };
     let (all, spare) = (outlook.addresses.len(), outlook.spare);
-    format!("{moves} of {all} addresses move, {stranded} without a fitting node{kept}, eligible nodes left: {spare}")
-}
-
-/// How the plan ends. `now`: what comes of the same allocations as things are. `unread`: objects that could not be read.
-///
-/// Of what is supposed counts what it makes worse, and every address of a node that is to be drained or lost: that one
-/// cannot leave before either is no excuse.
-///
-/// # Errors
-/// An address would have nowhere to go, or stay on a node that it must leave; or that cannot be told.
-pub fn verdict(now: &[Outlook], then: &[Outlook], what: &If, unread: &[Unread]) -> Result<(), Refusal> {
-    let supposed = *what != If { allocation: what.allocation.clone(), ..If::default() };
-    let left: Vec<&String> = what.drain.iter().chain(&what.lose).collect();
-    let was = |outlook: &Outlook, ip: IpAddr| {
-        let same = now.iter().filter(|before| before.allocation == outlook.allocation);
-        same.flat_map(|before| &before.addresses).any(|before| before.ip == ip && is_stuck(before))
-    };
-    let counts = |outlook: &Outlook, prospect: &Prospect| match supposed {
-        false => prospect.then == Then::Stranded,
-        true => {
-            let leaves = prospect.from.as_ref().is_some_and(|node| left.contains(&node));
-            is_stuck(prospect) && (leaves || !was(outlook, prospect.ip))
-        }
-    };
-    let mut prospects = then.iter().flat_map(|outlook| outlook.addresses.iter().map(move |it| (outlook, it)));
-    if prospects.any(|(outlook, prospect)| counts(outlook, prospect)) {
-        let sentence = match supposed {
-            true => {
-                "an address would have no fitting node, or stay on one that it must leave; the lines above say which"
-            }
-            false => "an address has no fitting node; the lines above say which",
-        };
-        return Err(Refusal::new(Exit::Stranded, sentence));
-    }
-    let untold = if left.is_empty() { None } else { unread.first().map(ToString::to_string).or_else(|| untold(then)) };
-    untold.map_or(Ok(()), |why| {
-        Err(Refusal::new(Exit::Failed, format!("what would come of every address cannot be told: {why}")))
-    })
-}
-
-fn is_stuck(prospect: &Prospect) -> bool {
-    matches!(prospect.then, Then::Stranded | Then::Kept)
-}
-
-fn untold(outlooks: &[Outlook]) -> Option<String> {
-    outlooks.iter().find_map(|outlook| {
-        let name = &outlook.allocation;
-        let scope = outlook.scope_error.as_ref().map(|why| format!("NetIPAllocation {name}: {why}"));
-        scope.or_else(|| {
-            let ip = outlook.unread.first()?;
-            Some(format!("status of NetIPAllocation {name} has {ip} in a form that this version does not know"))
-        })
-    })
+    format!(
+        "{moves} of {all} addresses move, {stranded} without a fitting node{kept}{held}, eligible nodes left: {spare}"
+    )
 }
 
 #[cfg(test)]
@@ -185,9 +157,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        allocation::decide::{placement::Verdict, users::Workload},
-        api::{AddressStatus, Mode},
+        allocation::decide::{
+            placement::Verdict,
+            users::{Owner, Pod, Workload},
+        },
+        api::{AddressStatus, DrainPolicy, Mode},
         kubectl_nia::{
+            access::Unread,
+            answer::answer,
             rehearsal::{Users, leaving, rehearse, verdicts},
             samples::{attach, ip, labelled, moment, node, nodes, object},
         },
@@ -223,7 +200,7 @@ mod tests {
     #[test]
     fn as_things_are_everything_stays() {
         assert_eq!(thens(&cluster()), [Then::Stays, Then::Stays]);
-        assert!(leaving(&cluster(), &moment(0)).is_empty());
+        assert!(leaving(&cluster(), None, &moment(0)).is_empty());
         assert_eq!(rehearse(&cluster(), &nobody(), &moment(0))[0].spare, 1);
     }
 
@@ -231,7 +208,7 @@ mod tests {
     fn the_address_of_a_drained_node_goes_to_the_spare_one_and_the_cluster_is_left_as_it_was() {
         let now = cluster();
         let then = suppose(&now, &drained(&["node-a"])).unwrap();
-        assert_eq!(leaving(&then, &moment(0)).into_iter().collect::<Vec<_>>(), ["node-a"]);
+        assert_eq!(leaving(&then, None, &moment(0)).into_iter().collect::<Vec<_>>(), ["node-a"]);
         assert_eq!(thens(&then), [Then::Goes("node-c".to_owned()), Then::Stays]);
         assert_eq!(thens(&now), [Then::Stays, Then::Stays], "what is supposed changes a copy");
     }
@@ -255,7 +232,8 @@ mod tests {
     fn ends(now: &Cluster, what: &If) -> Exit {
         let outlooks = |cluster: &Cluster| rehearse(cluster, &nobody(), &moment(0));
         let (before, after) = (outlooks(now), outlooks(&suppose(now, what).unwrap()));
-        verdict(&before, &after, what, &[]).err().map_or(Exit::Done, |refusal| refusal.exit)
+        let verdict = answer(&before, &after, what, &[]).verdict(what);
+        verdict.err().map_or(Exit::Done, |refusal| refusal.exit)
     }
 
     #[test]
@@ -315,7 +293,8 @@ mod tests {
         let (drain, add) = (drained(&["node-c"]), If { add: vec![ip("203.0.113.9")], ..If::default() });
         let scoped = rehearse(&suppose(&now, &drain).unwrap(), &nobody(), &moment(0)).remove(0);
         let ended = |outlook: &Outlook, what: &If, unread: &[Unread]| {
-            verdict(&[], std::slice::from_ref(outlook), what, unread).err().map(|refusal| refusal.exit)
+            let answer = answer(&[], std::slice::from_ref(outlook), what, unread);
+            answer.verdict(what).err().map(|refusal| refusal.exit)
         };
         let failing = Outlook { scope_error: Some("no region".to_owned()), ..scoped.clone() };
         assert_eq!(ended(&failing, &drain, &[]), Some(Exit::Failed));
@@ -342,6 +321,68 @@ mod tests {
         let unknown = rehearse(&then, &Users::default(), &moment(0));
         assert_eq!(unknown[0].addresses[0].then, Then::Goes("node-c".to_owned()));
         assert!(unknown[0].addresses[0].message.contains("reads the pods of node node-a"), "{unknown:?}");
+    }
+
+    #[test]
+    fn pods_that_do_not_leave_by_themselves_are_told_and_not_counted_against_the_drain() {
+        let what = drained(&["node-a"]);
+        let pod = |name: &str, kind: &str, hold: bool| Pod {
+            namespace: "voip".to_owned(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            finished: false,
+            ready: true,
+            terminating_until: None,
+            hold,
+            returns: false,
+            owner: Some(Owner { kind: kind.to_owned(), name: "sip".to_owned() }),
+            gated: true,
+            mirror: false,
+        };
+        let held = |now: &Cluster, pod: Pod| {
+            let mut users = nobody();
+            users.pods.insert("node-a".to_owned(), vec![pod]);
+            let outlooks = rehearse(&suppose(now, &what).unwrap(), &users, &moment(0));
+            assert_eq!(answer(&[], &outlooks, &what, &[]).verdict(&what), Ok(()));
+            let table = told(&outlooks, &what, Paint(false)).join("\n");
+            let held = outlooks[0].addresses[0].held_by.clone();
+            assert_eq!(table.contains("node-c (HELD)"), held.is_some(), "{table}");
+            assert_eq!(table.contains("1 held by pods that do not leave by themselves"), held.is_some(), "{table}");
+            held.unwrap_or_default()
+        };
+        let mut now = cluster();
+        let daemon = "pod voip/sip-1 (DaemonSet, does not leave by itself) runs";
+        assert_eq!(held(&now, pod("sip-1", "DaemonSet", false)), daemon);
+        assert_eq!(held(&now, pod("sip-1", "Deployment", true)), "pod voip/sip-1 (holds) runs");
+        assert_eq!(held(&now, pod("sip-1", "Deployment", false)), "", "kubectl drain evicts it");
+        now.allocations[0].spec.drain.policy = DrainPolicy::Evict;
+        assert_eq!(held(&now, pod("sip-1", "DaemonSet", false)), "", "it is asked to go");
+        assert_eq!(held(&now, pod("sip-1", "DaemonSet", true)), "pod voip/sip-1 (holds) runs");
+        now.allocations[0].spec.drain.timeout_seconds = Some(60);
+        assert_eq!(held(&now, pod("sip-1", "DaemonSet", true)), "", "there is a deadline");
+    }
+
+    #[test]
+    fn where_something_is_supposed_only_what_changes_has_a_line_and_what_is_asked_about() {
+        let mut now = cluster();
+        let mut fax = object("fax", &["203.0.113.20"]);
+        attach(&mut fax, "203.0.113.20", "node-x");
+        now.allocations.push(fax);
+        now.nodes.push(Arc::new(labelled("node-x", "fax", "203.0.113.20")));
+        let told = |what: &If| {
+            let outlooks = rehearse(&suppose(&now, what).unwrap(), &nobody(), &moment(0));
+            told(&outlooks, what, Paint(false))
+        };
+        let all = told(&If::default());
+        assert!(
+            [A, B, "203.0.113.20", "fax: 0"].iter().all(|it| all.iter().any(|line| line.starts_with(it))),
+            "{all:?}"
+        );
+        let drain = told(&drained(&["node-a"]));
+        let starts: Vec<&str> = drain.iter().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(starts, ["If", "ADDRESS", A, "voip:", "Nothing"], "{drain:?}");
+        let empty = told(&drained(&["node-c"]));
+        assert_eq!(empty.len(), 2, "heading and what is not known: {empty:?}");
     }
 
     #[test]

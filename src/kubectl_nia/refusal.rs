@@ -14,11 +14,12 @@ pub enum Exit {
     NotInstalled,
     TimedOut,
     Stranded,
+    Interrupted,
 }
 
 impl Exit {
     /// Every one, in the order of their codes.
-    pub const ALL: [Exit; 9] = [
+    pub const ALL: [Exit; 10] = [
         Exit::Done,
         Exit::Failed,
         Exit::Usage,
@@ -28,6 +29,7 @@ impl Exit {
         Exit::NotInstalled,
         Exit::TimedOut,
         Exit::Stranded,
+        Exit::Interrupted,
     ];
 
     /// The process's exit code.
@@ -42,6 +44,8 @@ impl Exit {
             Exit::NotInstalled => 6,
             Exit::TimedOut => 7,
             Exit::Stranded => 8,
+            // As a shell has it for SIGINT.
+            Exit::Interrupted => 130,
         }
     }
 
@@ -57,6 +61,7 @@ impl Exit {
             Exit::NotInstalled => "no CRD, no operator that answers, or one that is too old",
             Exit::TimedOut => "not done in time; what has begun goes on",
             Exit::Stranded => "by the plan an address would have no fitting node, or stay on one that it must leave",
+            Exit::Interrupted => "interrupted; what has begun goes on",
         }
     }
 }
@@ -187,6 +192,7 @@ pub const NETIPALLOCATIONS: Kind<'static> =
 pub const NODES: Kind<'static> = Kind { group: "", plural: "nodes", namespace: None };
 pub const PODS: Kind<'static> = Kind { group: "", plural: "pods", namespace: None };
 pub const REPLICASETS: Kind<'static> = Kind { group: "apps", plural: "replicasets", namespace: None };
+pub const LEASES: Kind<'static> = Kind { group: "coordination.k8s.io", plural: "leases", namespace: None };
 /// Where the API server keeps the events of objects that are in no namespace.
 pub const EVENTS: Kind<'static> = Kind { group: "", plural: "events", namespace: Some("default") };
 

@@ -17,10 +17,11 @@ use crate::{
     allocation::{
         claims::{self, Claims},
         decide::{
-            facts::{Claim, Facts, Wanted, Whereabouts},
+            facts::{Claim, Entry, Facts, User, Wanted, Whereabouts},
             leaving,
             placement::Candidate,
             state::{Reason, State},
+            story,
             users::Workload,
         },
         memory::{self, Stored},
@@ -41,7 +42,8 @@ use crate::{
 /// What a rehearsal cannot know.
 pub const UNKNOWN: &str = "Nothing was changed and no cloud was asked: where addresses are is what status says. Not known \
      here are whether a machine runs (so no failover is foretold; --lose plays one), addresses of other owners on machines, \
-     zones that an address is bound to, refusals of the last minutes, and a DISRUPTION_TAINTS of your own.";
+     zones that an address is bound to, refusals of the last minutes, PodDisruptionBudgets that keep pods from leaving, and \
+     a DISRUPTION_TAINTS of your own.";
 
 /// Longer than anything that a leader's predecessor did may be hidden.
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(1);
@@ -120,6 +122,8 @@ pub struct Prospect {
     pub reason: Reason,
     /// In the operator's own words.
     pub message: String,
+    /// What keeps it on its node for as long as it likes, in words: there is no deadline, and nobody asks it to go.
+    pub held_by: Option<String>,
 }
 
 /// See [`Prospect`].
@@ -139,10 +143,12 @@ pub enum Then {
     Waits,
 }
 
-/// Names of nodes that an address would leave: whoever wants to know what holds it has to know their pods.
-pub fn leaving(cluster: &Cluster, moment: &Moment) -> BTreeSet<String> {
+/// Names of nodes that an address would leave: whoever wants to know what holds it has to know their pods. `asked`: of this
+/// allocation alone.
+pub fn leaving(cluster: &Cluster, asked: Option<&str>, moment: &Moment) -> BTreeSet<String> {
     let (users, mut tables) = (Users::default(), tables(cluster, moment));
-    let plays = cluster.allocations.iter().map(|object| Play::of(cluster, object, &users, moment));
+    let objects = cluster.allocations.iter().filter(|object| asked.is_none_or(|asked| object.name_any() == asked));
+    let plays = objects.map(|object| Play::of(cluster, object, &users, moment));
     plays.flat_map(|play| play.leaving(&mut tables)).collect()
 }
 
@@ -392,5 +398,18 @@ fn prospect(turn: &Turn, target: Option<String>, facts: Option<&Facts>) -> Prosp
         // Why it begins to move, not what it waits for on its way.
         reason: turn.steps.first().map_or(after.reason, |step| step.reason),
         message: after.message.clone(),
+        held_by: facts.filter(|_| after.state == State::Draining).and_then(|facts| held_by(after, facts)),
     }
+}
+
+fn held_by(entry: &Entry, facts: &Facts) -> Option<String> {
+    let cause = leaving::cause(entry, facts)?;
+    let staying = leaving::staying(cause, entry, facts);
+    let first = staying.first()?;
+    let User { namespace, name, .. } = first;
+    let pod = format!("pod {namespace}/{name} ({})", story::condition(first));
+    Some(match staying.len().saturating_sub(1) {
+        0 => format!("{pod} runs"),
+        more => format!("{pod} and {more} more run"),
+    })
 }

@@ -91,15 +91,17 @@ impl Request {
         object.annotations().get(MOVE_ANNOTATION) == Some(&self.text())
     }
 
-    /// What status says is the move that was asked for. An address that was leaving anyway is told by the reason, and by where
-    /// it goes.
+    /// What status says is the move that was asked for, and not a drain for another reason that came meanwhile. An address
+    /// that was leaving anyway is told by where it goes as well.
     fn has_begun(&self, entry: &AddressStatus) -> bool {
+        let asked = Some(Reason::MoveRequested.as_str());
         if !self.leaving {
-            return entry.state != "Attached";
+            let left = entry.last_move.as_ref().filter(|_| entry.last_move != self.last_move);
+            let is_asked = entry.reason.as_deref() == asked || left.map(|left| left.reason.as_str()) == asked;
+            return entry.state != "Attached" && is_asked;
         }
         let next = if entry.state == "Attaching" { &entry.node } else { &entry.planned_node };
-        entry.reason.as_deref() == Some(Reason::MoveRequested.as_str())
-            && (!self.named || next.as_ref() == Some(&self.to))
+        entry.reason.as_deref() == asked && (!self.named || next.as_ref() == Some(&self.to))
     }
 }
 
@@ -336,6 +338,34 @@ pub fn late(request: &Request, limit: Duration) -> Refusal {
     Refusal::new(Exit::TimedOut, sentence)
 }
 
+/// Somebody has interrupted before anything was written.
+pub fn unasked() -> Refusal {
+    Refusal::new(Exit::Interrupted, "interrupted: nothing was asked for")
+}
+
+/// The operator has answered in the moment in which the request was to be taken back.
+pub fn overtaken(request: &Request) -> Refusal {
+    let ip = request.ip;
+    let sentence = format!(
+        "interrupted: the request to move {ip} was answered in this moment; `kubectl nia history {ip}` says how"
+    );
+    Refusal::new(Exit::Interrupted, sentence)
+}
+
+/// A request that was taken back because somebody does not wait for its answer any more.
+pub fn withdrawn(request: &Request) -> Refusal {
+    let ip = request.ip;
+    Refusal::new(
+        Exit::Interrupted,
+        format!("interrupted: the request to move {ip} was taken back and nothing was moved"),
+    )
+}
+
+/// Somebody does not look at the move any more.
+pub fn interrupted(request: &Request, begun: bool) -> Refusal {
+    lost(request, &Refusal::new(Exit::Interrupted, "interrupted"), begun)
+}
+
 /// The move can be followed no further, for this reason.
 pub fn lost(request: &Request, why: &Refusal, begun: bool) -> Refusal {
     let Request { ip, allocation, .. } = request;
@@ -489,6 +519,40 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_that_came_meanwhile_is_not_taken_for_the_move_either() {
+        let mut cluster = cluster();
+        let request = prepared(&cluster, None).unwrap();
+        let voip = &mut cluster.allocations[0];
+        voip.annotations_mut().insert(MOVE_ANNOTATION.to_owned(), request.text());
+        let entry = &mut voip.status.as_mut().unwrap().addresses[0];
+        entry.state = "Draining".to_owned();
+        entry.reason = Some("NodeCordoned".to_owned());
+        assert_eq!(progress(&request, Some(voip), false), Progress::Unheard);
+        voip.annotations_mut().remove(MOVE_ANNOTATION);
+        assert_eq!(progress(&request, Some(voip), false), Progress::Answered, "only an event says what");
+        voip.status.as_mut().unwrap().addresses[0].reason = Some("MoveRequested".to_owned());
+        assert!(matches!(progress(&request, Some(voip), false), Progress::Going(_)));
+
+        // Seen only when it is off its node already.
+        let entry = &mut voip.status.as_mut().unwrap().addresses[0];
+        entry.state = "Detached".to_owned();
+        entry.reason = Some("AddressReleased".to_owned());
+        entry.node = None;
+        assert_eq!(progress(&request, Some(voip), false), Progress::Answered);
+        let entry = &mut voip.status.as_mut().unwrap().addresses[0];
+        entry.last_move = Some(LastMove {
+            from_node: Some("node-a".to_owned()),
+            to_node: None,
+            reason: "MoveRequested".to_owned(),
+            start_time: Time(at(0)),
+            finish_time: Time(at(9)),
+            gap_seconds: None,
+            trace_id: None,
+        });
+        assert!(matches!(progress(&request, Some(voip), false), Progress::Going(_)));
+    }
+
+    #[test]
     fn a_move_that_has_failed_for_good_has_ended_and_one_that_came_home_says_so() {
         let mut cluster = cluster();
         let request = prepared(&cluster, None).unwrap();
@@ -537,6 +601,9 @@ mod tests {
         let told = lost(&request, &why, false);
         assert!(told.exit == Exit::Forbidden && told.sentence.contains("the request stands"), "{told}");
         assert!(lost(&request, &why, true).sentence.contains("the move goes on"));
+        let told = interrupted(&request, true);
+        assert!(told.exit == Exit::Interrupted && told.sentence.contains("the move goes on"), "{told}");
+        assert!(withdrawn(&request).sentence.contains("taken back and nothing was moved"));
     }
 
     #[test]

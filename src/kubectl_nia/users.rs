@@ -1,5 +1,7 @@
 //! Who uses the addresses that would leave, as far as the user may see that.
 
+use kube::ResourceExt;
+
 use super::{
     access::{self, Session},
     refusal::{Kind, PODS, REPLICASETS, Refusal},
@@ -10,11 +12,11 @@ use crate::{
     api::{WorkloadKind, WorkloadRef},
 };
 
-/// Those that are known, and one sentence for each thing that is not.
-pub async fn of(session: &Session, cluster: &Cluster, moment: &Moment) -> (Users, Vec<String>) {
+/// Those that are known, and one sentence for each thing that is not. `asked`: of this allocation alone.
+pub async fn of(session: &Session, cluster: &Cluster, asked: Option<&str>, moment: &Moment) -> (Users, Vec<String>) {
     let pods = Pods::new(session.client.clone(), Wake::new());
     let (mut users, mut unknown) = (Users::default(), Vec::new());
-    let leaving = rehearsal::leaving(cluster, moment);
+    let leaving = rehearsal::leaving(cluster, asked, moment);
     if leaving.is_empty() {
         return (users, unknown);
     }
@@ -22,14 +24,14 @@ pub async fn of(session: &Session, cluster: &Cluster, moment: &Moment) -> (Users
         unknown.push(format!("Who uses the addresses is not known: {refusal}."));
         return (users, unknown);
     }
-    for object in &cluster.allocations {
+    for object in cluster.allocations.iter().filter(|object| asked.is_none_or(|asked| object.name_any() == asked)) {
         let named = object.spec.workload();
         let workload = pods.workload(named.as_ref(), true).await;
         if let (Workload::Unknown, Some(named)) = (&workload, named) {
             let why = why(access::may(session, "get", &kind(&named), Some(&named.name)).await);
             unknown.push(format!("{named} cannot be read, so its pods are not known{why}."));
         }
-        users.workloads.insert(object.metadata.name.clone().unwrap_or_default(), workload);
+        users.workloads.insert(object.name_any(), workload);
     }
     for node in leaving {
         match pods.live(&node).await {

@@ -127,10 +127,16 @@ fn place(entry: &AddressStatus) -> String {
 }
 
 fn waits(entry: &AddressStatus) -> Vec<String> {
-    let said = entry.message.as_deref().filter(|message| !message.is_empty());
-    let said = said.map(|message| format!("The operator says: {message}."));
-    let next = entry.planned_node.as_ref().map(|node| format!("It goes to node {node} next."));
-    let deadline = entry.deadline_time.as_ref().map(|time| format!("It leaves at {} whatever runs.", clock(time.0)));
+    let message = entry.message.as_deref().unwrap_or_default();
+    // The operator's sentence of a drain has both; not every sentence has.
+    let words: Vec<&str> = message.split_whitespace().map(|word| word.trim_end_matches([';', ','])).collect();
+    let says_where = |node: &&String| words.windows(3).any(|three| three == ["to", "node", node.as_str()]);
+    let says_when = |leaves: &String| message.contains(leaves);
+    let said = (!message.is_empty()).then(|| format!("The operator says: {message}."));
+    let next = entry.planned_node.as_ref().filter(|node| !says_where(node));
+    let next = next.map(|node| format!("It goes to node {node} next."));
+    let deadline = entry.deadline_time.as_ref().map(|time| format!("leaves at {} whatever runs", clock(time.0)));
+    let deadline = deadline.filter(|leaves| !says_when(leaves)).map(|leaves| format!("It {leaves}."));
     [said, next, deadline].into_iter().flatten().collect()
 }
 
@@ -232,7 +238,10 @@ mod tests {
         let entry = &mut voip.status.as_mut().unwrap().addresses[0];
         entry.state = "Draining".to_owned();
         entry.reason = Some("NodeCordoned".to_owned());
-        entry.message = Some("waits for 1 pod".to_owned());
+        entry.message = Some(
+            "waits for 1 pod of Deployment voip/sip on node node-a: sip-1 (Running); no deadline; goes to node node-c next"
+                .to_owned(),
+        );
         entry.planned_node = Some("node-c".to_owned());
         entry.last_move = Some(LastMove {
             from_node: Some("node-b".to_owned()),
@@ -249,8 +258,7 @@ mod tests {
         for part in [
             "203.0.113.7 of NetIPAllocation voip is on node node-a, and is to leave it: Draining (NodeCordoned), since",
             "(60m)",
-            "The operator says: waits for 1 pod.",
-            "It goes to node node-c next.",
+            "sip-1 (Running); no deadline; goes to node node-c next.",
             "It last moved from node node-b to node node-a (MoveRequested): decided",
             "on no node for 2 s, trace 0af7.",
             "  node-a   us-west1-a   HoldsAddress   has this address",
@@ -258,6 +266,24 @@ mod tests {
         ] {
             assert!(told.contains(part), "{part:?} is not in\n{told}");
         }
+        assert!(!told.contains("It goes to node"), "the operator has said so: {told}");
+    }
+
+    #[test]
+    fn where_it_goes_and_until_when_is_said_where_the_operators_sentence_lacks_it() {
+        let mut entry = AddressStatus {
+            message: Some("nobody uses it on node node-a; goes to node node-c1 next".to_owned()),
+            planned_node: Some("node-c".to_owned()),
+            deadline_time: Some(Time(at(0))),
+            ..AddressStatus::default()
+        };
+        let more = ["It goes to node node-c next.", "It leaves at 2027-01-15T08:00:00Z whatever runs."];
+        assert_eq!(waits(&entry)[1..], more);
+        entry.message = None;
+        assert_eq!(waits(&entry), more);
+        entry.message =
+            Some("nobody uses it; leaves at 2027-01-15T08:00:00Z whatever runs; goes to node node-c next".to_owned());
+        assert_eq!(waits(&entry).len(), 1, "{:?}", waits(&entry));
     }
 
     #[test]

@@ -259,17 +259,38 @@ pub fn keeps(cause: Cause, user: &User, evict: bool) -> bool {
 pub fn labels_may_go(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
     let Users::Known(users) = facts.users_of(entry) else { return false };
     let daemons = || users.iter().filter(|user| user.daemon);
-    let ends_anyway = facts
-        .holder_of(entry)
-        .is_some_and(|holder| matches!(&holder.object, NodeObject::Present(node) if node.disrupted.is_some()));
-    let leaves = |user: &User| user.terminating_until.is_some() || (!user.hold && (!user.ready || ends_anyway));
-    let none_in_service = daemons().all(leaves);
+    let none_in_service = daemons().all(|user| daemon_may_end(user, entry, facts));
     match cause.row().labels_go {
         LabelsGo::First => none_in_service,
         LabelsGo::AfterUsers if users.iter().any(|user| user.returns && !user.daemon) => none_in_service,
         LabelsGo::AfterUsers => daemons().next().is_some() && none_in_service && users.iter().all(|user| user.daemon),
         LabelsGo::WithDetach | LabelsGo::AtOnce => false,
     }
+}
+
+/// Whether a DaemonSet's pod may be ended with the labels.
+fn daemon_may_end(user: &User, entry: &Entry, facts: &Facts) -> bool {
+    let ends_anyway = facts
+        .holder_of(entry)
+        .is_some_and(|holder| matches!(&holder.object, NodeObject::Present(node) if node.disrupted.is_some()));
+    user.terminating_until.is_some() || (!user.hold && (!user.ready || ends_anyway))
+}
+
+/// The users that keep the address for as long as they like: there is no deadline, nobody asks them to go, neither the operator
+/// nor `kubectl drain --ignore-daemonsets`, and nothing ends them. A pod that holds may be evicted by others, and is among them
+/// all the same: it says of itself that it stays.
+pub fn staying<'a>(cause: Cause, entry: &Entry, facts: &'a Facts) -> Vec<&'a User> {
+    if entry.deadline.is_some() || released(cause, entry, facts) {
+        return Vec::new();
+    }
+    let row = cause.row();
+    let asked = row.always_evicts || (row.may_evict && facts.drain.evict);
+    let stays = |user: &&User| match (user.hold, user.daemon) {
+        (true, _) => user.terminating_until.is_none(),
+        (false, true) => !asked && !daemon_may_end(user, entry, facts),
+        (false, false) => false,
+    };
+    holders(cause, entry, facts).unwrap_or_default().into_iter().filter(stays).collect()
 }
 
 /// Whether the labels stay while the address drains, and are set when somebody took them off (L1).

@@ -87,7 +87,8 @@ fn waits_for(holders: &[&User], node: &str) -> String {
     text
 }
 
-fn condition(user: &User) -> String {
+/// How a pod stands that uses the address.
+pub fn condition(user: &User) -> String {
     match user.terminating_until {
         Some(end) => format!("Terminating, grace ends {}", clock(end)),
         None if user.hold => "holds".to_owned(),
