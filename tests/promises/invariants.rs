@@ -408,6 +408,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
     }
     one_each(cosmos, &all)?;
     labelled(cosmos, &all)?;
+    let_go(cosmos, &all)?;
     // Mode Observe changes nothing: what is owed stays written down.
     let pays = |object: &NetIPAllocation| object.spec.mode != Mode::Observe;
     let owed = |pays_now: bool| {
@@ -498,6 +499,30 @@ fn free<'a>(cosmos: &'a Cosmos, all: &[(String, Entry)]) -> Vec<&'a String> {
     free.map(|(name, _)| name).collect()
 }
 
+/// A pod on the node keeps an address there that leaves for this cause.
+fn is_used(cosmos: &Cosmos, object: &NetIPAllocation, cause: Cause, node: &str) -> bool {
+    let evicts = object.spec.drain.policy == DrainPolicy::Evict;
+    let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
+    let users = users::users(&cosmos.cluster.pods_of(node), &Workload::Unnamed);
+    users.iter().any(|user| leaving::keeps(cause, user, evicts))
+}
+
+/// P9: an object that is deleted goes, unless somebody uses an address of it.
+fn let_go(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
+    let objects = cosmos.cluster.allocations().iter();
+    for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_some()) {
+        let drains = all.iter().filter(|(whose, entry)| whose == name && entry.state == State::Draining);
+        let used = drains.map(|(_, entry)| entry).any(|entry| {
+            let cause = Cause::of(entry.reason).unwrap_or(Cause::AllocationDeleted);
+            entry.node.as_ref().is_some_and(|node| is_used(cosmos, object, cause, node))
+        });
+        if !used {
+            return broken(format!("P9: {name} is deleted, and stays although nobody uses what it has"));
+        }
+    }
+    Ok(())
+}
+
 /// P12: an address that drains leaves when nobody uses it any more, it has somewhere to go, and it is its turn.
 fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[&String]) -> Judged {
     for (name, entry) in all.iter().filter(|(_, entry)| entry.state == State::Draining) {
@@ -511,10 +536,7 @@ fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[&String]) -> Judged
         let goes = !cause.row().needs_target || free.iter().filter(takes).any(|free| *free != node);
         let others = |(other, entry): &&(String, Entry)| other == name && !entry.state.at_rest();
         let turn = all.iter().filter(others).filter(|(_, entry)| entry.state != State::Attached).count() == 1;
-        let evicts = cause.row().always_evicts || object.spec.drain.policy == DrainPolicy::Evict;
-        let users = users::users(&cosmos.cluster.pods_of(node), &Workload::Unnamed);
-        let used = users.iter().any(|user| leaving::keeps(cause, user, evicts));
-        if goes && turn && !used {
+        if goes && turn && !is_used(cosmos, object, cause, node) {
             return broken(format!("P12: {} of {name} rests on node {node}, which it has to leave", entry.ip));
         }
     }

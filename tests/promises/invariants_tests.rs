@@ -67,6 +67,21 @@ fn a_verified_address_whose_node_does_not_say_so_is_not_at_rest() {
 }
 
 #[test]
+fn p9_an_object_that_is_deleted_does_not_stay_for_nobody() {
+    let (mut cosmos, node) = at_rest(&["a"], json!({}));
+    let now = cosmos.now;
+    cosmos.cluster.delete("red", now).unwrap();
+    refused(rest(&cosmos), "stays although nobody uses");
+    edit(&mut cosmos, |entry| {
+        entry.state = "Draining".to_owned();
+        entry.reason = Some("AllocationDeleted".to_owned());
+    });
+    refused(rest(&cosmos), "stays although nobody uses");
+    cosmos.cluster.start_pod(&node, crate::cosmos::course::pod("sip")).unwrap();
+    rest(&cosmos).expect("a pod uses it");
+}
+
+#[test]
 fn two_allocations_that_both_have_an_address_are_not_at_rest() {
     let (mut cosmos, _) = at_rest(&["a"], json!({}));
     cosmos.allocate("blue", &[ip()], json!({}));
