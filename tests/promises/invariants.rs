@@ -4,7 +4,11 @@
 //! what the operator believes. What outsiders and failing machines change behind its back is excused until it could know
 //! ([`super::cosmos::excuses::Excuses`]).
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ip_address_controller::{
     allocation::{
@@ -21,7 +25,7 @@ use ip_address_controller::{
         ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation,
         READY_LABEL, READY_VALUE,
     },
-    cloud::{MachineId, Power, Provider, ProviderId, Whereabouts},
+    cloud::{Holder, MachineId, Power, Provider, ProviderId, Whereabouts},
     lifecycle::State as _,
 };
 use jiff::SignedDuration;
@@ -480,23 +484,37 @@ fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     Ok(())
 }
 
-/// Nodes that could take an address now.
-fn free<'a>(cosmos: &'a Cosmos, all: &[(String, Entry)]) -> Vec<&'a String> {
+/// Nodes that could take an address now, each with the entries that plan to go there.
+fn free<'a>(cosmos: &'a Cosmos, all: &'a [(String, Entry)]) -> Vec<(&'a String, Vec<&'a Entry>)> {
+    let (mut taken, mut plans) = (BTreeSet::new(), BTreeMap::<&String, Vec<&Entry>>::new());
+    for (_, entry) in all {
+        taken.extend(entry.node.as_ref().filter(|_| !entry.state.at_rest()));
+        entry.planned_node.iter().for_each(|node| plans.entry(node).or_default().push(entry));
+    }
+    // Nobody takes the seat of a machine that is owed an address of its own.
+    let objects = cosmos.cluster.allocations().values();
+    let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
+    let owed: BTreeSet<ProviderId> = debts.filter_map(memory::read_owed).map(|owed| owed.machine.place).collect();
     let nodes = cosmos.cluster.nodes().iter();
     let free = nodes.filter(|(name, node)| {
         let place = node.place();
         let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
-        let named = all.iter().any(|(_, entry)| {
-            entry.planned_node.as_ref() == Some(*name) || (!entry.state.at_rest() && entry.node.as_ref() == Some(*name))
-        });
-        // Nobody takes the seat of a machine that is owed an address of its own.
-        let objects = cosmos.cluster.allocations().values();
-        let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
-        let owed = debts.filter_map(memory::read_owed).any(|owed| Some(&owed.machine.place) == place.as_ref());
         let empty = machine.is_some_and(|machine| !matches!(machine.slot, Slot::Reserved(_)));
-        !owed && !named && empty && is_well(cosmos, node)
+        empty && !taken.contains(name) && !place.is_some_and(|place| owed.contains(&place)) && is_well(cosmos, node)
     });
-    free.map(|(name, _)| name).collect()
+    free.map(|(name, _)| (name, plans.remove(name).unwrap_or_default())).collect()
+}
+
+/// The first of these that the address of this allocation could go to: nobody else plans to.
+fn goes_to<'a>(
+    cosmos: &Cosmos,
+    free: &[(&'a String, Vec<&Entry>)],
+    object: &NetIPAllocation,
+    entry: &Entry,
+) -> Option<&'a String> {
+    let mut free = free.iter().filter(|(_, plans)| plans.iter().all(|planned| std::ptr::eq(*planned, entry)));
+    let selects = |node: &String| cosmos.cluster.node(node).is_some_and(|it| it.matches(&object.spec.node_selector));
+    free.find(|(node, _)| entry.node.as_ref() != Some(node) && selects(node)).map(|(node, _)| *node)
 }
 
 /// A pod on the node keeps an address there that leaves for this cause.
@@ -524,16 +542,14 @@ fn let_go(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
 }
 
 /// P12: an address that drains leaves when nobody uses it any more, it has somewhere to go, and it is its turn.
-fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[&String]) -> Judged {
+fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[(&String, Vec<&Entry>)]) -> Judged {
     for (name, entry) in all.iter().filter(|(_, entry)| entry.state == State::Draining) {
         let Some(object) = cosmos.cluster.allocation(name).filter(|object| object.spec.mode == Mode::Enforce) else {
             continue;
         };
         let cause = Cause::of(entry.reason).filter(|cause| cause.row().by_choice);
         let (Some(cause), Some(node)) = (cause, &entry.node) else { continue };
-        let takes =
-            |free: &&&String| cosmos.cluster.node(free).is_some_and(|node| node.matches(&object.spec.node_selector));
-        let goes = !cause.row().needs_target || free.iter().filter(takes).any(|free| *free != node);
+        let goes = !cause.row().needs_target || goes_to(cosmos, free, object, entry).is_some();
         let others = |(other, entry): &&(String, Entry)| other == name && !entry.state.at_rest();
         let turn = all.iter().filter(others).filter(|(_, entry)| entry.state != State::Attached).count() == 1;
         if goes && turn && !is_used(cosmos, object, cause, node) {
@@ -543,31 +559,50 @@ fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[&String]) -> Judged
     Ok(())
 }
 
-/// P12: everything that can be placed is placed, and what can leave has left.
+/// P12: everything that can be placed is placed, whatever its entry gives for a reason, and what can leave has left.
 pub fn placed(cosmos: &Cosmos) -> Judged {
     let all = entries(cosmos);
     let free = free(cosmos, &all);
     drained(cosmos, &all, &free)?;
-    let waiting = all.iter().find(|(name, entry)| {
-        matches!(entry.state, State::Unassigned | State::Detached)
-            && matches!(
-                entry.reason,
-                Reason::NoEligibleNode | Reason::Pending | Reason::Released | Reason::CloudUnavailable
-            )
-            && cosmos.cluster.allocation(name).is_some_and(|object| {
-                object.metadata.deletion_timestamp.is_none()
-                    && object.spec.mode == Mode::Enforce
-                    && object.spec.reserved_ips.contains(&entry.ip.to_string())
-            })
-            && cosmos.cloud.on(entry.ip).is_none()
-    });
-    match (waiting, free.first()) {
-        (Some((name, entry)), Some(node)) => broken(format!(
-            "P12: {} of {name} waits ({:?}: {}) although node {node} could take it",
-            entry.ip, entry.reason, entry.message
-        )),
-        _ => Ok(()),
+    let mut known: BTreeMap<(&str, IpAddr), &Entry> = BTreeMap::new();
+    let mut claims: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+    for (name, entry) in &all {
+        known.insert((name, entry.ip), entry);
+        claims.entry(entry.ip).or_default().insert(name);
     }
+    let asked = |object: &NetIPAllocation| -> Vec<IpAddr> {
+        object.spec.reserved_ips.iter().filter_map(|text| text.parse().ok()).collect()
+    };
+    for (name, object) in cosmos.cluster.allocations() {
+        asked(object).into_iter().for_each(|ip| drop(claims.entry(ip).or_default().insert(name)));
+    }
+    let objects = cosmos.cluster.allocations().iter();
+    for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_none()) {
+        for ip in asked(object) {
+            let Some(entry) = known.get(&(name.as_str(), ip)) else {
+                // One that is not understood is left alone.
+                let text = ip.to_string();
+                if object.status.iter().flat_map(|status| &status.addresses).any(|stored| stored.ip == text) {
+                    continue;
+                }
+                return broken(format!("P12: {name} asks for {ip}, and has no entry for it"));
+            };
+            let waits = object.spec.mode == Mode::Enforce && entry.state.at_rest();
+            let yields = entry.reason == Reason::DuplicateClaim && claims.get(&ip).is_some_and(|all| all.len() > 1);
+            let is_free = || cosmos.cloud.holder(ip) == Holder::Free && cosmos.cloud.find(ip) != Whereabouts::NotFound;
+            if waits
+                && !yields
+                && is_free()
+                && let Some(node) = goes_to(cosmos, &free, object, entry)
+            {
+                return broken(format!(
+                    "P12: {ip} of {name} waits ({:?}: {}) although node {node} could take it",
+                    entry.reason, entry.message
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -81,6 +81,53 @@ fn p9_an_object_that_is_deleted_does_not_stay_for_nobody() {
     rest(&cosmos).expect("a pod uses it");
 }
 
+/// The one address waits with this reason, free in truth, and its node is free as well.
+fn waits(reason: &str) -> Cosmos {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.cloud.outsider_detaches(ip());
+    edit(&mut cosmos, |entry| {
+        *entry = AddressStatus {
+            ip: entry.ip.clone(),
+            state: "Unassigned".to_owned(),
+            reason: Some(reason.to_owned()),
+            last_transition_time: entry.last_transition_time.clone(),
+            ..AddressStatus::default()
+        };
+    });
+    cosmos
+}
+
+#[test]
+fn a_free_address_that_a_node_could_take_is_not_at_rest_whatever_it_says() {
+    for reason in ["NoEligibleNode", "AddressInUse", "AddressNotFound", "HolderUnreachable", "DuplicateClaim", "Denied"]
+    {
+        refused(placed(&waits(reason)), "although node a could take it");
+    }
+    let mut planned = waits("NoEligibleNode");
+    edit(&mut planned, |entry| entry.planned_node = Some("a".to_owned()));
+    refused(placed(&planned), "although node a could take it");
+    let mut rivals = waits("DuplicateClaim");
+    rivals.allocate("blue", &[ip()], json!({"mode": "Observe"}));
+    rivals
+        .cluster
+        .edit_status("blue", |status| status.addresses = vec![memory::write(&red(&waits("Observing")))])
+        .unwrap();
+    placed(&rivals).expect("another asks for it");
+    let mut full = waits("NoEligibleNode");
+    full.cluster.cordon("a", true).unwrap();
+    placed(&full).expect("the node takes nothing");
+}
+
+#[test]
+fn an_address_that_is_asked_for_and_has_no_entry_is_not_at_rest() {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.cluster.edit_status("red", |status| status.addresses.clear()).unwrap();
+    refused(placed(&cosmos), "has no entry for it");
+    let mut foreign = at_rest(&["a"], json!({})).0;
+    edit(&mut foreign, |entry| entry.state = "Levitating".to_owned());
+    placed(&foreign).expect("a newer version knows what that is");
+}
+
 #[test]
 fn two_allocations_that_both_have_an_address_are_not_at_rest() {
     let (mut cosmos, _) = at_rest(&["a"], json!({}));
