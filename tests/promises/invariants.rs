@@ -115,7 +115,7 @@ pub fn sends(cosmos: &Cosmos, process: u8, allocation: &str, order: &Order, meta
     let intended = of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == meta.operation));
     let owed = status.owed.iter().filter_map(memory::read_owed);
     let owed = owed.filter_map(|owed| owed.attempt).any(|(id, _)| id == meta.operation);
-    if !intended && !owed && !cosmos.excuses.edited {
+    if !intended && !owed && !cosmos.excuses.is_edited() {
         return broken(format!("P2: {} was sent for {:?} without an intent in status", order.call(), meta.address));
     }
     Ok(())
@@ -153,7 +153,7 @@ fn evicts(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> Judged {
     }
     let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
     let Some(entry) = of(object).find(|entry| Some(entry.ip) == ip) else { return Ok(()) };
-    if cosmos.excuses.edited {
+    if cosmos.excuses.is_edited() {
         return Ok(());
     }
     let on = cosmos.cluster.pods().iter().find(|(_, pods)| pods.iter().any(|other| other.uid == pod.uid));
@@ -187,15 +187,15 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
             let moved = cosmos.excuses.has(*ip) && cosmos.cloud.kind() != Provider::Azure;
-            if moved && (cosmos.excuses.edited || !entries.is_empty()) {
+            if moved && (cosmos.excuses.is_edited() || !entries.is_empty()) {
                 return Ok(());
             }
-            if meta.address != Some(*ip) && !cosmos.excuses.edited {
+            if meta.address != Some(*ip) && !cosmos.excuses.is_edited() {
                 return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
             }
             let named = entries.iter().filter(|(_, entry)| entry.ip == *ip);
             let states: Vec<State> = named.clone().map(|(_, entry)| entry.state).collect();
-            if !states.contains(&State::Releasing) && !cosmos.excuses.edited {
+            if !states.contains(&State::Releasing) && !cosmos.excuses.is_edited() {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
             }
             let theirs = named.clone().find(|(_, entry)| matches!(entry.state, State::Attached | State::Draining));
@@ -218,7 +218,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             let returns = cosmos.cloud.kind() == Provider::Aws && cosmos.cloud.returns == OwnReturns::AtOnce;
             // Another machine has taken the name between our read and our change: Google Cloud knows names alone.
             let renamed = meta.address.is_some_and(|ip| cosmos.excuses.has(ip));
-            if !said && !returns && !renamed && !cosmos.excuses.edited {
+            if !said && !returns && !renamed && !cosmos.excuses.is_edited() {
                 return broken(format!(
                     "P10: {call} took the own address of {place}, and no entry says that it is owed"
                 ));
@@ -229,7 +229,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     if let Some((place, Slot::Reserved(ip))) = &landed.put {
         let entries = entries_at(cosmos, place);
         let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && !entry.state.at_rest());
-        if !waited && !cosmos.excuses.edited {
+        if !waited && !cosmos.excuses.is_edited() {
             return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
         }
         for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip) {
@@ -258,7 +258,7 @@ fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
     let by_choice = Cause::of(entry.reason).is_some_and(|cause| cause.row().waits_for_users);
     let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
     let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && has_arrived(entry)) else { return Ok(()) };
-    if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.edited {
+    if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.is_edited() {
         return Ok(());
     }
     // Nobody is there to ask or to wait for while the node does not answer.
@@ -302,7 +302,7 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
 /// P3: nothing is written of an address while the truth is otherwise.
 fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     let ip = after.ip;
-    if cosmos.excuses.has(ip) || cosmos.excuses.edited {
+    if cosmos.excuses.has(ip) || cosmos.excuses.is_edited() {
         return Ok(());
     }
     let place = before.machine.as_ref().map(|machine| &machine.place);
@@ -344,7 +344,7 @@ fn patient(cosmos: &Cosmos, name: &str, before: &Entry, after: &Entry) -> Judged
 
 /// P5: no machine is meant for two addresses.
 fn one_seat(cosmos: &Cosmos) -> Judged {
-    if cosmos.excuses.edited {
+    if cosmos.excuses.is_edited() {
         return Ok(());
     }
     let mut all = entries(cosmos);
@@ -375,7 +375,7 @@ fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
             && !request.order.cuts()
             && of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == request.meta.operation))
     });
-    if retained || cosmos.excuses.edited {
+    if retained || cosmos.excuses.is_edited() {
         return if under_way && !retained {
             broken(format!("P9: {name} went while a request was under way"))
         } else {
@@ -406,7 +406,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
     for (name, node) in cosmos.cluster.nodes() {
         let whose = node.label(ALLOCATION_LABEL).and_then(|whose| cosmos.cluster.allocation(whose));
         let ours = whose.is_some_and(|object| object.spec.mode != Mode::Observe);
-        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.edited {
+        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.is_edited() {
             return broken(format!("P4: node {name} rests with a label, and its address is elsewhere"));
         }
     }
@@ -434,7 +434,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
 
 /// Outsiders have had their hands on it.
 fn is_excused(cosmos: &Cosmos, place: &ProviderId) -> bool {
-    cosmos.excuses.machines.contains(place) || cosmos.excuses.edited
+    cosmos.excuses.machines.contains(place) || cosmos.excuses.is_edited()
 }
 
 /// The allocation of that name, if it may be acted for and stays.
@@ -470,7 +470,7 @@ fn is_well(cosmos: &Cosmos, node: &SlimNode) -> bool {
 /// P4: a node that works says of the address that is verified on it that it has it.
 fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     for (name, entry) in all.iter().filter(|(name, entry)| {
-        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.edited
+        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.is_edited()
     }) {
         let Some(node) = entry.node.as_ref().and_then(|node| cosmos.cluster.node(node)) else { continue };
         let says = node.label(READY_LABEL) == Some(READY_VALUE)
@@ -574,7 +574,9 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
         object.spec.reserved_ips.iter().filter_map(|text| text.parse().ok()).collect()
     };
     for (name, object) in cosmos.cluster.allocations() {
-        asked(object).into_iter().for_each(|ip| drop(claims.entry(ip).or_default().insert(name)));
+        for ip in asked(object) {
+            claims.entry(ip).or_default().insert(name);
+        }
     }
     let objects = cosmos.cluster.allocations().iter();
     for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_none()) {

@@ -252,3 +252,26 @@ fn p9_what_nobody_has_asked_for_is_not_cut() {
     cosmos.meddled = true;
     landed(&cosmos, &cut).expect("somebody has done something");
 }
+
+#[test]
+fn what_is_excused_after_an_edit_of_status_is_not_excused_for_ever() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(&node).unwrap().clone();
+    cosmos.happen(&Action::Outside(Outside::RemoveStatus("red".to_owned()))).unwrap();
+    assert!(cosmos.excuses.is_edited());
+    cosmos.come_to_rest().unwrap();
+    assert!(!cosmos.excuses.is_edited(), "it has been read, and is said as it is");
+    assert!(cosmos.excuses.machines.contains(&place), "what it was owed is forgotten");
+}
+
+#[test]
+fn what_is_excused_of_a_machine_is_not_once_it_has_its_own_address_again() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(&node).unwrap().clone();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::OutsiderDetaches(ip()))).unwrap();
+    assert!(cosmos.excuses.machines.contains(&place));
+    cosmos.come_to_rest().unwrap();
+    assert_eq!(cosmos.cloud.machine(&place).unwrap().slot, Slot::Own);
+    assert!(cosmos.excuses.machines.is_empty(), "{:?}", cosmos.excuses);
+}

@@ -933,7 +933,7 @@ impl Cosmos {
                 let _ = self.cluster.edit(name, |spec| spec.deletion_policy = api::DeletionPolicy::Retain);
             }
             Outside::RemoveStatus(name) => {
-                self.excuses.edited = true;
+                self.excuse_an_edit(name);
                 let _ = self.cluster.remove_status(name);
             }
             Outside::Move(name, ip) => {
