@@ -254,6 +254,18 @@ fn p9_what_nobody_has_asked_for_is_not_cut() {
 }
 
 #[test]
+fn p4_a_label_whose_allocation_is_gone_is_not_at_rest_unless_it_was_to_stay() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let other = if node == "a" { "b" } else { "a" };
+    for (key, value) in [(READY_LABEL, READY_VALUE), (ALLOCATION_LABEL, "gone"), (ADDRESS_LABEL, "203.0.113.9")] {
+        cosmos.cluster.label(other, key, Some(value)).unwrap();
+    }
+    refused(rest(&cosmos), "rests with a label");
+    cosmos.left.insert("gone".to_owned());
+    rest(&cosmos).expect("it was left there on purpose");
+}
+
+#[test]
 fn what_is_excused_after_an_edit_of_status_is_not_excused_for_ever() {
     let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
     let place = cosmos.place(&node).unwrap().clone();

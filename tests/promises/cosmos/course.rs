@@ -201,6 +201,8 @@ pub struct Cosmos {
     pub held: BTreeMap<String, Instant>,
     /// Since when a node has been NotReady, or its object gone, for all that any watch has shown.
     pub down: BTreeMap<String, Timestamp>,
+    /// Allocations that went, and left everything as it was because somebody said so.
+    pub left: BTreeSet<String>,
     /// Since when what AWS shows is not what is.
     pub(super) behind: Option<Instant>,
     /// Requests that were sent, over all time.
@@ -299,6 +301,7 @@ impl Cosmos {
             meddled: false,
             held: BTreeMap::new(),
             down: BTreeMap::new(),
+            left: BTreeSet::new(),
             behind: None,
             sent: 0,
             landed: 0,
@@ -578,8 +581,14 @@ impl Cosmos {
             self.struck.extend(record.struck.iter().map(|owed| owed.machine.clone()));
         }
         self.struck.extend(passed.refused.iter().cloned());
-        if let Some(object) = passed.released.as_ref().filter(|object| object.spec.mode == api::Mode::Observe) {
-            self.excuse_what_is_left(object);
+        if let Some(object) = &passed.released {
+            let observes = object.spec.mode == api::Mode::Observe;
+            if observes {
+                self.excuse_what_is_left(object);
+            }
+            if observes || object.spec.deletion_policy == api::DeletionPolicy::Retain {
+                self.left.insert(name.to_owned());
+            }
         }
         invariants::passed(self, id, leads, name, &passed)?;
         self.end_excuses(id);
