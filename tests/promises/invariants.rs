@@ -8,12 +8,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use ip_address_controller::{
     allocation::{
         decide::{
             facts::Entry,
+            failover::Health,
             leaving::{self, Cause},
             state::{Reason, State},
             users::{self, Pod, Workload},
@@ -273,6 +275,22 @@ fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
     match users.into_iter().find(|user| leaving::keeps(cause, user, evicts)) {
         Some(user) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, user.name)),
         None => Ok(()),
+/// Nobody is there to ask or to wait for: the node has not answered for long enough, or its machine does not run.
+fn is_unattended(cosmos: &Cosmos, object: &NetIPAllocation, entry: &Entry, node: &str) -> bool {
+    let runs = entry.machine.as_ref().is_some_and(|named| {
+        let machine = cosmos.cloud.machine(&named.place).filter(|machine| machine.exists);
+        machine.is_some_and(|it| it.power == Power::Running && it.instance == named.instance)
+    });
+    let said = cosmos.cluster.node(node).is_none_or(|node| node.out_of_service());
+    !runs || said || is_down(cosmos, object, node)
+}
+
+/// The node has been NotReady, or gone, for the allocation's grace.
+fn is_down(cosmos: &Cosmos, object: &NetIPAllocation, node: &str) -> bool {
+    let grace = SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into());
+    cosmos.down.get(node).is_some_and(|since| cosmos.now.duration_since(*since) >= grace)
+}
+
     }
 }
 
@@ -285,9 +303,9 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
         if let Some(why) = refused {
             return broken(format!("edges: {why}"));
         }
-        if passed.status.is_some() {
+        if let Some((object, _)) = &passed.status {
             truthful(cosmos, before, after)?;
-            patient(cosmos, name, before, after)?;
+            patient(cosmos, process, object, before, after)?;
         }
     }
     if passed.status.is_some() && cosmos.is_judged() {
@@ -329,16 +347,48 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     Ok(())
 }
 
-/// §3.4: NotReady is not dead. A node that is given up for it has been NotReady, or gone, for long enough.
-fn patient(cosmos: &Cosmos, name: &str, before: &Entry, after: &Entry) -> Judged {
+/// §3.4: NotReady is not dead. A node that is given up for it has been NotReady, or gone, for long enough, and not together
+/// with too many others, as the watches of the process say. `object`: as it was before the pass.
+fn patient(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, before: &Entry, after: &Entry) -> Judged {
     let fault = matches!(after.reason, Reason::NodeNotReady | Reason::NodeGone);
     let begins = before.state != State::Releasing && after.state == State::Releasing;
     let Some(node) = after.node.as_ref().filter(|_| fault && begins) else { return Ok(()) };
-    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
-    let grace = SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into());
-    if cosmos.down.get(node).is_none_or(|since| cosmos.now.duration_since(*since) < grace) {
+    let cached = &cosmos.process(process).cache.nodes;
+    if [cached, cosmos.cluster.nodes()].iter().all(|nodes| is_mass_failure(cosmos, nodes, object)) {
+        return broken(format!("P6: {} was given up for {:?} while most nodes are down", after.ip, after.reason));
+    }
+    if !is_down(cosmos, object, node) {
         return broken(format!("P6: {} was given up for {:?} of node {node} before its time", after.ip, after.reason));
     }
+/// Of the selected nodes, and those that are gone and that entries name, all, or more than may be, are not Ready or gone while
+/// their machines run: whether those count or not whose machines were stopped, started or replaced a moment ago. A node that
+/// is Ready counts whatever became of its machine: only of a suspect is it asked.
+fn is_mass_failure(cosmos: &Cosmos, nodes: &BTreeMap<String, Arc<SlimNode>>, object: &NetIPAllocation) -> bool {
+    let selected = nodes.values().filter(|node| node.matches(&object.spec.node_selector));
+    let mut judged: Vec<(Option<ProviderId>, bool)> =
+        selected.map(|node| (node.place(), node.not_ready_since().is_some())).collect();
+    let named = of(object).filter_map(|entry| Some((entry.node?, entry.machine?.place)));
+    let gone: BTreeMap<String, ProviderId> = named.filter(|(node, _)| !nodes.contains_key(node)).collect();
+    judged.extend(gone.into_values().map(|place| (Some(place), true)));
+    let runs = |place: &Option<ProviderId>| {
+        let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
+        machine.is_some_and(|it| it.exists && it.power == Power::Running)
+    };
+    let stirred = |place: &Option<ProviderId>| {
+        let then = place.as_ref().and_then(|place| cosmos.stirred.get(place));
+        then.is_some_and(|then| cosmos.instant.duration_since(*then) < STIRRED)
+    };
+    let mass = |counts: &dyn Fn(&Option<ProviderId>) -> bool| {
+        let counted = judged.iter().filter(|(place, down)| !down || counts(place));
+        let (nodes, unhealthy) = counted.fold((0, 0), |(all, some), (_, down)| (all + 1, some + usize::from(*down)));
+        Health { nodes, unhealthy }.is_mass_failure(object.spec.failover.max_unhealthy.resolve(nodes))
+    };
+    mass(&runs) && mass(&|place| runs(place) && !stirred(place))
+}
+
+/// Longer than what was read of a machine's life is believed, and than AWS may be behind with it.
+const STIRRED: Duration = Duration::from_secs(150);
+
     Ok(())
 }
 

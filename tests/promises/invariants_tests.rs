@@ -222,6 +222,39 @@ fn p8_who_does_not_hold_the_lease_writes_nothing() {
 }
 
 #[test]
+fn p6_a_node_is_not_given_up_while_all_are_not_ready_or_gone() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let mut gone = cosmos.clone();
+    for node in ["a", "b"] {
+        cosmos.happen(&Action::Outside(Outside::NotReady(node.to_owned()))).unwrap();
+    }
+    cosmos.settle().unwrap();
+    cosmos.happen(&Action::Elapse(Duration::from_secs(400))).unwrap();
+    refused(gives_up(&cosmos), "most nodes are down");
+    let other = if node == "a" { "b" } else { "a" };
+    gone.happen(&Action::Outside(Outside::NotReady(other.to_owned()))).unwrap();
+    gone.happen(&Action::Outside(Outside::DeleteNode(node))).unwrap();
+    gone.settle().unwrap();
+    gone.happen(&Action::Elapse(Duration::from_secs(400))).unwrap();
+    refused(gives_up(&gone), "most nodes are down");
+}
+
+#[test]
+fn p6_a_node_that_is_ready_counts_although_its_machine_is_stopped() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let other = if node == "a" { "b" } else { "a" };
+    cosmos.happen(&Action::Outside(Outside::NotReady(node))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::StopMachine(other.to_owned()))).unwrap();
+    cosmos.settle().unwrap();
+    cosmos.happen(&Action::Elapse(Duration::from_secs(400))).unwrap();
+    gives_up(&cosmos).expect("one of two is down");
+    // A suspect whose machine is stopped does not count, and one that was started a moment ago may still pass for dead.
+    cosmos.happen(&Action::Outside(Outside::NotReady(other.to_owned()))).unwrap();
+    cosmos.settle().unwrap();
+    refused(gives_up(&cosmos), "most nodes are down");
+}
+
+#[test]
 fn p9_what_nobody_has_asked_for_is_not_cut() {
     let (mut cosmos, _) = at_rest(&["a", "b"], json!({}));
     let entry = red(&cosmos);

@@ -201,6 +201,8 @@ pub struct Cosmos {
     pub held: BTreeMap<String, Instant>,
     /// Since when a node has been NotReady, or its object gone, for all that any watch has shown.
     pub down: BTreeMap<String, Timestamp>,
+    /// When a machine was last stopped, started or replaced.
+    pub stirred: BTreeMap<ProviderId, Instant>,
     /// Allocations that went, and left everything as it was because somebody said so.
     pub left: BTreeSet<String>,
     /// Since when what AWS shows is not what is.
@@ -301,6 +303,7 @@ impl Cosmos {
             meddled: false,
             held: BTreeMap::new(),
             down: BTreeMap::new(),
+            stirred: BTreeMap::new(),
             left: BTreeSet::new(),
             behind: None,
             sent: 0,
@@ -989,6 +992,7 @@ impl Cosmos {
         }
         self.excuses.nodes.insert(node.to_owned());
         self.excuses.machines.insert(place.clone());
+        self.stirred.insert(place.clone(), self.instant);
         act(&mut self.cloud, &place);
     }
 
