@@ -204,9 +204,9 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             if let Some((name, _)) = theirs {
                 return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
             }
-            for (_, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
+            for (name, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
                 another_life(cosmos, entry, place, call)?;
-                unused(cosmos, entry)?;
+                unused(cosmos, name, entry)?;
                 if has_arrived(entry) && !cosmos.meddled {
                     return broken(format!("P9: {call} cut {ip} off {place}, and nobody had done anything"));
                 }
@@ -256,25 +256,25 @@ fn has_arrived(entry: &Entry) -> bool {
 }
 
 /// P6: what is cut by choice is used by nobody.
-fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
-    let by_choice = Cause::of(entry.reason).is_some_and(|cause| cause.row().waits_for_users);
+fn unused(cosmos: &Cosmos, name: &str, entry: &Entry) -> Judged {
+    let cause = Cause::of(entry.reason).filter(|cause| cause.row().waits_for_users);
     let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
-    let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && has_arrived(entry)) else { return Ok(()) };
-    if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.is_edited() {
+    let (Some(cause), Some(node)) = (cause.filter(|_| !over && has_arrived(entry)), &entry.node) else {
+        return Ok(());
+    };
+    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
+    if cosmos.excuses.nodes.contains(node) || cosmos.excuses.is_edited() || is_unattended(cosmos, object, entry, node) {
         return Ok(());
     }
-    // Nobody is there to ask or to wait for while the node does not answer.
-    if cosmos.cluster.node(node).is_some_and(|node| node.not_ready_since().is_some()) {
-        return Ok(());
-    }
-    let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
-    let evicts = cosmos.cluster.allocations().values().any(|object| object.spec.drain.policy == DrainPolicy::Evict);
-    let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
+    let evicts = cause.row().always_evicts || (cause.row().may_evict && object.spec.drain.policy == DrainPolicy::Evict);
     let gated: Vec<_> = cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated).collect();
     let users = users::users(&gated, &Workload::Unnamed);
     match users.into_iter().find(|user| leaving::keeps(cause, user, evicts)) {
         Some(user) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, user.name)),
         None => Ok(()),
+    }
+}
+
 /// Nobody is there to ask or to wait for: the node has not answered for long enough, or its machine does not run.
 fn is_unattended(cosmos: &Cosmos, object: &NetIPAllocation, entry: &Entry, node: &str) -> bool {
     let runs = entry.machine.as_ref().is_some_and(|named| {
@@ -289,9 +289,6 @@ fn is_unattended(cosmos: &Cosmos, object: &NetIPAllocation, entry: &Entry, node:
 fn is_down(cosmos: &Cosmos, object: &NetIPAllocation, node: &str) -> bool {
     let grace = SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into());
     cosmos.down.get(node).is_some_and(|since| cosmos.now.duration_since(*since) >= grace)
-}
-
-    }
 }
 
 /// After a pass.
@@ -353,13 +350,16 @@ fn patient(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, before: &Entr
     let fault = matches!(after.reason, Reason::NodeNotReady | Reason::NodeGone);
     let begins = before.state != State::Releasing && after.state == State::Releasing;
     let Some(node) = after.node.as_ref().filter(|_| fault && begins) else { return Ok(()) };
+    if !is_down(cosmos, object, node) {
+        return broken(format!("P6: {} was given up for {:?} of node {node} before its time", after.ip, after.reason));
+    }
     let cached = &cosmos.process(process).cache.nodes;
     if [cached, cosmos.cluster.nodes()].iter().all(|nodes| is_mass_failure(cosmos, nodes, object)) {
         return broken(format!("P6: {} was given up for {:?} while most nodes are down", after.ip, after.reason));
     }
-    if !is_down(cosmos, object, node) {
-        return broken(format!("P6: {} was given up for {:?} of node {node} before its time", after.ip, after.reason));
-    }
+    Ok(())
+}
+
 /// Of the selected nodes, and those that are gone and that entries name, all, or more than may be, are not Ready or gone while
 /// their machines run: whether those count or not whose machines were stopped, started or replaced a moment ago. A node that
 /// is Ready counts whatever became of its machine: only of a suspect is it asked.
@@ -388,9 +388,6 @@ fn is_mass_failure(cosmos: &Cosmos, nodes: &BTreeMap<String, Arc<SlimNode>>, obj
 
 /// Longer than what was read of a machine's life is believed, and than AWS may be behind with it.
 const STIRRED: Duration = Duration::from_secs(150);
-
-    Ok(())
-}
 
 /// P5: no machine is meant for two addresses.
 fn one_seat(cosmos: &Cosmos) -> Judged {

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use ip_address_controller::{
-    allocation::decide::facts::{Operation, OperationKind},
+    allocation::decide::{
+        facts::{Operation, OperationKind},
+        users::Owner,
+    },
     api::NetIPAllocationStatus,
 };
 use serde_json::json;
@@ -254,36 +257,80 @@ fn p6_a_node_that_is_ready_counts_although_its_machine_is_stopped() {
     refused(gives_up(&cosmos), "most nodes are down");
 }
 
-#[test]
-fn p9_what_nobody_has_asked_for_is_not_cut() {
-    let (mut cosmos, _) = at_rest(&["a", "b"], json!({}));
-    let entry = red(&cosmos);
+/// What lands when the address is taken off its machine, for this reason: its entry says that it is about to be.
+fn cut(cosmos: &mut Cosmos, reason: Reason) -> Landed {
+    let entry = red(cosmos);
     let place = entry.machine.clone().unwrap().place;
-    let operation = Operation {
+    let releasing = Entry { state: State::Releasing, reason, operation: Some(operation(cosmos)), ..entry };
+    edit(cosmos, |entry| *entry = memory::write(&releasing));
+    take_off(cosmos, &place)
+}
+
+fn operation(cosmos: &Cosmos) -> Operation {
+    Operation {
         id: Uuid::from_u128(1),
         kind: OperationKind::Detach,
         start: cosmos.now,
         send_before: cosmos.now + SignedDuration::from_secs(60),
         attempts: 0,
         traceparent: None,
-    };
-    let releasing = Entry { state: State::Releasing, operation: Some(operation), ..entry };
-    let written = memory::write(&releasing);
-    edit(&mut cosmos, |entry| *entry = written);
-    let order =
-        Order::DeleteConfig { machine: place.clone(), name: cosmos.cloud.machine(&place).unwrap().mark.clone() };
-    let meta = Meta {
+    }
+}
+
+fn meta(cosmos: &Cosmos) -> Meta {
+    Meta {
         sender: Sender { process: 0, effect: 0 },
         operation: Uuid::from_u128(1),
         address: Some(ip()),
         latest: cosmos.instant + Duration::from_secs(60),
-    };
-    let request = cosmos.cloud.send(order, meta);
-    let cut = cosmos.cloud.land(request);
+    }
+}
+
+fn take_off(cosmos: &mut Cosmos, place: &ProviderId) -> Landed {
+    let order = Order::DeleteConfig { machine: place.clone(), name: cosmos.cloud.machine(place).unwrap().mark.clone() };
+    let request = cosmos.cloud.send(order, meta(cosmos));
+    cosmos.cloud.land(request)
+}
+
+#[test]
+fn p9_what_nobody_has_asked_for_is_not_cut() {
+    let (mut cosmos, _) = at_rest(&["a", "b"], json!({}));
+    let cut = cut(&mut cosmos, Reason::Verified);
     assert!(matches!(cut.removed, Some((_, Slot::Reserved(_)))), "{cut:?}");
     refused(landed(&cosmos, &cut), "P9");
     cosmos.meddled = true;
     landed(&cosmos, &cut).expect("somebody has done something");
+}
+
+#[test]
+fn p6_what_a_pod_uses_is_not_cut_by_choice_unless_nobody_is_there_to_ask() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    cosmos.happen(&Action::Outside(Outside::StartPod(node.clone(), "sip".to_owned()))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node.clone()))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::NotReady(node.clone()))).unwrap();
+    let cut = cut(&mut cosmos, Reason::NodeCordoned);
+    refused(landed(&cosmos, &cut), "while pod sip used it");
+    cosmos.cluster.label(&node, READY_LABEL, None).unwrap();
+    let mut later = cosmos.clone();
+    later.happen(&Action::Elapse(Duration::from_secs(301))).unwrap();
+    landed(&later, &cut).expect("the node has not answered for long enough");
+    let mut stopped = cosmos.clone();
+    stopped.happen(&Action::Outside(Outside::StopMachine(node))).unwrap();
+    landed(&stopped, &cut).expect("its machine does not run");
+}
+
+#[test]
+fn p6_anothers_policy_does_not_say_who_uses_an_address() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let resigned = Pod { ready: false, returns: true, ..crate::cosmos::course::pod("sip") };
+    let owner = Owner { kind: "DaemonSet".to_owned(), name: "kamailio".to_owned() };
+    cosmos.cluster.start_pod(&node, Pod { owner: Some(owner), ..resigned }).unwrap();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node))).unwrap();
+    cosmos.allocate("blue", &[], json!({"drain": {"policy": "Evict"}}));
+    let cut = cut(&mut cosmos, Reason::NodeCordoned);
+    landed(&cosmos, &cut).expect("a DaemonSet's pod that is not Ready keeps nothing");
+    cosmos.cluster.edit("red", |spec| spec.drain.policy = DrainPolicy::Evict).unwrap();
+    refused(landed(&cosmos, &cut), "while pod sip used it");
 }
 
 #[test]
