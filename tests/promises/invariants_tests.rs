@@ -334,6 +334,49 @@ fn p6_anothers_policy_does_not_say_who_uses_an_address() {
 }
 
 #[test]
+fn p1_another_machine_under_the_name_is_not_changed() {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.meddled = true;
+    let cut = cut(&mut cosmos, Reason::NodeCordoned);
+    landed(&cosmos, &cut).expect("it is the machine");
+    let mut machine = red(&cosmos).machine.unwrap();
+    machine.instance = "0".to_owned();
+    edit(&mut cosmos, |entry| entry.machine_id = Some(machine.to_string()));
+    refused(landed(&cosmos, &cut), "which is another machine than");
+}
+
+#[test]
+fn p10_an_own_address_is_not_taken_before_it_is_written_down() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(if node == "a" { "b" } else { "a" }).unwrap().clone();
+    let taken = take_off(&mut cosmos, &place);
+    assert_eq!(taken.removed, Some((place, Slot::Own)));
+    refused(landed(&cosmos, &taken), "no entry says that it is owed");
+}
+
+#[test]
+fn p9_an_object_goes_when_nothing_of_it_is_left() {
+    let (mut cosmos, node) = at_rest(&["a"], json!({}));
+    let goes = |cosmos: &Cosmos, change: &dyn Fn(&mut NetIPAllocation)| {
+        let mut object = (**cosmos.cluster.allocation("red").unwrap()).clone();
+        change(&mut object);
+        super::passed(cosmos, 0, true, "red", &Passed { released: Some(Arc::new(object)), ..Passed::default() })
+    };
+    let retain = |object: &mut NetIPAllocation| object.spec.deletion_policy = DeletionPolicy::Retain;
+    let forget = |object: &mut NetIPAllocation| object.status.as_mut().unwrap().addresses.clear();
+    refused(goes(&cosmos, &|_| {}), "went while it had an entry");
+    refused(goes(&cosmos, &forget), "left its labels on node");
+    goes(&cosmos, &retain).expect("it leaves everything as it is");
+    let attach = Operation { kind: OperationKind::Attach, ..operation(&cosmos) };
+    let attaching = Entry { operation: Some(attach), ..red(&cosmos) };
+    edit(&mut cosmos, |entry| *entry = memory::write(&attaching));
+    let machine = cosmos.place(&node).unwrap().clone();
+    let (name, meta) = (cosmos.cloud.machine(&machine).unwrap().mark.clone(), meta(&cosmos));
+    cosmos.cloud.send(Order::AddConfig { machine, name, ip: Some(ip()) }, meta);
+    refused(goes(&cosmos, &|_| {}), "while a request was under way");
+}
+
+#[test]
 fn p4_a_label_whose_allocation_is_gone_is_not_at_rest_unless_it_was_to_stay() {
     let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
     let other = if node == "a" { "b" } else { "a" };
@@ -343,6 +386,14 @@ fn p4_a_label_whose_allocation_is_gone_is_not_at_rest_unless_it_was_to_stay() {
     refused(rest(&cosmos), "rests with a label");
     cosmos.left.insert("gone".to_owned());
     rest(&cosmos).expect("it was left there on purpose");
+}
+
+#[test]
+fn a_way_that_is_none_is_refused() {
+    let (cosmos, _) = at_rest(&["a"], json!({}));
+    let turns = vec![(red(&cosmos), red(&cosmos), Some("no such edge".to_owned()))];
+    let record = Some(Told { turns, struck: Vec::new() });
+    refused(super::passed(&cosmos, 0, true, "red", &Passed { record, ..Passed::default() }), "edges: no such edge");
 }
 
 #[test]
