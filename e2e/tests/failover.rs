@@ -159,7 +159,17 @@ fn p3_when_most_nodes_fall_silent_at_once_nothing_moves_until_they_are_back() ->
             Ok(Seen::when(frozen.is_none() && ready.as_deref() == Some("True"), (frozen, ready)))
         })
         .await?;
-        still().await
+        still().await?;
+
+        // And it is: one that falls silent by itself is given up again.
+        let ([ip, other], [from, stays]) = (ips, [&held[0], &held[1]]);
+        stage.cluster.stop_heartbeat(from).await?;
+        until_not_ready(stage, from).await?;
+        let journey = until_moved(stage, name, ip, from).await?.last_move.context("no ledger of the move")?;
+        ensure!(journey.reason == "NodeNotReady" && journey.from_node.as_ref() == Some(from), "{journey:?}");
+        ensure!(stage.world.attaches(ip.parse()?) == 2 && stage.world.attaches(other.parse()?) == 1);
+        ensure!(stage.world.machine_of(other.parse()?).as_ref() == Some(stays));
+        Ok(())
     })
 }
 

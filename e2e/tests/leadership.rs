@@ -9,12 +9,12 @@ mod acts;
 use std::net::IpAddr;
 
 use acts::{
-    LEASE, Theatre, allocation, at_rest, cast, ensure_still, in_time, kill_leader, pool, reserve, restarts,
-    still_there, surveys, until_labelled, until_moved_at_last,
+    LEASE, Theatre, allocation, at_rest, cast, condition, ensure_still, in_time, kill_leader, pool, reserve, restarts,
+    still_there, surveys, until_labelled, until_moved_at_last, until_not_ready,
 };
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    cluster::{Seen, wait_for},
+    cluster::{Seen, node, wait_for},
     stage::{NAMESPACE, PATIENCE, RELEASE, Stage},
     world::{Actor, Hold, Point},
 };
@@ -275,6 +275,64 @@ fn p9_a_rollout_of_the_operator_moves_nothing() -> Result<()> {
         .await?;
         surveys(stage, 3).await?;
         still_there(stage, name, &ips, &nodes).await
+    })
+}
+
+#[test]
+fn p9_a_new_leader_finds_failover_frozen_and_moves_nothing_before_it_has_been_quiet_for_long_enough() -> Result<()> {
+    THEATRE.alone(async |stage| {
+        cast(stage).await?;
+        // Longer than what a leader must have seen of a silent node before it believes it (10 s).
+        let (name, ip, grace) = ("frozen", "203.0.113.30", 60);
+        reserve(stage, &[ip])?;
+        let nodes = pool(stage, name, 5).await?;
+        stage.cluster.apply(&allocation(name, &[ip], &format!("failover: {{notReadySeconds: {grace}}}"))).await?;
+        let from = stage.until_attached(name, ip).await?;
+        until_labelled(stage, &from, name, ip).await?;
+        let others: Vec<&String> = nodes.iter().filter(|node| **node != from).take(3).collect();
+        stage.world.clear_calls();
+        for silent in others.iter().copied().chain([&from]) {
+            stage.cluster.stop_heartbeat(silent).await?;
+        }
+        for silent in others.iter().copied().chain([&from]) {
+            until_not_ready(stage, silent).await?;
+        }
+        let is_frozen = async || condition(stage, name, "FailoverFrozen").await;
+        wait_for("failover is frozen", PATIENCE, || async {
+            let frozen = is_frozen().await?;
+            Ok(Seen::when(frozen.as_deref() == Some("True"), frozen))
+        })
+        .await?;
+        let still = async || still_there(stage, name, &[ip], std::slice::from_ref(&from)).await;
+
+        kill_leader(stage).await?;
+        stage.until_led(None).await?;
+        surveys(stage, 3).await?;
+        ensure!(is_frozen().await?.as_deref() == Some("True"), "the next leader does not know of it");
+        still().await?;
+
+        // One silent node is no mass failure any more, but the next leader only knows that it has just been one.
+        for other in &others {
+            stage.cluster.start_heartbeat(other).await?;
+        }
+        for other in &others {
+            wait_for(&format!("{other} is Ready"), PATIENCE, || async {
+                let known = stage.node(other).await?.context("no such node")?;
+                let ready = node::condition(&known, "Ready").map(|condition| condition.status.clone());
+                Ok(Seen::when(ready.as_deref() == Some("True"), ready))
+            })
+            .await?;
+        }
+        ensure!(is_frozen().await?.as_deref() == Some("True"), "it was quiet for less than {grace} s");
+        kill_leader(stage).await?;
+        let killed = Timestamp::now();
+        let entry = until_moved_at_last(stage, name, ip, &from).await?;
+        let journey = entry.last_move.context("no ledger of the move")?;
+        ensure!(journey.reason == "NodeNotReady", "{journey:?}");
+        let waited = journey.start_time.0.duration_since(killed);
+        ensure!(waited.as_secs() >= grace, "left {waited:?} after a leader had come that found failover frozen");
+        ensure!(stage.world.attaches(ip.parse()?) == 2);
+        Ok(())
     })
 }
 

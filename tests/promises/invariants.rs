@@ -4,12 +4,18 @@
 //! what the operator believes. What outsiders and failing machines change behind its back is excused until it could know
 //! ([`super::cosmos::excuses::Excuses`]).
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ip_address_controller::{
     allocation::{
         decide::{
             facts::Entry,
+            failover::Health,
             leaving::{self, Cause},
             state::{Reason, State},
             users::{self, Pod, Workload},
@@ -21,7 +27,7 @@ use ip_address_controller::{
         ADDRESS_LABEL, ALLOCATION_LABEL, AddressStatus, DeletionPolicy, DrainPolicy, Mode, NetIPAllocation,
         READY_LABEL, READY_VALUE,
     },
-    cloud::{MachineId, Power, Provider, ProviderId, Whereabouts},
+    cloud::{Holder, MachineId, Power, Provider, ProviderId, Whereabouts},
     lifecycle::State as _,
 };
 use jiff::SignedDuration;
@@ -111,7 +117,7 @@ pub fn sends(cosmos: &Cosmos, process: u8, allocation: &str, order: &Order, meta
     let intended = of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == meta.operation));
     let owed = status.owed.iter().filter_map(memory::read_owed);
     let owed = owed.filter_map(|owed| owed.attempt).any(|(id, _)| id == meta.operation);
-    if !intended && !owed && !cosmos.excuses.edited {
+    if !intended && !owed && !cosmos.excuses.is_edited() {
         return broken(format!("P2: {} was sent for {:?} without an intent in status", order.call(), meta.address));
     }
     Ok(())
@@ -149,7 +155,7 @@ fn evicts(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> Judged {
     }
     let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
     let Some(entry) = of(object).find(|entry| Some(entry.ip) == ip) else { return Ok(()) };
-    if cosmos.excuses.edited {
+    if cosmos.excuses.is_edited() {
         return Ok(());
     }
     let on = cosmos.cluster.pods().iter().find(|(_, pods)| pods.iter().any(|other| other.uid == pod.uid));
@@ -183,24 +189,24 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
             let moved = cosmos.excuses.has(*ip) && cosmos.cloud.kind() != Provider::Azure;
-            if moved && (cosmos.excuses.edited || !entries.is_empty()) {
+            if moved && (cosmos.excuses.is_edited() || !entries.is_empty()) {
                 return Ok(());
             }
-            if meta.address != Some(*ip) && !cosmos.excuses.edited {
+            if meta.address != Some(*ip) && !cosmos.excuses.is_edited() {
                 return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
             }
             let named = entries.iter().filter(|(_, entry)| entry.ip == *ip);
             let states: Vec<State> = named.clone().map(|(_, entry)| entry.state).collect();
-            if !states.contains(&State::Releasing) && !cosmos.excuses.edited {
+            if !states.contains(&State::Releasing) && !cosmos.excuses.is_edited() {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
             }
             let theirs = named.clone().find(|(_, entry)| matches!(entry.state, State::Attached | State::Draining));
             if let Some((name, _)) = theirs {
                 return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
             }
-            for (_, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
+            for (name, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
                 another_life(cosmos, entry, place, call)?;
-                unused(cosmos, entry)?;
+                unused(cosmos, name, entry)?;
                 if has_arrived(entry) && !cosmos.meddled {
                     return broken(format!("P9: {call} cut {ip} off {place}, and nobody had done anything"));
                 }
@@ -214,7 +220,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             let returns = cosmos.cloud.kind() == Provider::Aws && cosmos.cloud.returns == OwnReturns::AtOnce;
             // Another machine has taken the name between our read and our change: Google Cloud knows names alone.
             let renamed = meta.address.is_some_and(|ip| cosmos.excuses.has(ip));
-            if !said && !returns && !renamed && !cosmos.excuses.edited {
+            if !said && !returns && !renamed && !cosmos.excuses.is_edited() {
                 return broken(format!(
                     "P10: {call} took the own address of {place}, and no entry says that it is owed"
                 ));
@@ -225,7 +231,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     if let Some((place, Slot::Reserved(ip))) = &landed.put {
         let entries = entries_at(cosmos, place);
         let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && !entry.state.at_rest());
-        if !waited && !cosmos.excuses.edited {
+        if !waited && !cosmos.excuses.is_edited() {
             return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
         }
         for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip) {
@@ -250,26 +256,39 @@ fn has_arrived(entry: &Entry) -> bool {
 }
 
 /// P6: what is cut by choice is used by nobody.
-fn unused(cosmos: &Cosmos, entry: &Entry) -> Judged {
-    let by_choice = Cause::of(entry.reason).is_some_and(|cause| cause.row().waits_for_users);
+fn unused(cosmos: &Cosmos, name: &str, entry: &Entry) -> Judged {
+    let cause = Cause::of(entry.reason).filter(|cause| cause.row().waits_for_users);
     let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
-    let Some(node) = entry.node.as_ref().filter(|_| by_choice && !over && has_arrived(entry)) else { return Ok(()) };
-    if cosmos.cluster.node(node).is_none() || cosmos.excuses.nodes.contains(node) || cosmos.excuses.edited {
+    let (Some(cause), Some(node)) = (cause.filter(|_| !over && has_arrived(entry)), &entry.node) else {
+        return Ok(());
+    };
+    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
+    if cosmos.excuses.nodes.contains(node) || cosmos.excuses.is_edited() || is_unattended(cosmos, object, entry, node) {
         return Ok(());
     }
-    // Nobody is there to ask or to wait for while the node does not answer.
-    if cosmos.cluster.node(node).is_some_and(|node| node.not_ready_since().is_some()) {
-        return Ok(());
-    }
-    let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
-    let evicts = cosmos.cluster.allocations().values().any(|object| object.spec.drain.policy == DrainPolicy::Evict);
-    let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
+    let evicts = cause.row().always_evicts || (cause.row().may_evict && object.spec.drain.policy == DrainPolicy::Evict);
     let gated: Vec<_> = cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated).collect();
     let users = users::users(&gated, &Workload::Unnamed);
     match users.into_iter().find(|user| leaving::keeps(cause, user, evicts)) {
         Some(user) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, user.name)),
         None => Ok(()),
     }
+}
+
+/// Nobody is there to ask or to wait for: the node has not answered for long enough, or its machine does not run.
+fn is_unattended(cosmos: &Cosmos, object: &NetIPAllocation, entry: &Entry, node: &str) -> bool {
+    let runs = entry.machine.as_ref().is_some_and(|named| {
+        let machine = cosmos.cloud.machine(&named.place).filter(|machine| machine.exists);
+        machine.is_some_and(|it| it.power == Power::Running && it.instance == named.instance)
+    });
+    let said = cosmos.cluster.node(node).is_none_or(|node| node.out_of_service());
+    !runs || said || is_down(cosmos, object, node)
+}
+
+/// The node has been NotReady, or gone, for the allocation's grace.
+fn is_down(cosmos: &Cosmos, object: &NetIPAllocation, node: &str) -> bool {
+    let grace = SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into());
+    cosmos.down.get(node).is_some_and(|since| cosmos.now.duration_since(*since) >= grace)
 }
 
 /// After a pass.
@@ -281,9 +300,9 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
         if let Some(why) = refused {
             return broken(format!("edges: {why}"));
         }
-        if passed.status.is_some() {
+        if let Some((object, _)) = &passed.status {
             truthful(cosmos, before, after)?;
-            patient(cosmos, name, before, after)?;
+            patient(cosmos, process, object, before, after)?;
         }
     }
     if passed.status.is_some() && cosmos.is_judged() {
@@ -298,7 +317,7 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
 /// P3: nothing is written of an address while the truth is otherwise.
 fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     let ip = after.ip;
-    if cosmos.excuses.has(ip) || cosmos.excuses.edited {
+    if cosmos.excuses.has(ip) || cosmos.excuses.is_edited() {
         return Ok(());
     }
     let place = before.machine.as_ref().map(|machine| &machine.place);
@@ -325,22 +344,54 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     Ok(())
 }
 
-/// §3.4: NotReady is not dead. A node that is given up for it has been NotReady, or gone, for long enough.
-fn patient(cosmos: &Cosmos, name: &str, before: &Entry, after: &Entry) -> Judged {
+/// §3.4: NotReady is not dead. A node that is given up for it has been NotReady, or gone, for long enough, and not together
+/// with too many others, as the watches of the process say. `object`: as it was before the pass.
+fn patient(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, before: &Entry, after: &Entry) -> Judged {
     let fault = matches!(after.reason, Reason::NodeNotReady | Reason::NodeGone);
     let begins = before.state != State::Releasing && after.state == State::Releasing;
     let Some(node) = after.node.as_ref().filter(|_| fault && begins) else { return Ok(()) };
-    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
-    let grace = SignedDuration::from_secs(object.spec.failover.not_ready_seconds.into());
-    if cosmos.down.get(node).is_none_or(|since| cosmos.now.duration_since(*since) < grace) {
+    if !is_down(cosmos, object, node) {
         return broken(format!("P6: {} was given up for {:?} of node {node} before its time", after.ip, after.reason));
+    }
+    let cached = &cosmos.process(process).cache.nodes;
+    if [cached, cosmos.cluster.nodes()].iter().all(|nodes| is_mass_failure(cosmos, nodes, object)) {
+        return broken(format!("P6: {} was given up for {:?} while most nodes are down", after.ip, after.reason));
     }
     Ok(())
 }
 
+/// Of the selected nodes, and those that are gone and that entries name, all, or more than may be, are not Ready or gone while
+/// their machines run: whether those count or not whose machines were stopped, started or replaced a moment ago. A node that
+/// is Ready counts whatever became of its machine: only of a suspect is it asked.
+fn is_mass_failure(cosmos: &Cosmos, nodes: &BTreeMap<String, Arc<SlimNode>>, object: &NetIPAllocation) -> bool {
+    let selected = nodes.values().filter(|node| node.matches(&object.spec.node_selector));
+    let mut judged: Vec<(Option<ProviderId>, bool)> =
+        selected.map(|node| (node.place(), node.not_ready_since().is_some())).collect();
+    let named = of(object).filter_map(|entry| Some((entry.node?, entry.machine?.place)));
+    let gone: BTreeMap<String, ProviderId> = named.filter(|(node, _)| !nodes.contains_key(node)).collect();
+    judged.extend(gone.into_values().map(|place| (Some(place), true)));
+    let runs = |place: &Option<ProviderId>| {
+        let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
+        machine.is_some_and(|it| it.exists && it.power == Power::Running)
+    };
+    let stirred = |place: &Option<ProviderId>| {
+        let then = place.as_ref().and_then(|place| cosmos.stirred.get(place));
+        then.is_some_and(|then| cosmos.instant.duration_since(*then) < STIRRED)
+    };
+    let mass = |counts: &dyn Fn(&Option<ProviderId>) -> bool| {
+        let counted = judged.iter().filter(|(place, down)| !down || counts(place));
+        let (nodes, unhealthy) = counted.fold((0, 0), |(all, some), (_, down)| (all + 1, some + usize::from(*down)));
+        Health { nodes, unhealthy }.is_mass_failure(object.spec.failover.max_unhealthy.resolve(nodes))
+    };
+    mass(&runs) && mass(&|place| runs(place) && !stirred(place))
+}
+
+/// Longer than what was read of a machine's life is believed, and than AWS may be behind with it.
+const STIRRED: Duration = Duration::from_secs(150);
+
 /// P5: no machine is meant for two addresses.
 fn one_seat(cosmos: &Cosmos) -> Judged {
-    if cosmos.excuses.edited {
+    if cosmos.excuses.is_edited() {
         return Ok(());
     }
     let mut all = entries(cosmos);
@@ -371,7 +422,7 @@ fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
             && !request.order.cuts()
             && of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == request.meta.operation))
     });
-    if retained || cosmos.excuses.edited {
+    if retained || cosmos.excuses.is_edited() {
         return if under_way && !retained {
             broken(format!("P9: {name} went while a request was under way"))
         } else {
@@ -400,14 +451,18 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
         }
     }
     for (name, node) in cosmos.cluster.nodes() {
-        let whose = node.label(ALLOCATION_LABEL).and_then(|whose| cosmos.cluster.allocation(whose));
-        let ours = whose.is_some_and(|object| object.spec.mode != Mode::Observe);
-        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.edited {
+        // What an object has left behind as it was is for the sweep, and so is a label that says nobody's name.
+        let ours = node.label(ALLOCATION_LABEL).is_some_and(|whose| match cosmos.cluster.allocation(whose) {
+            Some(object) => object.spec.mode != Mode::Observe,
+            None => !cosmos.left.contains(whose),
+        });
+        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.is_edited() {
             return broken(format!("P4: node {name} rests with a label, and its address is elsewhere"));
         }
     }
     one_each(cosmos, &all)?;
     labelled(cosmos, &all)?;
+    let_go(cosmos, &all)?;
     // Mode Observe changes nothing: what is owed stays written down.
     let pays = |object: &NetIPAllocation| object.spec.mode != Mode::Observe;
     let owed = |pays_now: bool| {
@@ -429,7 +484,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
 
 /// Outsiders have had their hands on it.
 fn is_excused(cosmos: &Cosmos, place: &ProviderId) -> bool {
-    cosmos.excuses.machines.contains(place) || cosmos.excuses.edited
+    cosmos.excuses.machines.contains(place) || cosmos.excuses.is_edited()
 }
 
 /// The allocation of that name, if it may be acted for and stays.
@@ -465,7 +520,7 @@ fn is_well(cosmos: &Cosmos, node: &SlimNode) -> bool {
 /// P4: a node that works says of the address that is verified on it that it has it.
 fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     for (name, entry) in all.iter().filter(|(name, entry)| {
-        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.edited
+        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.is_edited()
     }) {
         let Some(node) = entry.node.as_ref().and_then(|node| cosmos.cluster.node(node)) else { continue };
         let says = node.label(READY_LABEL) == Some(READY_VALUE)
@@ -479,73 +534,127 @@ fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     Ok(())
 }
 
-/// Nodes that could take an address now.
-fn free<'a>(cosmos: &'a Cosmos, all: &[(String, Entry)]) -> Vec<&'a String> {
+/// Nodes that could take an address now, each with the entries that plan to go there.
+fn free<'a>(cosmos: &'a Cosmos, all: &'a [(String, Entry)]) -> Vec<(&'a String, Vec<&'a Entry>)> {
+    let (mut taken, mut plans) = (BTreeSet::new(), BTreeMap::<&String, Vec<&Entry>>::new());
+    for (_, entry) in all {
+        taken.extend(entry.node.as_ref().filter(|_| !entry.state.at_rest()));
+        entry.planned_node.iter().for_each(|node| plans.entry(node).or_default().push(entry));
+    }
+    // Nobody takes the seat of a machine that is owed an address of its own.
+    let objects = cosmos.cluster.allocations().values();
+    let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
+    let owed: BTreeSet<ProviderId> = debts.filter_map(memory::read_owed).map(|owed| owed.machine.place).collect();
     let nodes = cosmos.cluster.nodes().iter();
     let free = nodes.filter(|(name, node)| {
         let place = node.place();
         let machine = place.as_ref().and_then(|place| cosmos.cloud.machine(place));
-        let named = all.iter().any(|(_, entry)| {
-            entry.planned_node.as_ref() == Some(*name) || (!entry.state.at_rest() && entry.node.as_ref() == Some(*name))
-        });
-        // Nobody takes the seat of a machine that is owed an address of its own.
-        let objects = cosmos.cluster.allocations().values();
-        let debts = objects.flat_map(|object| &object.status).flat_map(|status| &status.owed);
-        let owed = debts.filter_map(memory::read_owed).any(|owed| Some(&owed.machine.place) == place.as_ref());
         let empty = machine.is_some_and(|machine| !matches!(machine.slot, Slot::Reserved(_)));
-        !owed && !named && empty && is_well(cosmos, node)
+        empty && !taken.contains(name) && !place.is_some_and(|place| owed.contains(&place)) && is_well(cosmos, node)
     });
-    free.map(|(name, _)| name).collect()
+    free.map(|(name, _)| (name, plans.remove(name).unwrap_or_default())).collect()
+}
+
+/// The first of these that the address of this allocation could go to: nobody else plans to.
+fn goes_to<'a>(
+    cosmos: &Cosmos,
+    free: &[(&'a String, Vec<&Entry>)],
+    object: &NetIPAllocation,
+    entry: &Entry,
+) -> Option<&'a String> {
+    let mut free = free.iter().filter(|(_, plans)| plans.iter().all(|planned| std::ptr::eq(*planned, entry)));
+    let selects = |node: &String| cosmos.cluster.node(node).is_some_and(|it| it.matches(&object.spec.node_selector));
+    free.find(|(node, _)| entry.node.as_ref() != Some(node) && selects(node)).map(|(node, _)| *node)
+}
+
+/// A pod on the node keeps an address there that leaves for this cause.
+fn is_used(cosmos: &Cosmos, object: &NetIPAllocation, cause: Cause, node: &str) -> bool {
+    let evicts = object.spec.drain.policy == DrainPolicy::Evict;
+    let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
+    let users = users::users(&cosmos.cluster.pods_of(node), &Workload::Unnamed);
+    users.iter().any(|user| leaving::keeps(cause, user, evicts))
+}
+
+/// P9: an object that is deleted goes, unless somebody uses an address of it.
+fn let_go(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
+    let objects = cosmos.cluster.allocations().iter();
+    for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_some()) {
+        let drains = all.iter().filter(|(whose, entry)| whose == name && entry.state == State::Draining);
+        let used = drains.map(|(_, entry)| entry).any(|entry| {
+            let cause = Cause::of(entry.reason).unwrap_or(Cause::AllocationDeleted);
+            entry.node.as_ref().is_some_and(|node| is_used(cosmos, object, cause, node))
+        });
+        if !used {
+            return broken(format!("P9: {name} is deleted, and stays although nobody uses what it has"));
+        }
+    }
+    Ok(())
 }
 
 /// P12: an address that drains leaves when nobody uses it any more, it has somewhere to go, and it is its turn.
-fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[&String]) -> Judged {
+fn drained(cosmos: &Cosmos, all: &[(String, Entry)], free: &[(&String, Vec<&Entry>)]) -> Judged {
     for (name, entry) in all.iter().filter(|(_, entry)| entry.state == State::Draining) {
         let Some(object) = cosmos.cluster.allocation(name).filter(|object| object.spec.mode == Mode::Enforce) else {
             continue;
         };
         let cause = Cause::of(entry.reason).filter(|cause| cause.row().by_choice);
         let (Some(cause), Some(node)) = (cause, &entry.node) else { continue };
-        let takes =
-            |free: &&&String| cosmos.cluster.node(free).is_some_and(|node| node.matches(&object.spec.node_selector));
-        let goes = !cause.row().needs_target || free.iter().filter(takes).any(|free| *free != node);
+        let goes = !cause.row().needs_target || goes_to(cosmos, free, object, entry).is_some();
         let others = |(other, entry): &&(String, Entry)| other == name && !entry.state.at_rest();
         let turn = all.iter().filter(others).filter(|(_, entry)| entry.state != State::Attached).count() == 1;
-        let evicts = cause.row().always_evicts || object.spec.drain.policy == DrainPolicy::Evict;
-        let users = users::users(&cosmos.cluster.pods_of(node), &Workload::Unnamed);
-        let used = users.iter().any(|user| leaving::keeps(cause, user, evicts));
-        if goes && turn && !used {
+        if goes && turn && !is_used(cosmos, object, cause, node) {
             return broken(format!("P12: {} of {name} rests on node {node}, which it has to leave", entry.ip));
         }
     }
     Ok(())
 }
 
-/// P12: everything that can be placed is placed, and what can leave has left.
+/// P12: everything that can be placed is placed, whatever its entry gives for a reason, and what can leave has left.
 pub fn placed(cosmos: &Cosmos) -> Judged {
     let all = entries(cosmos);
     let free = free(cosmos, &all);
     drained(cosmos, &all, &free)?;
-    let waiting = all.iter().find(|(name, entry)| {
-        matches!(entry.state, State::Unassigned | State::Detached)
-            && matches!(
-                entry.reason,
-                Reason::NoEligibleNode | Reason::Pending | Reason::Released | Reason::CloudUnavailable
-            )
-            && cosmos.cluster.allocation(name).is_some_and(|object| {
-                object.metadata.deletion_timestamp.is_none()
-                    && object.spec.mode == Mode::Enforce
-                    && object.spec.reserved_ips.contains(&entry.ip.to_string())
-            })
-            && cosmos.cloud.on(entry.ip).is_none()
-    });
-    match (waiting, free.first()) {
-        (Some((name, entry)), Some(node)) => broken(format!(
-            "P12: {} of {name} waits ({:?}: {}) although node {node} could take it",
-            entry.ip, entry.reason, entry.message
-        )),
-        _ => Ok(()),
+    let mut known: BTreeMap<(&str, IpAddr), &Entry> = BTreeMap::new();
+    let mut claims: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+    for (name, entry) in &all {
+        known.insert((name, entry.ip), entry);
+        claims.entry(entry.ip).or_default().insert(name);
     }
+    let asked = |object: &NetIPAllocation| -> Vec<IpAddr> {
+        object.spec.reserved_ips.iter().filter_map(|text| text.parse().ok()).collect()
+    };
+    for (name, object) in cosmos.cluster.allocations() {
+        for ip in asked(object) {
+            claims.entry(ip).or_default().insert(name);
+        }
+    }
+    let objects = cosmos.cluster.allocations().iter();
+    for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_none()) {
+        for ip in asked(object) {
+            let Some(entry) = known.get(&(name.as_str(), ip)) else {
+                // One that is not understood is left alone.
+                let text = ip.to_string();
+                if object.status.iter().flat_map(|status| &status.addresses).any(|stored| stored.ip == text) {
+                    continue;
+                }
+                return broken(format!("P12: {name} asks for {ip}, and has no entry for it"));
+            };
+            let waits = object.spec.mode == Mode::Enforce && entry.state.at_rest();
+            let yields = entry.reason == Reason::DuplicateClaim && claims.get(&ip).is_some_and(|all| all.len() > 1);
+            let is_free = || cosmos.cloud.holder(ip) == Holder::Free && cosmos.cloud.find(ip) != Whereabouts::NotFound;
+            if waits
+                && !yields
+                && is_free()
+                && let Some(node) = goes_to(cosmos, &free, object, entry)
+            {
+                return broken(format!(
+                    "P12: {ip} of {name} waits ({:?}: {}) although node {node} could take it",
+                    entry.reason, entry.message
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use ip_address_controller::{
-    allocation::decide::facts::{Operation, OperationKind},
+    allocation::decide::{
+        facts::{Operation, OperationKind},
+        users::Owner,
+    },
     api::NetIPAllocationStatus,
 };
 use serde_json::json;
@@ -64,6 +67,68 @@ fn a_verified_address_whose_node_does_not_say_so_is_not_at_rest() {
     let (mut cosmos, node) = at_rest(&["a"], json!({}));
     cosmos.cluster.label(&node, READY_LABEL, None).unwrap();
     refused(rest(&cosmos), "which does not say so");
+}
+
+#[test]
+fn p9_an_object_that_is_deleted_does_not_stay_for_nobody() {
+    let (mut cosmos, node) = at_rest(&["a"], json!({}));
+    let now = cosmos.now;
+    cosmos.cluster.delete("red", now).unwrap();
+    refused(rest(&cosmos), "stays although nobody uses");
+    edit(&mut cosmos, |entry| {
+        entry.state = "Draining".to_owned();
+        entry.reason = Some("AllocationDeleted".to_owned());
+    });
+    refused(rest(&cosmos), "stays although nobody uses");
+    cosmos.cluster.start_pod(&node, crate::cosmos::course::pod("sip")).unwrap();
+    rest(&cosmos).expect("a pod uses it");
+}
+
+/// The one address waits with this reason, free in truth, and its node is free as well.
+fn waits(reason: &str) -> Cosmos {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.cloud.outsider_detaches(ip());
+    edit(&mut cosmos, |entry| {
+        *entry = AddressStatus {
+            ip: entry.ip.clone(),
+            state: "Unassigned".to_owned(),
+            reason: Some(reason.to_owned()),
+            last_transition_time: entry.last_transition_time.clone(),
+            ..AddressStatus::default()
+        };
+    });
+    cosmos
+}
+
+#[test]
+fn a_free_address_that_a_node_could_take_is_not_at_rest_whatever_it_says() {
+    for reason in ["NoEligibleNode", "AddressInUse", "AddressNotFound", "HolderUnreachable", "DuplicateClaim", "Denied"]
+    {
+        refused(placed(&waits(reason)), "although node a could take it");
+    }
+    let mut planned = waits("NoEligibleNode");
+    edit(&mut planned, |entry| entry.planned_node = Some("a".to_owned()));
+    refused(placed(&planned), "although node a could take it");
+    let mut rivals = waits("DuplicateClaim");
+    rivals.allocate("blue", &[ip()], json!({"mode": "Observe"}));
+    rivals
+        .cluster
+        .edit_status("blue", |status| status.addresses = vec![memory::write(&red(&waits("Observing")))])
+        .unwrap();
+    placed(&rivals).expect("another asks for it");
+    let mut full = waits("NoEligibleNode");
+    full.cluster.cordon("a", true).unwrap();
+    placed(&full).expect("the node takes nothing");
+}
+
+#[test]
+fn an_address_that_is_asked_for_and_has_no_entry_is_not_at_rest() {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.cluster.edit_status("red", |status| status.addresses.clear()).unwrap();
+    refused(placed(&cosmos), "has no entry for it");
+    let mut foreign = at_rest(&["a"], json!({})).0;
+    edit(&mut foreign, |entry| entry.state = "Levitating".to_owned());
+    placed(&foreign).expect("a newer version knows what that is");
 }
 
 #[test]
@@ -160,33 +225,196 @@ fn p8_who_does_not_hold_the_lease_writes_nothing() {
 }
 
 #[test]
-fn p9_what_nobody_has_asked_for_is_not_cut() {
-    let (mut cosmos, _) = at_rest(&["a", "b"], json!({}));
-    let entry = red(&cosmos);
+fn p6_a_node_is_not_given_up_while_all_are_not_ready_or_gone() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let mut gone = cosmos.clone();
+    for node in ["a", "b"] {
+        cosmos.happen(&Action::Outside(Outside::NotReady(node.to_owned()))).unwrap();
+    }
+    cosmos.settle().unwrap();
+    cosmos.happen(&Action::Elapse(Duration::from_secs(400))).unwrap();
+    refused(gives_up(&cosmos), "most nodes are down");
+    let other = if node == "a" { "b" } else { "a" };
+    gone.happen(&Action::Outside(Outside::NotReady(other.to_owned()))).unwrap();
+    gone.happen(&Action::Outside(Outside::DeleteNode(node))).unwrap();
+    gone.settle().unwrap();
+    gone.happen(&Action::Elapse(Duration::from_secs(400))).unwrap();
+    refused(gives_up(&gone), "most nodes are down");
+}
+
+#[test]
+fn p6_a_node_that_is_ready_counts_although_its_machine_is_stopped() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let other = if node == "a" { "b" } else { "a" };
+    cosmos.happen(&Action::Outside(Outside::NotReady(node))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::StopMachine(other.to_owned()))).unwrap();
+    cosmos.settle().unwrap();
+    cosmos.happen(&Action::Elapse(Duration::from_secs(400))).unwrap();
+    gives_up(&cosmos).expect("one of two is down");
+    // A suspect whose machine is stopped does not count, and one that was started a moment ago may still pass for dead.
+    cosmos.happen(&Action::Outside(Outside::NotReady(other.to_owned()))).unwrap();
+    cosmos.settle().unwrap();
+    refused(gives_up(&cosmos), "most nodes are down");
+}
+
+/// What lands when the address is taken off its machine, for this reason: its entry says that it is about to be.
+fn cut(cosmos: &mut Cosmos, reason: Reason) -> Landed {
+    let entry = red(cosmos);
     let place = entry.machine.clone().unwrap().place;
-    let operation = Operation {
+    let releasing = Entry { state: State::Releasing, reason, operation: Some(operation(cosmos)), ..entry };
+    edit(cosmos, |entry| *entry = memory::write(&releasing));
+    take_off(cosmos, &place)
+}
+
+fn operation(cosmos: &Cosmos) -> Operation {
+    Operation {
         id: Uuid::from_u128(1),
         kind: OperationKind::Detach,
         start: cosmos.now,
         send_before: cosmos.now + SignedDuration::from_secs(60),
         attempts: 0,
         traceparent: None,
-    };
-    let releasing = Entry { state: State::Releasing, operation: Some(operation), ..entry };
-    let written = memory::write(&releasing);
-    edit(&mut cosmos, |entry| *entry = written);
-    let order =
-        Order::DeleteConfig { machine: place.clone(), name: cosmos.cloud.machine(&place).unwrap().mark.clone() };
-    let meta = Meta {
+    }
+}
+
+fn meta(cosmos: &Cosmos) -> Meta {
+    Meta {
         sender: Sender { process: 0, effect: 0 },
         operation: Uuid::from_u128(1),
         address: Some(ip()),
         latest: cosmos.instant + Duration::from_secs(60),
-    };
-    let request = cosmos.cloud.send(order, meta);
-    let cut = cosmos.cloud.land(request);
+    }
+}
+
+fn take_off(cosmos: &mut Cosmos, place: &ProviderId) -> Landed {
+    let order = Order::DeleteConfig { machine: place.clone(), name: cosmos.cloud.machine(place).unwrap().mark.clone() };
+    let request = cosmos.cloud.send(order, meta(cosmos));
+    cosmos.cloud.land(request)
+}
+
+#[test]
+fn p9_what_nobody_has_asked_for_is_not_cut() {
+    let (mut cosmos, _) = at_rest(&["a", "b"], json!({}));
+    let cut = cut(&mut cosmos, Reason::Verified);
     assert!(matches!(cut.removed, Some((_, Slot::Reserved(_)))), "{cut:?}");
     refused(landed(&cosmos, &cut), "P9");
     cosmos.meddled = true;
     landed(&cosmos, &cut).expect("somebody has done something");
+}
+
+#[test]
+fn p6_what_a_pod_uses_is_not_cut_by_choice_unless_nobody_is_there_to_ask() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    cosmos.happen(&Action::Outside(Outside::StartPod(node.clone(), "sip".to_owned()))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node.clone()))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::NotReady(node.clone()))).unwrap();
+    let cut = cut(&mut cosmos, Reason::NodeCordoned);
+    refused(landed(&cosmos, &cut), "while pod sip used it");
+    cosmos.cluster.label(&node, READY_LABEL, None).unwrap();
+    let mut later = cosmos.clone();
+    later.happen(&Action::Elapse(Duration::from_secs(301))).unwrap();
+    landed(&later, &cut).expect("the node has not answered for long enough");
+    let mut stopped = cosmos.clone();
+    stopped.happen(&Action::Outside(Outside::StopMachine(node))).unwrap();
+    landed(&stopped, &cut).expect("its machine does not run");
+}
+
+#[test]
+fn p6_anothers_policy_does_not_say_who_uses_an_address() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let resigned = Pod { ready: false, returns: true, ..crate::cosmos::course::pod("sip") };
+    let owner = Owner { kind: "DaemonSet".to_owned(), name: "kamailio".to_owned() };
+    cosmos.cluster.start_pod(&node, Pod { owner: Some(owner), ..resigned }).unwrap();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node))).unwrap();
+    cosmos.allocate("blue", &[], json!({"drain": {"policy": "Evict"}}));
+    let cut = cut(&mut cosmos, Reason::NodeCordoned);
+    landed(&cosmos, &cut).expect("a DaemonSet's pod that is not Ready keeps nothing");
+    cosmos.cluster.edit("red", |spec| spec.drain.policy = DrainPolicy::Evict).unwrap();
+    refused(landed(&cosmos, &cut), "while pod sip used it");
+}
+
+#[test]
+fn p1_another_machine_under_the_name_is_not_changed() {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.meddled = true;
+    let cut = cut(&mut cosmos, Reason::NodeCordoned);
+    landed(&cosmos, &cut).expect("it is the machine");
+    let mut machine = red(&cosmos).machine.unwrap();
+    machine.instance = "0".to_owned();
+    edit(&mut cosmos, |entry| entry.machine_id = Some(machine.to_string()));
+    refused(landed(&cosmos, &cut), "which is another machine than");
+}
+
+#[test]
+fn p10_an_own_address_is_not_taken_before_it_is_written_down() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(if node == "a" { "b" } else { "a" }).unwrap().clone();
+    let taken = take_off(&mut cosmos, &place);
+    assert_eq!(taken.removed, Some((place, Slot::Own)));
+    refused(landed(&cosmos, &taken), "no entry says that it is owed");
+}
+
+#[test]
+fn p9_an_object_goes_when_nothing_of_it_is_left() {
+    let (mut cosmos, node) = at_rest(&["a"], json!({}));
+    let goes = |cosmos: &Cosmos, change: &dyn Fn(&mut NetIPAllocation)| {
+        let mut object = (**cosmos.cluster.allocation("red").unwrap()).clone();
+        change(&mut object);
+        super::passed(cosmos, 0, true, "red", &Passed { released: Some(Arc::new(object)), ..Passed::default() })
+    };
+    let retain = |object: &mut NetIPAllocation| object.spec.deletion_policy = DeletionPolicy::Retain;
+    let forget = |object: &mut NetIPAllocation| object.status.as_mut().unwrap().addresses.clear();
+    refused(goes(&cosmos, &|_| {}), "went while it had an entry");
+    refused(goes(&cosmos, &forget), "left its labels on node");
+    goes(&cosmos, &retain).expect("it leaves everything as it is");
+    let attach = Operation { kind: OperationKind::Attach, ..operation(&cosmos) };
+    let attaching = Entry { operation: Some(attach), ..red(&cosmos) };
+    edit(&mut cosmos, |entry| *entry = memory::write(&attaching));
+    let machine = cosmos.place(&node).unwrap().clone();
+    let (name, meta) = (cosmos.cloud.machine(&machine).unwrap().mark.clone(), meta(&cosmos));
+    cosmos.cloud.send(Order::AddConfig { machine, name, ip: Some(ip()) }, meta);
+    refused(goes(&cosmos, &|_| {}), "while a request was under way");
+}
+
+#[test]
+fn p4_a_label_whose_allocation_is_gone_is_not_at_rest_unless_it_was_to_stay() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let other = if node == "a" { "b" } else { "a" };
+    for (key, value) in [(READY_LABEL, READY_VALUE), (ALLOCATION_LABEL, "gone"), (ADDRESS_LABEL, "203.0.113.9")] {
+        cosmos.cluster.label(other, key, Some(value)).unwrap();
+    }
+    refused(rest(&cosmos), "rests with a label");
+    cosmos.left.insert("gone".to_owned());
+    rest(&cosmos).expect("it was left there on purpose");
+}
+
+#[test]
+fn a_way_that_is_none_is_refused() {
+    let (cosmos, _) = at_rest(&["a"], json!({}));
+    let turns = vec![(red(&cosmos), red(&cosmos), Some("no such edge".to_owned()))];
+    let record = Some(Told { turns, struck: Vec::new() });
+    refused(super::passed(&cosmos, 0, true, "red", &Passed { record, ..Passed::default() }), "edges: no such edge");
+}
+
+#[test]
+fn what_is_excused_after_an_edit_of_status_is_not_excused_for_ever() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(&node).unwrap().clone();
+    cosmos.happen(&Action::Outside(Outside::RemoveStatus("red".to_owned()))).unwrap();
+    assert!(cosmos.excuses.is_edited());
+    cosmos.come_to_rest().unwrap();
+    assert!(!cosmos.excuses.is_edited(), "it has been read, and is said as it is");
+    assert!(cosmos.excuses.machines.contains(&place), "what it was owed is forgotten");
+}
+
+#[test]
+fn what_is_excused_of_a_machine_is_not_once_it_has_its_own_address_again() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(&node).unwrap().clone();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::OutsiderDetaches(ip()))).unwrap();
+    assert!(cosmos.excuses.machines.contains(&place));
+    cosmos.come_to_rest().unwrap();
+    assert_eq!(cosmos.cloud.machine(&place).unwrap().slot, Slot::Own);
+    assert!(cosmos.excuses.machines.is_empty(), "{:?}", cosmos.excuses);
 }

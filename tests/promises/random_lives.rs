@@ -1,7 +1,8 @@
 //! Lives at random: what people, machines, calls and leaders do to a running operator, from a seed. A life that breaks a
 //! promise is told with its seed and the shortest script that still breaks one.
 //!
-//! `LIVES=1000000 cargo test --test promises random` plays more of them, `SEED=17` one alone.
+//! `LIVES=1000000 cargo test --test promises random` plays more of them, `FROM=17` those from another seed on, `SEED=17` one
+//! alone.
 
 use std::{
     net::IpAddr,
@@ -233,7 +234,8 @@ fn strike(cosmos: &Cosmos, what: &What) -> Vec<Action> {
 #[test]
 fn p1_to_p12_lives_at_random_keep_every_promise() {
     let lives = number("LIVES").unwrap_or(100_000);
-    let seeds = number("SEED").map_or(0..lives, |seed| seed..seed + 1);
+    let from = number("FROM").unwrap_or(0);
+    let seeds = number("SEED").map_or(from..from + lives, |seed| seed..seed + 1);
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let failed: Mutex<Vec<(u64, String)>> = Mutex::default();
@@ -254,7 +256,7 @@ fn p1_to_p12_lives_at_random_keep_every_promise() {
     });
     let mut failed = failed.into_inner().unwrap();
     failed.sort();
-    println!("{} lives in {:.1} s", lives, began.elapsed().as_secs_f64());
+    println!("lives {seeds:?} in {:.1} s", began.elapsed().as_secs_f64());
     let told: Vec<String> = failed
         .iter()
         .map(|(seed, why)| {

@@ -133,12 +133,12 @@ impl Stage {
             }
             ["an", "Attached", "entry", "without", "a", "node"] => {
                 self.happens("Attached on node-a")?;
-                self.cosmos.excuses.edited = true;
+                self.cosmos.excuse_an_edit(NAME);
                 let _ = self.cosmos.cluster.edit_status(NAME, |status| status.addresses[0].node = None);
                 Ok(())
             }
             ["its", "operation", "is", "missing"] => {
-                self.cosmos.excuses.edited = true;
+                self.cosmos.excuse_an_edit(NAME);
                 let _ = self.cosmos.cluster.edit_status(NAME, |status| {
                     status.addresses.iter_mut().for_each(|entry| entry.operation = None);
                 });

@@ -201,6 +201,10 @@ pub struct Cosmos {
     pub held: BTreeMap<String, Instant>,
     /// Since when a node has been NotReady, or its object gone, for all that any watch has shown.
     pub down: BTreeMap<String, Timestamp>,
+    /// When a machine was last stopped, started or replaced.
+    pub stirred: BTreeMap<ProviderId, Instant>,
+    /// Allocations that went, and left everything as it was because somebody said so.
+    pub left: BTreeSet<String>,
     /// Since when what AWS shows is not what is.
     pub(super) behind: Option<Instant>,
     /// Requests that were sent, over all time.
@@ -299,6 +303,8 @@ impl Cosmos {
             meddled: false,
             held: BTreeMap::new(),
             down: BTreeMap::new(),
+            stirred: BTreeMap::new(),
+            left: BTreeSet::new(),
             behind: None,
             sent: 0,
             landed: 0,
@@ -578,8 +584,14 @@ impl Cosmos {
             self.struck.extend(record.struck.iter().map(|owed| owed.machine.clone()));
         }
         self.struck.extend(passed.refused.iter().cloned());
-        if let Some(object) = passed.released.as_ref().filter(|object| object.spec.mode == api::Mode::Observe) {
-            self.excuse_what_is_left(object);
+        if let Some(object) = &passed.released {
+            let observes = object.spec.mode == api::Mode::Observe;
+            if observes {
+                self.excuse_what_is_left(object);
+            }
+            if observes || object.spec.deletion_policy == api::DeletionPolicy::Retain {
+                self.left.insert(name.to_owned());
+            }
         }
         invariants::passed(self, id, leads, name, &passed)?;
         self.end_excuses(id);
@@ -933,7 +945,7 @@ impl Cosmos {
                 let _ = self.cluster.edit(name, |spec| spec.deletion_policy = api::DeletionPolicy::Retain);
             }
             Outside::RemoveStatus(name) => {
-                self.excuses.edited = true;
+                self.excuse_an_edit(name);
                 let _ = self.cluster.remove_status(name);
             }
             Outside::Move(name, ip) => {
@@ -980,6 +992,7 @@ impl Cosmos {
         }
         self.excuses.nodes.insert(node.to_owned());
         self.excuses.machines.insert(place.clone());
+        self.stirred.insert(place.clone(), self.instant);
         act(&mut self.cloud, &place);
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use ip_address_controller::{
         observe::nodes::SlimNode,
     },
     api::{self, NetIPAllocation},
-    cloud::{ProviderId, Whereabouts},
+    cloud::{MachineId, ProviderId, Whereabouts},
 };
 
 use super::{cloud::Slot, course::Cosmos, errand::Call};
@@ -28,18 +29,23 @@ use crate::invariants;
 pub struct Excuses {
     /// Addresses that outsiders have moved, or whose machines failed, and when: a read and the truth may differ.
     pub addresses: BTreeMap<IpAddr, Instant>,
-    /// Machines that outsiders had their hands on: nobody owes them what they had before.
+    /// Machines that outsiders had their hands on: nobody owes them what they had before, until they have it again.
     pub machines: BTreeSet<ProviderId>,
     /// Nodes whose labels may be wrong until the operator has seen it.
     pub nodes: BTreeSet<String>,
-    /// Status or labels were edited by hand.
-    pub edited: bool,
+    /// When status was last edited by hand.
+    pub edited: Option<Instant>,
 }
 
 impl Excuses {
     /// Whether what is read of the address may not be so.
     pub fn has(&self, ip: IpAddr) -> bool {
         self.addresses.contains_key(&ip)
+    }
+
+    /// Whether what status says may be what somebody wrote into it.
+    pub fn is_edited(&self) -> bool {
+        self.edited.is_some()
     }
 }
 
@@ -79,14 +85,29 @@ impl Cosmos {
         })
     }
 
+    /// Somebody edits the status of this object, in which stands what its machines are owed.
+    pub fn excuse_an_edit(&mut self, name: &str) {
+        self.excuses.edited = Some(self.instant);
+        if let Some(object) = self.cluster.allocation(name).cloned() {
+            self.excuse_debts(&object);
+        }
+    }
+
+    fn excuse_debts(&mut self, object: &NetIPAllocation) {
+        let Some(status) = &object.status else { return };
+        let owed = status.owed.iter().filter_map(memory::read_owed).map(|owed| owed.machine.place);
+        let named = status.addresses.iter().filter_map(|stored| match memory::read(stored) {
+            Stored::Known(entry) => entry.machine.map(|machine| machine.place),
+            Stored::Foreign(_) => None,
+        });
+        self.excuses.machines.extend(owed.chain(named));
+    }
+
     /// An object goes that leaves everything as it is, half-done swaps too: what it has is excused.
     pub(super) fn excuse_what_is_left(&mut self, object: &NetIPAllocation) {
-        let status = object.status.clone().unwrap_or_default();
-        let owed = status.owed.iter().filter_map(memory::read_owed).map(|owed| owed.machine.place);
-        self.excuses.machines.extend(owed);
-        for stored in &status.addresses {
+        self.excuse_debts(object);
+        for stored in object.status.iter().flat_map(|status| &status.addresses) {
             if let Stored::Known(entry) = memory::read(stored) {
-                self.excuses.machines.extend(entry.machine.clone().map(|machine| machine.place));
                 self.excuse(entry.ip);
             }
         }
@@ -94,18 +115,50 @@ impl Cosmos {
 
     /// After a pass: what the process has read since, and says as it is, excuses nothing any more.
     pub(super) fn end_excuses(&mut self, id: u8) {
-        if self.excuses.addresses.is_empty() {
+        if self.excuses.addresses.is_empty() && self.excuses.edited.is_none() {
+            if !self.excuses.machines.is_empty() {
+                self.forgive_nothing_more();
+            }
             return;
         }
         let Some(term) = &self.process(id).term else { return };
         let Some(survey) = term.answers.survey(&self.cloud.scope()).0 else { return };
         let asked = term.asking.values().map(|asking| asking.began).min();
-        let is_over = |(ip, since): &(&IpAddr, &Instant)| {
-            let then = **since + BELIEVED;
-            survey.began > then && asked.is_none_or(|asked| asked > then) && self.is_understood(**ip)
+        let is_read = |since: Instant| {
+            let then = since + BELIEVED;
+            survey.began > then && asked.is_none_or(|asked| asked > then)
         };
+        let is_over = |(ip, since): &(&IpAddr, &Instant)| is_read(**since) && self.is_understood(**ip);
         let over: Vec<IpAddr> = self.excuses.addresses.iter().filter(is_over).map(|(ip, _)| *ip).collect();
+        let put_right = self.excuses.edited.is_some_and(is_read) && self.is_put_right();
         self.excuses.addresses.retain(|ip, _| !over.contains(ip));
+        if put_right {
+            self.excuses.edited = None;
+        }
+    }
+
+    /// Every address that is asked for has an entry again, and each of them is understood.
+    fn is_put_right(&self) -> bool {
+        let objects = || self.cluster.allocations().values();
+        let said = || objects().flat_map(|object| &object.status).flat_map(|status| &status.addresses);
+        let is_known = said().all(|stored| matches!(memory::read(stored), Stored::Known(_)));
+        let said: BTreeSet<IpAddr> = said().filter_map(|stored| stored.ip.parse().ok()).collect();
+        let stays = |object: &&Arc<NetIPAllocation>| object.metadata.deletion_timestamp.is_none();
+        let asked = objects().filter(stays).flat_map(|object| &object.spec.reserved_ips);
+        let asked: BTreeSet<IpAddr> = asked.filter_map(|text| text.parse().ok()).collect();
+        let terms = self.processes.iter().filter_map(|process| process.term.as_ref());
+        let pays = terms.flat_map(|term| term.flights.values()).any(|flight| flight.errand.address().is_none());
+        is_known && !pays && asked.is_subset(&said) && said.iter().all(|ip| self.is_understood(*ip))
+    }
+
+    /// A machine that has an address of its own again, and is not about to lose it, has it to lose like any other.
+    fn forgive_nothing_more(&mut self) {
+        let named = self.cluster.allocations().values().flat_map(|object| &object.status);
+        let named = named.flat_map(|status| &status.addresses).filter_map(|stored| stored.machine_id.as_ref());
+        let named: BTreeSet<ProviderId> = named.filter_map(|id| Some(id.parse::<MachineId>().ok()?.place)).collect();
+        let cloud = &self.cloud;
+        let is_own = |place: &ProviderId| cloud.machine(place).is_some_and(|machine| machine.slot == Slot::Own);
+        self.excuses.machines.retain(|place| named.contains(place) || !is_own(place));
     }
 
     /// Nothing of it is under way, and what status and labels say is so.

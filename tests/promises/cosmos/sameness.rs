@@ -25,8 +25,8 @@ impl Cosmos {
             canon.instant(self.renewed);
             // Since when something is excused only says until when.
             let Excuses { addresses, machines, nodes, edited } = &self.excuses;
-            canon.debug(&(addresses.keys(), machines, nodes, edited));
-            canon.debug(&(&self.struck, &self.names, self.behind));
+            canon.debug(&(addresses.keys(), machines, nodes, edited.is_some()));
+            canon.debug(&(&self.struck, &self.left, &self.names, self.behind));
             for process in &self.processes {
                 match self.left_without_proof(process) {
                     Some(term) => term.canon_without_proof(process, canon),

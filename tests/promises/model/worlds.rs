@@ -42,9 +42,14 @@ pub fn world(kind: Provider, rules: Rules, nodes: &[&str], allocations: &[(&str,
     cosmos
 }
 
+/// The limit that `make model` or somebody else asks for.
+fn asked() -> Option<usize> {
+    std::env::var("STATES").ok().and_then(|text| text.parse().ok())
+}
+
 /// How far a world is searched that is too large for CI.
 fn limits() -> Limits {
-    let states = std::env::var("STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(25_000);
+    let states = asked().unwrap_or(25_000);
     Limits { states, tells: std::env::var_os("TELLS").is_some(), ..Limits::default() }
 }
 
@@ -70,11 +75,12 @@ fn clouds() -> Vec<Provider> {
     clouds
 }
 
-/// Too large for CI: searched to the end where the limit allows for so many states, else as far as it.
+/// Too large for CI: `make model` searches its so many states to the end, whatever the limit.
 fn to_the_end_of(states: usize, name: &str, kind: Provider, model: &Model) {
-    let limits = limits();
+    let limit = asked().map(|limit| limit.max(states + 1));
+    let limits = Limits { states: limit.unwrap_or(limits().states), ..limits() };
     let report = searched(&format!("{name}, {kind}"), model, limits);
-    if limits.states > states {
+    if limit.is_some() {
         report.must_hold_everywhere()
     } else {
         report.must_hold()
