@@ -39,7 +39,7 @@ use super::{
     journey, memory,
     moment::Moment,
     selection::Selection,
-    tables::{Key, SEND_WINDOW, Tables, left_to_send, refuses_node},
+    tables::{Key, NOBODY, SEND_WINDOW, Tables, left_to_send, refuses_node},
 };
 use crate::{
     api::{self, NetIPAllocation},
@@ -524,7 +524,8 @@ impl Eyes<'_> {
         if !node.matches(&self.subject.object.spec.node_selector) {
             return Adoptable::No(format!("node {name}, which spec.nodeSelector does not select"));
         }
-        if tables.seats.others(place, &ip).next().is_some() {
+        // What the machine is owed cannot be paid while this address is there, so that is no reason to leave it to nobody.
+        if tables.seats.others(place, &ip).any(|(sitting, _)| *sitting != NOBODY) {
             return Adoptable::No(format!("node {name}, which has another address by now"));
         }
         let surveyed = self.around.survey.as_ref().map_or(FRESH_SEAT, |survey| self.since(survey.began));
