@@ -838,7 +838,7 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     let delayed = paced_out || stuck;
     let labels_go = match cause.row().labels_go {
         // The release takes them off first; where it cannot begin, they do not wait for it.
-        LabelsGo::AtOnce => delayed || !facts.intent_dead || !facts.permit,
+        LabelsGo::AtOnce => delayed || !facts.intent_dead || !facts.permit || next.is_some(),
         LabelsGo::First | LabelsGo::AfterUsers | LabelsGo::WithDetach => {
             !delayed && leaving::labels_may_go(cause, entry, facts)
         }
@@ -869,6 +869,11 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
                 story::beside(cause, word),
                 story::verdicts(facts)
             ),
+    // Not seen to run, and to be free, it is no target yet (S4).
+    let next = match &facts.target {
+        Target::Looking { node } if leaving::needs_target(cause, facts) => Some(node),
+        Target::Looking { .. } | Target::Seat { .. } | Target::None(_) => None,
+    };
             LATER,
         );
     }
@@ -915,6 +920,10 @@ fn next_look(entry: &Entry, facts: &Facts) -> Duration {
     let first = [entry.deadline, again].into_iter().flatten().filter(|then| *then > facts.now).min();
     first.map_or(LATER, |then| until(then, facts.now).min(LATER))
 }
+    if let Some(next) = next.filter(|_| facts.permit) {
+        let message = format!("may leave node {node}; reads the machine of node {next}, where it goes");
+        return wait(word, message, SOON);
+    }
 
 /// Edge 9, and another attempt.
 fn releasing(entry: &Entry, facts: &Facts) -> Decision {

@@ -827,7 +827,8 @@ fn goes_next(entry: &Entry, facts: &Facts) -> bool {
         State::Unassigned | State::Detached => true,
         // It is known to be off; that is written together with where it goes.
         State::Releasing => !facts.in_flight && entry.machine.as_ref().is_some_and(|at| facts.read.is_off(at)),
-        State::Attaching | State::Attached | State::Draining => false,
+        State::Draining => leaving::may_go(entry, facts),
+        State::Attaching | State::Attached => false,
     }
 }
 
