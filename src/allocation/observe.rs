@@ -27,7 +27,7 @@ use super::{
     claims::Claims,
     decide::{
         facts::{
-            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, Operation,
+            Adoptable, Claim, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, Operation,
             OperationKind, Read, Target, User, Users, Wanted, Whereabouts,
         },
         failover::{Breaker, Health},
@@ -261,6 +261,11 @@ impl Eyes<'_> {
             tables.seen_life(&node.name_any(), node.metadata.uid.as_deref(), place, moment.instant);
         }
         let read = self.read(entry, tables);
+        let claim = self.claims.claim(entry.ip, &self.subject.uid);
+        let rival_here = match (&claim, &entry.node) {
+            (Claim::Other(name), Some(node)) => self.claims.holds(name, node),
+            (Claim::Other(_), None) | (Claim::Ours, _) => false,
+        };
         let spent = entry
             .operation
             .as_ref()
@@ -268,7 +273,8 @@ impl Eyes<'_> {
         Facts {
             now,
             wanted: self.subject.selection.of_address(entry.ip, &self.subject.object),
-            claim: self.claims.claim(entry.ip, &self.subject.uid),
+            claim,
+            rival_here,
             deleting: self.subject.deleting,
             mode: self.subject.mode,
             finalizer: crate::lifecycle::finalizer::is_set(&*self.subject.object, api::FINALIZER),
@@ -821,7 +827,7 @@ impl Eyes<'_> {
     }
 }
 
-/// Whether it is on no node, so that the next thing is where it goes.
+/// Whether it is on no node, or nothing but that keeps it on its own, so that the next thing is where it goes.
 fn goes_next(entry: &Entry, facts: &Facts) -> bool {
     match entry.state {
         State::Unassigned | State::Detached => true,
