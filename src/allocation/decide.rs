@@ -166,7 +166,14 @@ impl lifecycle::Machine for Address {
         }
         match to {
             State::Attached => arrive(entry, from, facts),
-            State::Detached => leave(entry, cause, began, facts.left.unwrap_or(facts.now)),
+            State::Detached => {
+                let theirs = entry.machine.as_ref().is_some_and(|machine| facts.is_theirs_on(machine));
+                leave(entry, cause, began, facts.left.unwrap_or(facts.now));
+                if theirs {
+                    // It has moved nowhere, and is not on no node meanwhile: there is no journey to go on with.
+                    entry.last_move = None;
+                }
+            }
             State::Unassigned => entry.planned_node = None,
             State::Attaching | State::Draining | State::Releasing => {}
         }
@@ -671,6 +678,9 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         };
         return wait(reason, message, LATER);
     }
+    if let Some(decision) = give_way(settled(entry), node, machine, facts) {
+        return decision;
+    }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !cause.is_some_and(|cause| explains_absence(cause, facts)) {
         if !facts.intent_dead || !facts.permit {
@@ -721,6 +731,24 @@ fn attached(entry: &Entry, facts: &Facts) -> Decision {
         return go(State::Draining, cause.reason(), Note::Drain { deadline, planned });
     }
     upkeep(node, machine, unlabelled(entry, facts), entry, facts).unwrap_or_else(|| quiet(entry, node, facts))
+}
+
+/// One of two entries that have an address on one machine (S2): a status was copied, or restored from before a move. The
+/// allocation whose it is not lets go of its entry and of nothing else. Somebody who keeps both would drain it and ask the
+/// other's pods to go, and say that it drifted when the other moves it.
+fn give_way(reason: Reason, node: &str, machine: &MachineId, facts: &Facts) -> Option<Decision> {
+    let Claim::Other(name) = &facts.claim else { return None };
+    if !facts.is_theirs_on(machine) {
+        return None;
+    }
+    if !facts.intent_dead {
+        let message = format!(
+            "NetIPAllocation {name} has it on node {node} as well; waits until the last request to the cloud can no longer take effect"
+        );
+        return Some(wait(reason, message, SOON));
+    }
+    let operation = intent(OperationKind::Detach, 0, facts);
+    Some(go(State::Releasing, Reason::SeatLost, Note::Release { operation, planned: None }))
 }
 
 /// A fault and the absence are one thing seen from two sides, and the fault explains more. A choice explains nothing: it
@@ -806,6 +834,11 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
             format!("drains from node {node}{}; mode Observe changes nothing", story::plan(entry, facts)),
         );
     }
+    if !facts.in_flight
+        && let Some(decision) = give_way(entry.reason, node, machine, facts)
+    {
+        return decision;
+    }
     let cause = leaving::cause(entry, facts);
     if facts.read.is_off(machine) && !facts.in_flight && !facts.intent_dead && labelled(entry, facts) {
         let message = "is off its machine; waits until the last request to the cloud can no longer put it back";
@@ -836,9 +869,14 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     let paced_out = cause.row().paced && !facts.turn;
     let stuck = nowhere_to_go(cause, facts);
     let delayed = paced_out || stuck;
+    // Not seen to run, and to be free, it is no target yet (S4).
+    let next = match &facts.target {
+        Target::Looking { node } if leaving::needs_target(cause, facts) => Some(node),
+        Target::Looking { .. } | Target::Seat { .. } | Target::None(_) => None,
+    };
     let labels_go = match cause.row().labels_go {
         // The release takes them off first; where it cannot begin, they do not wait for it.
-        LabelsGo::AtOnce => delayed || !facts.intent_dead || !facts.permit,
+        LabelsGo::AtOnce => delayed || !facts.intent_dead || !facts.permit || next.is_some(),
         LabelsGo::First | LabelsGo::AfterUsers | LabelsGo::WithDetach => {
             !delayed && leaving::labels_may_go(cause, entry, facts)
         }
@@ -881,6 +919,10 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     }
     if !facts.intent_dead {
         return wait(word, "waits until the last request to the cloud can no longer take effect", SOON);
+    }
+    if let Some(next) = next.filter(|_| facts.permit) {
+        let message = format!("may leave node {node}; reads the machine of node {next}, where it goes");
+        return wait(word, message, SOON);
     }
     release(entry, facts, word, cause.reason())
 }
@@ -932,7 +974,8 @@ fn releasing(entry: &Entry, facts: &Facts) -> Decision {
     // Read on our machine while it is another's: that one holds it there, and it is not ours to cut (S2).
     let yielded = facts.claim != Claim::Ours && facts.read.is_known();
     let off = gone || facts.read.is_off(machine) || yielded;
-    if off && !labelled(entry, facts) {
+    // Where that one says so of this machine too, so are the labels, whatever they say: it makes them its own (P4).
+    if off && (!labelled(entry, facts) || facts.is_theirs_on(machine)) {
         return go(State::Detached, Reason::Released, Note::Plain);
     }
     // A new intent does not sit out the back-off of the one before it.

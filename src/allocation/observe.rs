@@ -27,7 +27,7 @@ use super::{
     claims::Claims,
     decide::{
         facts::{
-            Adoptable, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, Operation,
+            Adoptable, Claim, Drain, Entry, Facts, Fresh, Holder, Labels, Life, Mode, NodeObject, NodeView, Operation,
             OperationKind, Read, Target, User, Users, Wanted, Whereabouts,
         },
         failover::{Breaker, Health},
@@ -39,7 +39,7 @@ use super::{
     journey, memory,
     moment::Moment,
     selection::Selection,
-    tables::{Key, SEND_WINDOW, Tables, left_to_send, refuses_node},
+    tables::{Key, NOBODY, SEND_WINDOW, Tables, left_to_send, refuses_node},
 };
 use crate::{
     api::{self, NetIPAllocation},
@@ -261,6 +261,11 @@ impl Eyes<'_> {
             tables.seen_life(&node.name_any(), node.metadata.uid.as_deref(), place, moment.instant);
         }
         let read = self.read(entry, tables);
+        let claim = self.claims.claim(entry.ip, &self.subject.uid);
+        let rival_here = match (&claim, &entry.node) {
+            (Claim::Other(name), Some(node)) => self.claims.holds(name, node),
+            (Claim::Other(_), None) | (Claim::Ours, _) => false,
+        };
         let spent = entry
             .operation
             .as_ref()
@@ -268,7 +273,8 @@ impl Eyes<'_> {
         Facts {
             now,
             wanted: self.subject.selection.of_address(entry.ip, &self.subject.object),
-            claim: self.claims.claim(entry.ip, &self.subject.uid),
+            claim,
+            rival_here,
             deleting: self.subject.deleting,
             mode: self.subject.mode,
             finalizer: crate::lifecycle::finalizer::is_set(&*self.subject.object, api::FINALIZER),
@@ -524,7 +530,8 @@ impl Eyes<'_> {
         if !node.matches(&self.subject.object.spec.node_selector) {
             return Adoptable::No(format!("node {name}, which spec.nodeSelector does not select"));
         }
-        if tables.seats.others(place, &ip).next().is_some() {
+        // What the machine is owed cannot be paid while this address is there, so that is no reason to leave it to nobody.
+        if tables.seats.others(place, &ip).any(|(sitting, _)| *sitting != NOBODY) {
             return Adoptable::No(format!("node {name}, which has another address by now"));
         }
         let surveyed = self.around.survey.as_ref().map_or(FRESH_SEAT, |survey| self.since(survey.began));
@@ -820,13 +827,14 @@ impl Eyes<'_> {
     }
 }
 
-/// Whether it is on no node, so that the next thing is where it goes.
+/// Whether it is on no node, or nothing but that keeps it on its own, so that the next thing is where it goes.
 fn goes_next(entry: &Entry, facts: &Facts) -> bool {
     match entry.state {
         State::Unassigned | State::Detached => true,
         // It is known to be off; that is written together with where it goes.
         State::Releasing => !facts.in_flight && entry.machine.as_ref().is_some_and(|at| facts.read.is_off(at)),
-        State::Attaching | State::Attached | State::Draining => false,
+        State::Draining => leaving::may_go(entry, facts),
+        State::Attaching | State::Attached => false,
     }
 }
 

@@ -37,6 +37,9 @@ pub enum Key {
     Machine(ProviderId),
 }
 
+/// Sits on a machine that no address of ours may be put on: it is owed one of its own.
+pub const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
 /// An intent may be sent for so long after it was written (F5).
 pub const SEND_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 

@@ -62,6 +62,8 @@ struct Intent<I> {
     answered: bool,
     /// Until then a request of an earlier intent may still take effect: its answer was never heard.
     residue: Option<Instant>,
+    /// The one that this one, found in an entry, was seen after, and when that one is dead.
+    before: Option<(I, Instant)>,
 }
 
 impl<I> Intent<I> {
@@ -82,12 +84,17 @@ impl<S: Ord + Clone, I: Eq> Intents<S, I> {
 
     /// An intent stands in the entry. `ours`: this process wrote it. Seen again, nothing changes.
     pub fn seen(&mut self, subject: &S, id: I, dead_at: Instant, ours: bool) {
-        let known = self.last.get(subject);
-        if known.is_none_or(|known| known.id != id) {
-            // What an earlier intent left unanswered does not die of being replaced.
-            let residue = known.and_then(Intent::ends);
-            self.last.insert(subject.clone(), Intent { id, dead_at, ours, answered: true, residue });
+        if self.last.get(subject).is_some_and(|known| known.id == id) {
+            return;
         }
+        let known = self.last.remove(subject);
+        // What an earlier intent left unanswered does not die of being replaced.
+        let residue = known.as_ref().and_then(Intent::ends);
+        // Where two entries are about one subject their intents are seen in turns, and are no younger for that.
+        let again = known.as_ref().and_then(|known| known.before.as_ref()).filter(|(before, _)| *before == id);
+        let dead_at = again.map_or(dead_at, |(_, then)| *then);
+        let before = known.filter(|_| !ours).map(|known| (known.id, known.dead_at));
+        self.last.insert(subject.clone(), Intent { id, dead_at, ours, answered: true, residue, before });
     }
 
     /// A request of the intent is about to be under way: no longer all answered, and not dead before `dead_at`.
@@ -156,6 +163,19 @@ mod tests {
         assert!(!intents.dead(&"a", now), "our answer says nothing of the other's requests");
         intents.sending(&"a", later + Duration::from_secs(60));
         assert!(!intents.dead(&"a", later), "one of ours left after theirs");
+    }
+
+    #[test]
+    fn two_intents_that_are_seen_in_turns_die_both() {
+        let now = Instant::now();
+        let at = |s| now + Duration::from_secs(s);
+        let mut intents: Intents<&str, u32> = Intents::new();
+        for second in [0, 60, 120, 180] {
+            intents.seen(&"a", 1, at(second + 180), false);
+            assert_eq!(intents.dead(&"a", at(second)), second == 180, "{second}");
+            intents.seen(&"a", 2, at(second + 180), false);
+            assert_eq!(intents.dead(&"a", at(second)), second == 180, "{second}");
+        }
     }
 
     #[test]

@@ -463,6 +463,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
     one_each(cosmos, &all)?;
     labelled(cosmos, &all)?;
     let_go(cosmos, &all)?;
+    adopted(cosmos, &all)?;
     // Mode Observe changes nothing: what is owed stays written down.
     let pays = |object: &NetIPAllocation| object.spec.mode != Mode::Observe;
     let owed = |pays_now: bool| {
@@ -529,6 +530,49 @@ fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(entry.ip));
         if is_well(cosmos, node) && there && !says {
             return broken(format!("P4: {} of {name} is on node {}, which does not say so", entry.ip, node.name_any()));
+        }
+    }
+    Ok(())
+}
+
+/// P12: an address that sits on a selected node is that of the one allocation that wants it.
+fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
+    let mut claims: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+    for (name, object) in cosmos.cluster.allocations() {
+        for ip in object.spec.reserved_ips.iter().filter_map(|text| text.parse().ok()) {
+            claims.entry(ip).or_default().insert(name);
+        }
+    }
+    let mut seats: BTreeMap<&ProviderId, Vec<(&str, &Entry)>> = BTreeMap::new();
+    for (name, entry) in all {
+        claims.entry(entry.ip).or_default().insert(name);
+        if let Some(machine) = entry.machine.as_ref().filter(|_| !entry.state.at_rest()) {
+            seats.entry(&machine.place).or_default().push((name, entry));
+        }
+    }
+    let nodes: BTreeMap<_, _> =
+        cosmos.cluster.nodes().values().filter_map(|node| Some((node.place()?, node))).collect();
+    let machines = cosmos.cloud.machines().iter();
+    let sits: BTreeMap<IpAddr, &ProviderId> = machines
+        .filter_map(|(place, machine)| match machine.slot {
+            Slot::Reserved(ip) => Some((ip, place)),
+            Slot::Own | Slot::Empty => None,
+        })
+        .collect();
+    for (ip, claims) in claims {
+        let mut claims = claims.into_iter();
+        let (Some(name), None) = (claims.next(), claims.next()) else { continue };
+        let wants = |object: &&Arc<NetIPAllocation>| object.spec.reserved_ips.contains(&ip.to_string());
+        let Some(object) = enforced(cosmos, name).filter(wants) else { continue };
+        let Some(place) = sits.get(&ip).copied() else { continue };
+        let selected = |node: &&&Arc<SlimNode>| is_well(cosmos, node) && node.matches(&object.spec.node_selector);
+        let Some(node) = nodes.get(place).filter(selected) else { continue };
+        let seated = seats.get(place).map_or(&[][..], Vec::as_slice);
+        let ours =
+            seated.iter().any(|(_, entry)| entry.ip == ip && matches!(entry.state, State::Attached | State::Draining));
+        let taken = seated.iter().any(|(_, entry)| entry.ip != ip);
+        if !taken && !ours {
+            return broken(format!("P12: {ip} of {name} sits on node {}, and rests unadopted", node.name_any()));
         }
     }
     Ok(())

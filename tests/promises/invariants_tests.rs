@@ -133,11 +133,48 @@ fn an_address_that_is_asked_for_and_has_no_entry_is_not_at_rest() {
 
 #[test]
 fn two_allocations_that_both_have_an_address_are_not_at_rest() {
-    let (mut cosmos, _) = at_rest(&["a"], json!({}));
-    cosmos.allocate("blue", &[ip()], json!({}));
+    let cosmos = copied(false);
+    refused(rest(&cosmos), "P5: both");
+}
+
+/// One address that a pod uses, and a second allocation that is said to have it as well.
+fn copied(listed: bool) -> Cosmos {
+    let evict = || json!({"drain": {"policy": "Evict"}});
+    let (mut cosmos, node) = at_rest(&["a", "b"], evict());
+    cosmos.happen(&Action::Outside(Outside::StartPod(node, "sip".to_owned()))).unwrap();
+    let ips: Vec<IpAddr> = listed.then(ip).into_iter().collect();
+    cosmos.allocate("blue", &ips, evict());
     let status: NetIPAllocationStatus = cosmos.cluster.allocation("red").unwrap().status.clone().unwrap();
     cosmos.cluster.edit_status("blue", |its| *its = status).unwrap();
-    refused(rest(&cosmos), "P5: both");
+    cosmos
+}
+
+#[test]
+fn p5_p7_of_two_allocations_that_both_have_an_address_one_lets_go_and_nobody_notices() {
+    for listed in [true, false] {
+        let mut cosmos = copied(listed);
+        let (before, sent) = (red(&cosmos), cosmos.sent);
+        let node = before.node.clone().unwrap();
+        let labels = cosmos.cluster.node(&node).unwrap().metadata.labels.clone();
+        cosmos.come_to_rest().unwrap();
+        assert_eq!(red(&cosmos), before);
+        assert_eq!(cosmos.cluster.node(&node).unwrap().metadata.labels, labels);
+        assert_eq!(cosmos.sent, sent, "nothing was sent to the cloud");
+        let pods = cosmos.cluster.pods_of(&node);
+        assert!(matches!(pods.as_slice(), [pod] if pod.terminating_until.is_none()), "asked to go: {pods:?}");
+        let blue: Vec<_> = of(cosmos.cluster.allocation("blue").unwrap()).map(|it| (it.state, it.reason)).collect();
+        let said = if listed { vec![(State::Unassigned, Reason::DuplicateClaim)] } else { Vec::new() };
+        assert_eq!(blue, said, "its spec names the address: {listed}");
+        let owed = cosmos.cluster.allocation("blue").unwrap().status.as_ref().map(|status| status.owed.len());
+        assert_eq!(owed, Some(0));
+    }
+}
+
+#[test]
+fn an_address_on_a_selected_node_that_no_entry_has_is_not_at_rest() {
+    let (mut cosmos, _) = at_rest(&["a"], json!({}));
+    cosmos.cluster.edit_status("red", |status| status.addresses.clear()).unwrap();
+    refused(rest(&cosmos), "rests unadopted");
 }
 
 /// Until a pod on the node of the address is about to be asked to go.

@@ -251,6 +251,10 @@ impl Model {
                 cluster.allocation(name).is_none_or(|object| object.metadata.deletion_timestamp.is_some())
             }
             Outside::RemoveStatus(name) => cluster.allocation(name).is_none_or(|object| object.status.is_none()),
+            Outside::CopyStatus(from, to) => {
+                let status = |name| cluster.allocation(name).and_then(|object| object.status.as_ref());
+                status(from).is_none() || cluster.allocation(to).is_none() || status(from) == status(to)
+            }
             Outside::Add(name, ip) => {
                 cluster.allocation(name).is_none_or(|object| object.spec.reserved_ips.contains(&ip.to_string()))
             }

@@ -133,6 +133,8 @@ impl Life {
                 Outside::Delete(name.clone()),
                 Outside::Retain(name.clone()),
                 Outside::RemoveStatus(name.clone()),
+                // With one allocation: nothing.
+                Outside::CopyStatus(name.clone(), if name == "red" { "blue" } else { "red" }.to_owned()),
             ])),
         }
     }

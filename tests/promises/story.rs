@@ -260,6 +260,10 @@ impl Stage {
                 self.cosmos.allocate("older", &[ip()], json!({}));
                 Ok(())
             }
+            ["claimed", "by", "older", "which", "has", "it", "there", "too"] => {
+                self.cosmos.allocate("older", &[ip()], json!({}));
+                self.outside(Outside::CopyStatus(NAME.to_owned(), "older".to_owned()))
+            }
             ["mode", mode] => {
                 let mode = serde_json::from_value(json!(mode)).unwrap();
                 self.outside(Outside::Mode(NAME.to_owned(), mode))

@@ -49,6 +49,7 @@ pub struct World {
     target_read: bool,
     wanted: Wanted,
     claim: Claim,
+    rival_here: bool,
     deleting: bool,
     mode: Mode,
     finalizer: bool,
@@ -115,6 +116,7 @@ impl World {
             target_read: true,
             wanted: Wanted::Yes,
             claim: Claim::Ours,
+            rival_here: false,
             deleting: false,
             mode: Mode::Enforce,
             finalizer: true,
@@ -267,7 +269,11 @@ impl World {
             ["the", "annotation", "is", "removed"] => self.move_requested = false,
             ["the", "move", "is", "taken", "back"] => self.stay_requested = true,
             ["claimed", "by", name] => self.claim = Claim::Other((*name).to_owned()),
-            ["claimed", "by", "nobody", "else"] => self.claim = Claim::Ours,
+            ["claimed", "by", name, "which", "has", "it", "there", "too"] => {
+                self.claim = Claim::Other((*name).to_owned());
+                self.rival_here = true;
+            }
+            ["claimed", "by", "nobody", "else"] => (self.claim, self.rival_here) = (Claim::Ours, false),
             ["mode", "Enforce"] => self.mode = Mode::Enforce,
             ["mode", "Hold"] => self.mode = Mode::Hold,
             ["mode", "Observe"] => self.mode = Mode::Observe,
@@ -454,6 +460,7 @@ impl World {
             now: self.now,
             wanted: self.wanted,
             claim: self.claim.clone(),
+            rival_here: self.rival_here,
             deleting: self.deleting,
             mode: self.mode,
             finalizer: self.finalizer,

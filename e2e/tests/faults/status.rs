@@ -16,8 +16,8 @@ use serde_json::json;
 use crate::{
     SHARED,
     acts::{
-        ACCOUNT, allocation, condition, deployment, in_time, labels, pool, reserve, running, surveys, until_labelled,
-        until_moved, writes,
+        ACCOUNT, allocation, allocation_on, condition, deployment, in_time, labels, pool, reserve, running, surveys,
+        until_labelled, until_moved, writes,
     },
 };
 
@@ -255,6 +255,43 @@ fn p9_status_removed_whole_is_found_again_in_the_cloud_and_neither_addresses_nor
             Ok(Seen::when(ready.as_deref() == Some("True"), ready))
         })
         .await?;
+        ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+        Ok(())
+    })
+}
+
+#[test]
+fn p5_p7_a_status_copied_to_another_allocation_is_let_go_of_there_and_neither_address_nor_labels_nor_pods_notice()
+-> Result<()> {
+    SHARED.together(async |stage| {
+        let (name, copy, ip) = ("original", "copy", "203.0.113.37");
+        reserve(stage, &[ip])?;
+        pool(stage, name, 2).await?;
+        stage.cluster.apply(&allocation(name, &[ip], "drain: {policy: Evict}")).await?;
+        let node = stage.until_attached(name, ip).await?;
+        until_labelled(stage, &node, name, ip).await?;
+        stage.cluster.apply(&deployment(name, 1, 1)).await?;
+        let pods: Vec<_> = running(stage, name, 1).await?.into_iter().map(|pod| pod.metadata.uid).collect();
+        let status = stage.allocation(name).await?.and_then(|object| object.status).context("no status")?;
+
+        stage.cluster.apply(&allocation_on(name, copy, &[ip], "drain: {policy: Evict}")).await?;
+        stage.until("it is the other's", copy, ip, |entry| entry.reason.as_deref() == Some("DuplicateClaim")).await?;
+        write(stage, copy, json!({"addresses": status.addresses})).await?;
+        stage
+            .until("the copy lets go", copy, ip, |entry| {
+                entry.state == "Unassigned" && entry.reason.as_deref() == Some("DuplicateClaim")
+            })
+            .await?;
+        // What a person does about a duplicate.
+        write(stage, copy, json!({"addresses": status.addresses})).await?;
+        stage.cluster.kubectl(&["delete", "nia", copy, "--timeout=60s"]).await?;
+        surveys(stage, 2).await?;
+
+        until_labelled(stage, &node, name, ip).await?;
+        ensure!(stage.world.machine_of(ip.parse()?) == Some(node), "it was moved");
+        ensure!(stage.world.attaches(ip.parse()?) == 1, "it was attached again");
+        let now: Vec<_> = running(stage, name, 1).await?.into_iter().map(|pod| pod.metadata.uid).collect();
+        ensure!(now == pods, "a pod was disturbed");
         ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
         Ok(())
     })

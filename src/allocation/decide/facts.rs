@@ -94,6 +94,8 @@ pub struct Facts {
     pub now: Timestamp,
     pub wanted: Wanted,
     pub claim: Claim,
+    /// The allocation whose it is has an entry that names the same node as this one (S2).
+    pub rival_here: bool,
     /// The allocation is being deleted with policy Detach.
     pub deleting: bool,
     pub mode: Mode,
@@ -140,6 +142,7 @@ impl Facts {
             now,
             wanted: Wanted::Yes,
             claim: Claim::Ours,
+            rival_here: false,
             deleting: false,
             mode: Mode::Enforce,
             finalizer: true,
@@ -176,6 +179,12 @@ impl Facts {
             Some(_) => &self.users,
             None => &Users::Unknown,
         }
+    }
+
+    /// Whether the allocation whose the address is has it on this very machine: then labels, pods and address there are that
+    /// one's.
+    pub fn is_theirs_on(&self, machine: &MachineId) -> bool {
+        self.claim != Claim::Ours && self.rival_here && self.read.is_on(machine)
     }
 
     /// Whether this very pass wrote the operation: no other fact can be about it.

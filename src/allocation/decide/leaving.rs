@@ -214,6 +214,13 @@ pub fn released(cause: Cause, entry: &Entry, facts: &Facts) -> bool {
         || holders(cause, entry, facts).is_some_and(|h| h.is_empty())
 }
 
+/// Whether it leaves as soon as it has somewhere to go and its turn comes.
+pub fn may_go(entry: &Entry, facts: &Facts) -> bool {
+    cause(entry, facts).is_some_and(|cause| {
+        needs_target(cause, facts) && permitted(cause, entry, facts) && released(cause, entry, facts)
+    })
+}
+
 /// The node is at fault or dead: its pods are not waited for, whatever else is the reason. A kubelet that does not
 /// answer never says that a pod has ended.
 pub fn is_unattended(entry: &Entry, facts: &Facts) -> bool {

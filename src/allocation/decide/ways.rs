@@ -27,8 +27,9 @@ fn reasons(from: State, to: Option<State>) -> Vec<Reason> {
         (State::Unassigned, Some(State::Attached)) => vec![Reason::Adopted],
         (_, Some(State::Attached)) => vec![Reason::Verified],
         (_, Some(State::Draining)) => causes().collect(),
-        (State::Attached, Some(State::Releasing)) => vec![Reason::Drifted],
-        (State::Draining, Some(State::Releasing)) => causes().chain([Reason::Drifted]).collect(),
+        // Somebody else took it off, or another allocation has it on the same machine.
+        (State::Attached, Some(State::Releasing)) => vec![Reason::Drifted, Reason::SeatLost],
+        (State::Draining, Some(State::Releasing)) => causes().chain([Reason::Drifted, Reason::SeatLost]).collect(),
         // An attach is undone.
         (_, Some(State::Releasing)) => causes().chain([Reason::SeatLost, Reason::AddressInUse]).collect(),
         (_, Some(State::Detached)) => vec![Reason::Released],

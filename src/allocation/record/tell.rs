@@ -265,6 +265,10 @@ fn sentence(before: &Entry, after: &Entry, step: &Step<State, Reason>) -> Option
         (State::Attached | State::Draining, State::Releasing) if step.reason == Reason::Drifted => {
             Some((Event::IPDrifted, format!("{ip} is no longer on node {left}: somebody else took it off")))
         }
+        (_, State::Detached) if before.state != State::Releasing && after.last_move.is_none() => Some((
+            Event::IPDetached,
+            format!("{ip} stays on node {there}, where another allocation has it: this one lets go of its entry"),
+        )),
         (_, State::Detached) if decide::never_arrived(before) => {
             Some((Event::IPDetached, format!("{ip} is not on node {there}: its attach was undone")))
         }

@@ -146,15 +146,17 @@ pub(super) fn tell_debt(entry: &mut Entry, owed: &[Owed]) {
     }
 }
 
-/// What a machine is owed after edge 9, unless it is gone.
+/// What a machine is owed after edge 9, unless it is gone, or another allocation has the address there: then its entry
+/// remembers what the machine had before, or has adopted it, and nobody knows (L4). Nothing can be given back meanwhile.
 fn new_debt(turn: &Turn, facts: &Facts) -> Option<Owed> {
     let left = turn.steps.iter().any(|step| step.from == State::Releasing && step.to == Some(State::Detached));
     let gone = facts.holder.as_ref().is_some_and(|holder| matches!(holder.life, Life::Gone | Life::Replaced));
-    if !left || gone {
+    let machine = turn.before.machine.clone()?;
+    if !left || gone || facts.is_theirs_on(&machine) {
         return None;
     }
     Some(Owed {
-        machine: turn.before.machine.clone()?,
+        machine,
         node: turn.before.node.clone()?,
         own: turn.before.restore.clone()?,
         attempt: None,

@@ -14,7 +14,7 @@ use super::super::{
     memory::{self, Owed, Stored},
     moment::Moment,
     observe::{self, Subject, nodes::Roster},
-    tables::Tables,
+    tables::{NOBODY, Tables},
 };
 use crate::{
     api::{AddressStatus, NetIPAllocation},
@@ -130,6 +130,3 @@ fn seats_of(entries: &[Entry], owed: &[Owed], foreign: &[AddressStatus]) -> Vec<
     });
     held.chain(due).chain(unknown).collect()
 }
-
-/// Sits on a machine that no address of ours may take: it is owed one of its own.
-const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);

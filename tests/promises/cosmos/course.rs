@@ -61,6 +61,8 @@ pub enum Outside {
     Mode(String, api::Mode),
     Retain(String),
     RemoveStatus(String),
+    /// What the first allocation remembers the second is said to remember as well: restored from before a move, or copied.
+    CopyStatus(String, String),
     Move(String, IpAddr),
     /// To a node that may be another one's, cordoned, or its own.
     MoveTo(String, IpAddr, String),
@@ -947,6 +949,13 @@ impl Cosmos {
             Outside::RemoveStatus(name) => {
                 self.excuse_an_edit(name);
                 let _ = self.cluster.remove_status(name);
+            }
+            Outside::CopyStatus(from, to) => {
+                if let Some(status) = self.cluster.allocation(from).and_then(|object| object.status.clone())
+                    && self.cluster.edit_status(to, |its| *its = status).is_ok()
+                {
+                    self.excuses.edited = true;
+                }
             }
             Outside::Move(name, ip) => {
                 let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&ip.to_string()));

@@ -209,7 +209,8 @@ fn p1_to_p12_two_allocations_three_nodes_one_crash_one_edit() {
 fn p1_to_p12_two_allocations_name_one_address() {
     for kind in clouds() {
         let cosmos = world(kind, rules(), &["a", "b"], &[("red", &[7]), ("blue", &[7])], 1);
-        let edits = [cordons(&["a"]), orders("red", 7)].concat();
+        let copied = [("red", "blue"), ("blue", "red")].map(|(from, to)| Outside::CopyStatus(from.into(), to.into()));
+        let edits = [cordons(&["a"]), orders("red", 7), copied.to_vec()].concat();
         let budget = Budget { edits: vec![(edits, 2)], ..Budget::default() };
         so_far("one address in two allocations", kind, &Model::new(cosmos, budget));
     }
