@@ -12,9 +12,11 @@ ARG TARGETARCH
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /src
 COPY . .
-# Alpine's own target is musl: a static binary without cross compilation; buildx runs this stage for each platform.
+# Alpine's own target is musl: a static binary without cross compilation; buildx runs this stage for each platform. jemalloc runs
+# only where pages are no larger than it was built for, and arm64 has kernels with 64 KiB.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=target-$TARGETARCH \
-    cargo build --locked --release --workspace --bin ip-address-controller --bin simulator \
+    if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+    && cargo build --locked --release --workspace --bin ip-address-controller --bin simulator \
     && cp target/release/ip-address-controller target/release/simulator /
 
 # What both images have in common.

@@ -8,6 +8,10 @@ use ip_address_controller::{
     telemetry,
 };
 
+/// How it is set up is in `.cargo/config.toml`.
+#[global_allocator]
+static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// For the spans that are not sent yet at the end; beside the wait for effects it fits into the pod's grace period.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 

@@ -357,9 +357,8 @@ mod tests {
             ..Default::default()
         };
         let (known, mut writer) = store();
-        let first = Ok(watcher::Event::Apply(node("1", false)));
-        assert!(!is_heartbeat(&first, &known), "the first time that it is seen");
-        writer.apply_watcher_event(&first.unwrap());
+        assert!(!is_heartbeat(&Ok(watcher::Event::Apply(node("1", false))), &known), "the first time that it is seen");
+        writer.apply_watcher_event(&watcher::Event::Apply(node("1", false)));
         assert!(is_heartbeat(&Ok(watcher::Event::Apply(node("2", false))), &known));
         assert!(!is_heartbeat(&Ok(watcher::Event::Apply(node("2", true))), &known));
         // A list has to be complete.

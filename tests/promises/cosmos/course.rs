@@ -951,10 +951,9 @@ impl Cosmos {
                 let _ = self.cluster.remove_status(name);
             }
             Outside::CopyStatus(from, to) => {
-                if let Some(status) = self.cluster.allocation(from).and_then(|object| object.status.clone())
-                    && self.cluster.edit_status(to, |its| *its = status).is_ok()
-                {
-                    self.excuses.edited = true;
+                if let Some(status) = self.cluster.allocation(from).and_then(|object| object.status.clone()) {
+                    self.excuse_an_edit(to);
+                    let _ = self.cluster.edit_status(to, |its| *its = status);
                 }
             }
             Outside::Move(name, ip) => {
