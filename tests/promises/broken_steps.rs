@@ -1,5 +1,7 @@
 //! Every call to the outside of every life of `tests/scenarios/`, broken in every way: then the life goes on, must keep the
 //! promises at each step, and come to rest holding nothing that it should not (P2, P11, P12).
+//!
+//! `STORY=entries cargo test --test promises broken_steps` plays only the lives in whose titles that word is.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -134,7 +136,8 @@ fn broken(kind: Provider, story: &Story, at: Break) -> Result<(), String> {
 }
 
 fn break_every_step(kind: Provider) {
-    let stories = story::all();
+    let word = std::env::var("STORY").unwrap_or_default();
+    let stories: Vec<Story> = story::all().into_iter().filter(|story| story.title.contains(&word)).collect();
     let mut wrong = Vec::new();
     let mut runs = 0_usize;
     let mut writes = BTreeSet::new();
@@ -157,7 +160,9 @@ fn break_every_step(kind: Provider) {
         }
     }
     let all = [Write::Finalizer, Write::Status, Write::Move, Write::Release];
-    assert_eq!(writes.into_iter().collect::<Vec<_>>(), all, "every kind of write was broken");
+    if word.is_empty() {
+        assert_eq!(writes.into_iter().collect::<Vec<_>>(), all, "every kind of write was broken");
+    }
     println!("{kind}: {} lives, {runs} runs, {} broken", stories.len(), wrong.len());
     assert!(
         wrong.is_empty(),

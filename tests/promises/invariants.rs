@@ -535,6 +535,12 @@ fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     Ok(())
 }
 
+/// An entry that lacks what its state needs.
+fn is_torn(entry: &Entry) -> bool {
+    let named = entry.node.is_some() && entry.machine.is_some();
+    !entry.state.at_rest() && !(named && (entry.operation.is_some() || !entry.state.is_open_intent()))
+}
+
 /// P12: an address that sits on a selected node is that of the one allocation that wants it.
 fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     let mut claims: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
@@ -564,6 +570,10 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let (Some(name), None) = (claims.next(), claims.next()) else { continue };
         let wants = |object: &&Arc<NetIPAllocation>| object.spec.reserved_ips.contains(&ip.to_string());
         let Some(object) = enforced(cosmos, name).filter(wants) else { continue };
+        // What was edited until it says too little is left alone, and said.
+        if cosmos.excuses.edited && all.iter().any(|(other, entry)| other == name && entry.ip == ip && is_torn(entry)) {
+            continue;
+        }
         let Some(place) = sits.get(&ip).copied() else { continue };
         let selected = |node: &&&Arc<SlimNode>| is_well(cosmos, node) && node.matches(&object.spec.node_selector);
         let Some(node) = nodes.get(place).filter(selected) else { continue };
