@@ -571,7 +571,9 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let wants = |object: &&Arc<NetIPAllocation>| object.spec.reserved_ips.contains(&ip.to_string());
         let Some(object) = enforced(cosmos, name).filter(wants) else { continue };
         // What was edited until it says too little is left alone, and said.
-        if cosmos.excuses.edited && all.iter().any(|(other, entry)| other == name && entry.ip == ip && is_torn(entry)) {
+        if cosmos.excuses.edited.is_some()
+            && all.iter().any(|(other, entry)| other == name && entry.ip == ip && is_torn(entry))
+        {
             continue;
         }
         let Some(place) = sits.get(&ip).copied() else { continue };
