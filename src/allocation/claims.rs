@@ -38,6 +38,8 @@ struct Claimant {
 #[derive(Clone, Debug)]
 struct Standing {
     whose: Arc<Claimant>,
+    /// The node that its entry names.
+    node: Option<String>,
     /// Its entry holds the address, or is about to: it keeps it whatever its age (S3).
     incumbent: bool,
     /// Its entry says Attached: of two incumbents, the one that was verified.
@@ -81,10 +83,12 @@ impl Claims {
                 created: allocation.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
             });
             let mut held: BTreeMap<IpAddr, State> = BTreeMap::new();
+            let mut on: BTreeMap<IpAddr, String> = BTreeMap::new();
             // For a while there may be two lives of one name.
             let named = nodes.entry(whose.name.clone()).or_default();
             for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
                 named.extend(stored.node.clone());
+                on.extend(stored.ip.parse().ok().zip(stored.node.clone()));
                 if let Some(planned) = &stored.planned_node {
                     plans.entry(planned.clone()).or_default().insert((urgency(stored), whose.uid.clone()));
                 }
@@ -103,6 +107,7 @@ impl Claims {
                 }
                 claims.entry(ip).or_default().push(Standing {
                     whose: whose.clone(),
+                    node: on.get(&ip).cloned(),
                     incumbent,
                     verified: matches!(state, Some(State::Attached | State::Draining)),
                     labelled: false,
@@ -141,6 +146,12 @@ impl Claims {
     /// Whether an entry of any allocation names that node.
     pub fn names(&self, node: &str) -> bool {
         self.nodes.values().any(|named| named.contains(node))
+    }
+
+    /// Whether the entry of that allocation for that address names that node.
+    pub fn is_on(&self, ip: IpAddr, allocation: &str, node: &str) -> bool {
+        let mut standings = self.addresses.get(&ip).into_iter().flatten();
+        standings.any(|standing| standing.whose.name == allocation && standing.node.as_deref() == Some(node))
     }
 
     /// Whether another allocation than the one of this uid plans to go to that node: one that has the choice goes elsewhere.

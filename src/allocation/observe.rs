@@ -263,7 +263,7 @@ impl Eyes<'_> {
         let read = self.read(entry, tables);
         let claim = self.claims.claim(entry.ip, &self.subject.uid);
         let rival_here = match (&claim, &entry.node) {
-            (Claim::Other(name), Some(node)) => self.claims.holds(name, node),
+            (Claim::Other(name), Some(node)) => self.claims.is_on(entry.ip, name, node),
             (Claim::Other(_), None) | (Claim::Ours, _) => false,
         };
         let spent = entry
@@ -833,8 +833,8 @@ fn goes_next(entry: &Entry, facts: &Facts) -> bool {
         State::Unassigned | State::Detached => true,
         // It is known to be off; that is written together with where it goes.
         State::Releasing => !facts.in_flight && entry.machine.as_ref().is_some_and(|at| facts.read.is_off(at)),
-        State::Draining => leaving::may_go(entry, facts),
-        State::Attaching | State::Attached => false,
+        State::Attached | State::Draining => leaving::may_go(entry, facts),
+        State::Attaching => false,
     }
 }
 

@@ -99,7 +99,7 @@ impl Controller {
         match result {
             Ok((recheck, outcome)) => {
                 self.succeeded(&name);
-                if outcome == Outcome::Rested && recheck > round::RECHECK {
+                if outcome == Outcome::Rested && recheck > round::RECHECK && self.ledger.knows(&name) {
                     self.resting().insert(name);
                 }
                 Ok(Action::requeue(recheck))

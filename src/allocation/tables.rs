@@ -278,12 +278,15 @@ impl Tables {
     }
 
     /// The Node of a held address was seen. Created anew under its name, it may stand for another machine of that name: what
-    /// was read before says nothing about it (R1).
+    /// was read before says nothing about it (R1), and since when the other was NotReady neither.
     pub fn seen_life(&mut self, node: &str, uid: Option<&str>, machine: &ProviderId, now: Instant) {
         let Some(uid) = uid else { return };
         match self.lives.get(node) {
             Some(known) if known == uid => return,
-            Some(_) => self.changed(machine, now),
+            Some(_) => {
+                self.readiness.remove(node);
+                self.changed(machine, now);
+            }
             None => {}
         }
         self.lives.insert(node.to_owned(), uid.to_owned());
@@ -519,6 +522,28 @@ mod tests {
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn a_node_that_is_created_anew_was_not_not_ready_before_that() {
+        let mut tables = Tables::new(Instant::now());
+        let machine = ProviderId::new("gce://prod/us-west1-a/n");
+        for uid in ["1", "2"] {
+            let began = if uid == "1" { 0 } else { 600 };
+            tables.seen_life("n", Some(uid), &machine, Instant::now());
+            assert_eq!(tables.not_ready("n", None, at(began)), None, "life {uid}");
+            let since = tables.not_ready("n", Some(at(began + 10)), at(began + 10)).map(|known| known.since);
+            assert_eq!(since, Some(at(began + 10)), "life {uid}");
+            tables.seen_life("n", Some(uid), &machine, Instant::now());
+            assert_eq!(
+                tables.not_ready("n", Some(at(0)), at(began + 20)).map(|known| known.since),
+                since,
+                "life {uid}"
+            );
+        }
+        tables.seen_life("n", Some("3"), &machine, Instant::now());
+        let since = tables.not_ready("n", Some(at(900)), at(901)).map(|known| known.since);
+        assert_eq!(since, Some(at(900)), "NotReady from its beginning, and no longer");
     }
 
     #[test]

@@ -201,7 +201,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
             }
             let theirs = named.clone().find(|(_, entry)| matches!(entry.state, State::Attached | State::Draining));
-            if let Some((name, _)) = theirs {
+            if let Some((name, _)) = theirs.filter(|_| !cosmos.excuses.is_edited()) {
                 return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
             }
             for (name, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
@@ -535,12 +535,6 @@ fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     Ok(())
 }
 
-/// An entry that lacks what its state needs.
-fn is_torn(entry: &Entry) -> bool {
-    let named = entry.node.is_some() && entry.machine.is_some();
-    !entry.state.at_rest() && !(named && (entry.operation.is_some() || !entry.state.is_open_intent()))
-}
-
 /// P12: an address that sits on a selected node is that of the one allocation that wants it.
 fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     let mut claims: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
@@ -570,10 +564,10 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let (Some(name), None) = (claims.next(), claims.next()) else { continue };
         let wants = |object: &&Arc<NetIPAllocation>| object.spec.reserved_ips.contains(&ip.to_string());
         let Some(object) = enforced(cosmos, name).filter(wants) else { continue };
-        // What was edited until it says too little is left alone, and said.
-        if cosmos.excuses.edited.is_some()
-            && all.iter().any(|(other, entry)| other == name && entry.ip == ip && is_torn(entry))
-        {
+        // What was edited until nobody understands it is left alone, and said.
+        let stored = object.status.iter().flat_map(|status| &status.addresses);
+        let mut foreign = stored.filter(|stored| matches!(memory::read(stored), Stored::Foreign(_)));
+        if foreign.any(|stored| stored.ip == ip.to_string()) {
             continue;
         }
         let Some(place) = sits.get(&ip).copied() else { continue };

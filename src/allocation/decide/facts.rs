@@ -94,7 +94,7 @@ pub struct Facts {
     pub now: Timestamp,
     pub wanted: Wanted,
     pub claim: Claim,
-    /// The allocation whose it is has an entry that names the same node as this one (S2).
+    /// The allocation whose it is has an entry for it that names the same node as this one (S2).
     pub rival_here: bool,
     /// The allocation is being deleted with policy Detach.
     pub deleting: bool,

@@ -288,6 +288,7 @@ impl Nodes {
 
     /// Forgets what the cache knows by now as well.
     pub fn prune(&self) {
+        self.lock().retain(|name, _| self.cache.get(&ObjectRef::new(name)).is_some());
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         if !gone.is_empty() {
             let cached: HashSet<String> = self.cache.state().iter().filter_map(|node| node.uid()).collect();
@@ -304,7 +305,11 @@ impl Nodes {
         let mut own = self.lock();
         let Some(name) = cached.metadata.name.as_deref() else { return cached };
         match own.get(name) {
-            Some(written) if written.uid() == cached.uid() && written.version() > cached.version() => {
+            Some(written)
+                if written.uid() == cached.uid()
+                    && written.version() > cached.version()
+                    && !written.is_like(&cached) =>
+            {
                 Arc::new(written.clone())
             }
             Some(_) => {

@@ -7,7 +7,7 @@ use super::{
         act::Deed,
         decide::{
             Address, Effect,
-            facts::{Claim, Entry, Facts, Labels, NodeObject, Users},
+            facts::{Claim, Entry, Facts, Labels, NodeObject, Target, Users},
             leaving::{self, Cause},
             state::{Reason, State},
         },
@@ -39,22 +39,22 @@ pub struct Turn {
     pub claimed: bool,
     /// The machine asked for what it may not: a bug, told and not done.
     pub refused: Option<String>,
-    /// Whom it waits for on its node is not known yet.
-    pub reads_pods: bool,
+    /// Nothing keeps it but what is being asked: who uses it on its node, a permit, or the machine where it goes.
+    pub is_being_asked: bool,
     /// It has a permit (F2) and will act on it, now or as soon as it has read what it needs.
     pub keeps_permit: bool,
 }
 
 impl Turn {
     /// The address has made one step, and what is about to be known takes it to the next: it has left one node, and looks at
-    /// where it goes; or it has to leave, and the pods of its node are being read. What a person asked for stands nowhere
-    /// else, so that is written first.
+    /// where it goes; or it has to leave, and nothing keeps it but what is being asked. What a person asked for stands
+    /// nowhere else, so that is written first.
     pub fn is_between(&self) -> bool {
         let [step] = self.steps.as_slice() else { return false };
         let at_once = self.deed.is_some() || leaving::is_moving(&self.after);
         match (step.from, step.to) {
             (State::Releasing, Some(State::Detached)) => true,
-            (State::Attached, Some(State::Draining)) => self.reads_pods && !at_once,
+            (State::Attached, Some(State::Draining)) => self.is_being_asked && !at_once,
             _ => false,
         }
     }
@@ -140,7 +140,7 @@ fn one(
         deed: None,
         claimed: facts.claim == Claim::Ours,
         refused: None,
-        reads_pods: false,
+        is_being_asked: false,
         keeps_permit: has_permit && permit_is_of_use,
     };
     match made.end {
@@ -154,7 +154,9 @@ fn one(
         End::Refused(why) => turn.refused = Some(why),
         End::Rest | End::Wait(_) | End::Forgotten => {}
     }
-    turn.reads_pods = matches!(facts.users_of(&turn.after), Users::Unknown);
+    let looks = has_permit && matches!(facts.target, Target::Looking { .. }) && leaving::may_go(&turn.after, facts);
+    let wished = permit_is_of_use && !has_permit;
+    turn.is_being_asked = wished || looks || matches!(facts.users_of(&turn.after), Users::Unknown);
     turn
 }
 

@@ -137,7 +137,7 @@ impl Cosmos {
         }
     }
 
-    /// Every address that is asked for has an entry again, and each of them is understood.
+    /// Every address that is asked for, and every label, has an entry again, and each of them is understood.
     fn is_put_right(&self) -> bool {
         let objects = || self.cluster.allocations().values();
         let said = || objects().flat_map(|object| &object.status).flat_map(|status| &status.addresses);
@@ -148,7 +148,14 @@ impl Cosmos {
         let asked: BTreeSet<IpAddr> = asked.filter_map(|text| text.parse().ok()).collect();
         let terms = self.processes.iter().filter_map(|process| process.term.as_ref());
         let pays = terms.flat_map(|term| term.flights.values()).any(|flight| flight.errand.address().is_none());
-        is_known && !pays && asked.is_subset(&said) && said.iter().all(|ip| self.is_understood(*ip))
+        let has_entry = |node: &str, object: &NetIPAllocation| {
+            object.status.iter().flat_map(|status| &status.addresses).any(|stored| stored.node.as_deref() == Some(node))
+        };
+        let labelled = self.cluster.nodes().iter().all(|(name, node)| {
+            let whose = node.label(api::ALLOCATION_LABEL).and_then(|whose| self.cluster.allocation(whose));
+            whose.is_none_or(|object| has_entry(name, object))
+        });
+        is_known && labelled && !pays && asked.is_subset(&said) && said.iter().all(|ip| self.is_understood(*ip))
     }
 
     /// A machine that has an address of its own again, and is not about to lose it, has it to lose like any other.
