@@ -200,7 +200,10 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             if !states.contains(&State::Releasing) && !cosmos.excuses.is_edited() {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
             }
-            let theirs = named.clone().find(|(_, entry)| matches!(entry.state, State::Attached | State::Draining));
+            // Whose mode is Observe has nothing: it says what it sees.
+            let theirs = named.clone().find(|(name, entry)| {
+                matches!(entry.state, State::Attached | State::Draining) && !observes(cosmos, name)
+            });
             if let Some((name, _)) = theirs.filter(|_| !cosmos.excuses.is_edited()) {
                 return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
             }
@@ -239,6 +242,10 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
         }
     }
     Ok(())
+}
+
+fn observes(cosmos: &Cosmos, name: &str) -> bool {
+    cosmos.cluster.allocation(name).is_some_and(|object| object.spec.mode == Mode::Observe)
 }
 
 /// F8: the machine is the one that the entry names, not another under its name.

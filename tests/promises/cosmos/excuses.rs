@@ -152,8 +152,8 @@ impl Cosmos {
             object.status.iter().flat_map(|status| &status.addresses).any(|stored| stored.node.as_deref() == Some(node))
         };
         let labelled = self.cluster.nodes().iter().all(|(name, node)| {
-            let whose = node.label(api::ALLOCATION_LABEL).and_then(|whose| self.cluster.allocation(whose));
-            whose.is_none_or(|object| has_entry(name, object))
+            let says = |whose: &str| self.cluster.allocation(whose).is_some_and(|object| has_entry(name, object));
+            node.label(api::ALLOCATION_LABEL).is_none_or(says)
         });
         is_known && labelled && !pays && asked.is_subset(&said) && said.iter().all(|ip| self.is_understood(*ip))
     }
