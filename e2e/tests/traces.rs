@@ -319,13 +319,13 @@ fn the_passes(spans: &[Span], journey: &str) -> Result<()> {
     let odd: Vec<_> =
         passes.iter().filter(|pass| !known.contains(&pass.attributes["netipallocation.outcome"].as_str())).collect();
     ensure!(odd.is_empty(), "a pass that did nothing: {odd:?}");
-    // The drain began with the node, or was written when the pods of that had been read; the address went on when what had taken it off had ended, there was a turn for the next
-    // change, and its machine had been read: whichever came last.
+    // The drain was written with the node, or when the pods of that or the next machine had been read, or there was a turn for the
+    // change; the address went on when what had taken it off had ended, and the same: whichever came last.
     let of_it = passes.iter().filter(|pass| pass.links.iter().any(|link| link == journey));
     let triggers: BTreeSet<&str> = of_it.map(|pass| pass.attributes["netipallocation.trigger"].as_str()).collect();
     let goes_on = ["effect", "permit", "cloud"].iter().any(|trigger| triggers.contains(trigger));
-    let begins = ["node", "pods"].iter().any(|trigger| triggers.contains(trigger));
-    ensure!(begins && goes_on, "{triggers:?}");
+    let known = ["node", "pods", "effect", "permit", "cloud"];
+    ensure!(goes_on && triggers.iter().all(|trigger| known.contains(trigger)), "{triggers:?}");
     for stage in ["netipallocation.observe", "netipallocation.plan", "netipallocation.status.patch"] {
         let found = spans.iter().find(|span| span.name == stage).with_context(|| format!("no {stage}"))?;
         ensure!(passes.iter().any(|pass| pass.id == found.parent && pass.trace == found.trace), "{found:?}");
