@@ -81,6 +81,13 @@ fn of(object: &NetIPAllocation) -> impl Iterator<Item = Entry> + '_ {
     })
 }
 
+/// Its entry was edited until nobody understands it: it is left alone, and said.
+fn is_not_understood(object: &NetIPAllocation, ip: IpAddr) -> bool {
+    let stored = object.status.iter().flat_map(|status| &status.addresses);
+    let mut foreign = stored.filter(|stored| matches!(memory::read(stored), Stored::Foreign(_)));
+    foreign.any(|stored| stored.ip == ip.to_string())
+}
+
 /// `ip.ready=true` on a node whose machine has not the address that the labels name.
 pub fn mislabelled(cloud: &Cloud, node: &SlimNode) -> bool {
     if node.label(READY_LABEL) != Some(READY_VALUE) {
@@ -571,10 +578,7 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let (Some(name), None) = (claims.next(), claims.next()) else { continue };
         let wants = |object: &&Arc<NetIPAllocation>| object.spec.reserved_ips.contains(&ip.to_string());
         let Some(object) = enforced(cosmos, name).filter(wants) else { continue };
-        // What was edited until nobody understands it is left alone, and said.
-        let stored = object.status.iter().flat_map(|status| &status.addresses);
-        let mut foreign = stored.filter(|stored| matches!(memory::read(stored), Stored::Foreign(_)));
-        if foreign.any(|stored| stored.ip == ip.to_string()) {
+        if is_not_understood(object, ip) {
             continue;
         }
         let Some(place) = sits.get(&ip).copied() else { continue };
@@ -689,9 +693,7 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
     for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_none()) {
         for ip in asked(object) {
             let Some(entry) = known.get(&(name.as_str(), ip)) else {
-                // One that is not understood is left alone.
-                let text = ip.to_string();
-                if object.status.iter().flat_map(|status| &status.addresses).any(|stored| stored.ip == text) {
+                if is_not_understood(object, ip) {
                     continue;
                 }
                 return broken(format!("P12: {name} asks for {ip}, and has no entry for it"));
