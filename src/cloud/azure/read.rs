@@ -186,17 +186,15 @@ impl Azure {
             Some(group) => client.list(group, subscription).into_stream(),
             None => client.list_all(subscription).into_stream(),
         };
-        let shown = self.pages(ADDRESSES, pages, |page| page.value).await?;
-        Ok(shown.iter().filter_map(translate::public_address).collect())
+        self.pages(ADDRESSES, pages, |page| page.value.iter().filter_map(translate::public_address).collect()).await
     }
 
     pub(super) async fn interfaces(&self, subscription: &str) -> Result<Vec<Interface>, CloudError> {
         let pages = self.network.network_interfaces_client().list_all(subscription).into_stream();
-        let shown = self.pages(INTERFACES, pages, |page| page.value).await?;
-        Ok(shown.iter().filter_map(translate::interface).collect())
+        self.pages(INTERFACES, pages, |page| page.value.iter().filter_map(translate::interface).collect()).await
     }
 
-    /// All pages, or an error (R2).
+    /// What is wanted of all pages, or an error (R2). Of a page no more is kept meanwhile: interfaces say a lot.
     async fn pages<P, T>(
         &self,
         call: &'static str,
