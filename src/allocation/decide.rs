@@ -461,7 +461,7 @@ fn place(entry: &Entry, facts: &Facts) -> Placing {
     }
     match facts.mode {
         Mode::Enforce => {}
-        Mode::Hold if leaving::has_left_by_fault(entry) => {}
+        Mode::Hold if leaving::is_half_moved(entry) => {}
         Mode::Hold => return not_now(Reason::Held, "mode Hold begins no move by choice".into(), LATER),
         Mode::Observe => {
             let plan = facts.target.node().map_or("nowhere".to_owned(), |node| format!("to node {node}"));
@@ -847,7 +847,7 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
     if facts.read.is_off(machine) && !facts.in_flight && facts.intent_dead {
         let said = cause.filter(|cause| leaving::permitted(*cause, entry, facts));
         let reason = said.map_or(Reason::Drifted, Cause::reason);
-        return release(entry, facts, reason, reason);
+        return release(facts, reason, reason);
     }
     let Some(cause) = cause else {
         if facts.read.is_on(machine) && !facts.in_flight {
@@ -885,7 +885,8 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         let message = story::leaving(cause, node, entry, facts);
         return deed(Effect::Unlabel { node: node.clone() }, word, message, facts);
     }
-    if leaving::labels_stay(cause, entry, facts)
+    // Where it is held up they stay as they are, and are put right if somebody has changed them.
+    if (leaving::labels_stay(cause, entry, facts) || (delayed && labels(entry, facts) == Some(Labels::Partly)))
         && let Some(decision) = upkeep(node, machine, word, entry, facts)
     {
         return decision;
@@ -924,23 +925,28 @@ fn draining(entry: &Entry, facts: &Facts) -> Decision {
         let message = format!("may leave node {node}; reads the machine of node {next}, where it goes");
         return wait(word, message, SOON);
     }
-    release(entry, facts, word, cause.reason())
+    release(facts, word, cause.reason())
 }
 
 /// Edge 7's write, for `reason`; until it may be made, status says `word`.
-fn release(entry: &Entry, facts: &Facts, word: Reason, reason: Reason) -> Decision {
+fn release(facts: &Facts, word: Reason, reason: Reason) -> Decision {
     if !facts.permit {
         return wait(word, "waits for its turn at the cloud's rate limit, then leaves", SOON);
     }
     let operation = intent(OperationKind::Detach, 0, facts);
-    let planned = facts.target.node().map(str::to_owned).or_else(|| entry.planned_node.clone());
+    let planned = facts.target.node().map(str::to_owned);
     go(State::Releasing, reason, Note::Release { operation, planned })
 }
 
 fn labelled(entry: &Entry, facts: &Facts) -> bool {
-    match facts.holder_of(entry).map(|holder| &holder.object) {
-        Some(NodeObject::Present(view)) => matches!(view.labels, Labels::On | Labels::Partly),
-        Some(NodeObject::Absent { .. }) | None => false,
+    matches!(labels(entry, facts), Some(Labels::On | Labels::Partly))
+}
+
+/// Those of the node that its entry names.
+fn labels(entry: &Entry, facts: &Facts) -> Option<Labels> {
+    match &facts.holder_of(entry)?.object {
+        NodeObject::Present(view) => Some(view.labels),
+        NodeObject::Absent { .. } => None,
     }
 }
 

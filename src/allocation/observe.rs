@@ -748,7 +748,7 @@ impl Eyes<'_> {
             Ok(scope) => verdict::of(node, &self.subject.object.spec, scope, self.around, |place| {
                 let seat = self.answers.inspected(place).filter(|answer| self.since(answer.began) < FRESH_SEAT);
                 verdict::Seated {
-                    taken: tables.seats.is_taken(place),
+                    taken: tables.seats.is_taken(place) || tables.is_promised(&node.name_any(), &self.subject.uid),
                     surveyed: self.around.survey.as_ref().is_some_and(|survey| {
                         held.contains(&(place, survey.began))
                             && tables.reads.counts([&Key::Machine(place.clone())], survey.began)
@@ -859,11 +859,16 @@ fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
     if facts.wanted != Wanted::Yes || facts.deleting {
         return None;
     }
+    // What mode Hold keeps where it is must not have the node of one that goes on.
+    let held = facts.mode == Mode::Hold;
+    let goes = || leaving::cause(entry, facts).is_some_and(|cause| !held || leaving::permitted(cause, entry, facts));
     match entry.state {
         State::Detached => Some(0),
-        State::Unassigned if leaving::has_left_by_fault(entry) && facts.read.place == Whereabouts::Free => Some(0),
+        State::Unassigned if leaving::is_half_moved(entry) && facts.read.place == Whereabouts::Free => Some(0),
+        State::Unassigned if held && !leaving::is_half_moved(entry) => None,
+        State::Draining if held => goes().then_some(1),
         State::Draining | State::Releasing => Some(1),
-        State::Attached => leaving::cause(entry, facts).map(|_| 1),
+        State::Attached => goes().then_some(1),
         State::Unassigned => match facts.read.place {
             Whereabouts::Free | Whereabouts::Awaited | Whereabouts::Unknown(_) => Some(2),
             Whereabouts::On(_)

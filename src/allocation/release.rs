@@ -73,10 +73,7 @@ impl Controller {
     /// The same for one life of an object: one of its name may have taken its place.
     pub(super) fn forget_uid(&self, uid: &Uid) {
         self.ledger.forget_uid(uid);
-        let mut tables = self.tables();
-        tables.seats.drop_owner(uid);
-        tables.breakers.remove(uid);
-        drop(tables);
+        self.tables().forget_owner(uid);
         self.pods.want(uid, BTreeSet::new());
     }
 }

@@ -158,6 +158,7 @@ pub fn decide(
     let (plan, unreadable) = eyes.plan(&entries.known, &mut facts, tables);
     let mut wishes = Vec::new();
     let turns = turn::all(subject, scene, entries, &mut facts, &unreadable, tables, &mut wishes);
+    tables.promised.set(&subject.uid, turns.iter().zip(&facts).filter_map(|(turn, facts)| turn::promise(turn, facts)));
     let turned: Vec<_> = turns.iter().zip(&facts).collect();
     let debts = debts::all(subject, scene, entries, &turned, permits, tables, &mut wishes);
     let acting = turns.iter().filter(|turn| turn.deed.as_ref().is_some_and(|(deed, _)| is_of_cloud(&deed.effect)));

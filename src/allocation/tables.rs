@@ -59,6 +59,8 @@ pub struct Tables {
     pub intents: Intents<IpAddr, Uuid>,
     pub reads: ReadFilter<Key>,
     pub seats: Seats<ProviderId, IpAddr, Uid>,
+    /// The nodes, by name, to which addresses go that have left others for them, or are about to.
+    pub promised: Seats<String, IpAddr, Uid>,
     pub breakers: BTreeMap<Uid, Breaker>,
     /// Operations of which this process has ended an effect: their next attempt needs a new id (F9).
     spent: BTreeMap<IpAddr, Uuid>,
@@ -115,6 +117,7 @@ impl Tables {
             intents: Intents::new(),
             reads: ReadFilter::new(birth),
             seats: Seats::new(),
+            promised: Seats::new(),
             breakers: BTreeMap::new(),
             spent: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -381,6 +384,19 @@ impl Tables {
         self.debts.remove(machine);
     }
 
+    /// Whether the node is meant for an address of another allocation that is on its way. Where several are meant for it (a
+    /// status was restored), it is the first one's.
+    pub fn is_promised(&self, node: &str, uid: &Uid) -> bool {
+        self.promised.first(node).is_some_and(|(_, whose)| whose != uid)
+    }
+
+    /// Forgets an allocation that is gone.
+    pub fn forget_owner(&mut self, uid: &Uid) {
+        self.seats.drop_owner(uid);
+        self.promised.drop_owner(uid);
+        self.breakers.remove(uid);
+    }
+
     /// Forgets an address that is nobody's any more.
     pub fn forget(&mut self, ip: IpAddr) {
         self.failures.remove(&ip);
@@ -522,6 +538,17 @@ mod tests {
         user.ask_again = None;
         tables.tell_asked(&mut user);
         assert_eq!(user.ask_again, None);
+    }
+
+    #[test]
+    fn p5_a_node_that_is_promised_is_taken_for_others_until_that_allocation_is_gone() {
+        let mut tables = Tables::new(Instant::now());
+        let [red, blue] = ["red", "blue"].map(str::to_owned);
+        tables.promised.set(&red, [("c".to_owned(), IP)]);
+        assert!(tables.is_promised("c", &blue));
+        assert!(!tables.is_promised("c", &red) && !tables.is_promised("d", &blue));
+        tables.forget_owner(&red);
+        assert!(!tables.is_promised("c", &blue));
     }
 
     #[test]

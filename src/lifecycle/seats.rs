@@ -1,6 +1,6 @@
 //! Who sits where: at most one subject on a resource and one resource for a subject, over all owners.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, collections::BTreeMap};
 
 /// One table per process. `R` resource (a machine), `S` subject (an address), `O` owner (an object's uid).
 ///
@@ -50,6 +50,15 @@ where
         self.by_resource.get(resource).into_iter().flatten().filter(move |(sitting, _)| sitting != subject)
     }
 
+    /// Of all on `resource` the smallest subject, and whose it is.
+    pub fn first<Q>(&self, resource: &Q) -> Option<&(S, O)>
+    where
+        R: Borrow<Q>,
+        Q: Ord + ?Sized,
+    {
+        self.by_resource.get(resource).into_iter().flatten().min()
+    }
+
     /// Whether anybody sits on `resource`.
     pub fn is_taken(&self, resource: &R) -> bool {
         self.by_resource.get(resource).is_some_and(|sitting| !sitting.is_empty())
@@ -95,6 +104,7 @@ mod tests {
         seats.set(&"red", [("m1", "a")]);
         seats.set(&"blue", [("m1", "b")]);
         assert_eq!(seats.others(&"m1", &"a").collect::<Vec<_>>(), [&("b", "blue")]);
+        assert_eq!(seats.first("m1"), Some(&("a", "red")));
         seats.drop_owner(&"blue");
         assert_eq!(seats.others(&"m1", &"a").count(), 0);
     }

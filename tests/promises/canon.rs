@@ -1,7 +1,7 @@
 //! The fingerprint of a state: two states that differ only in what is compared and never counted have the same one.
 //!
-//! - Times count by their order, and by their distance to now in whole seconds, up to a horizon: the same night a week
-//!   later is the same state.
+//! - Times count by their distance to now in whole seconds, up to a horizon: the same night a week later is the same state.
+//!   Within a second only the order of those counts of which somebody says that they are compared with each other.
 //! - Uuids count by where they come again.
 //! - The resourceVersions of one object count by their order; those of two have nothing to do with each other.
 //!
@@ -22,7 +22,7 @@ use std::{
 
 use jiff::Timestamp;
 
-/// Beyond so many seconds from now only the order of times counts.
+/// Beyond so many seconds from now all times are the same.
 pub const HORIZON: i64 = 1200;
 
 const SECOND: i64 = 1_000_000_000;
@@ -98,6 +98,23 @@ impl Canon {
         self.piece.debug(thing, &mut self.scratch);
     }
 
+    /// In which order these are, which are compared with each other.
+    pub fn order(&mut self, times: &[Option<Instant>]) {
+        let mut sorted: Vec<Instant> = times.iter().flatten().copied().collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let rank = |time: &Option<Instant>| time.map(|time| sorted.partition_point(|other| *other < time));
+        self.write(&times.iter().map(rank).collect::<Vec<_>>());
+    }
+
+    /// Texts of which it does not count in which order they came.
+    pub fn set(&mut self, texts: impl IntoIterator<Item = String>) {
+        let mut pieces: Vec<(u64, Piece)> = texts.into_iter().map(|text| Piece::of(&text)).collect();
+        pieces.sort_by_key(|(shape, _)| *shape);
+        self.write(&pieces.len());
+        pieces.into_iter().for_each(|(_, piece)| self.piece.0.extend(piece.0));
+    }
+
     /// Text that was made of something, with times, uuids and versions found in it.
     pub fn text(&mut self, text: &str) {
         self.piece.scan(text.as_bytes());
@@ -137,18 +154,12 @@ impl Canon {
             Token::Ahead(ahead) => Some(ahead),
             Token::Version(..) | Token::Uuid(_) => None,
         };
-        // Now is one of them: what is before it and what is after it differ.
-        let mut times = vec![0];
-        let mut versions = Vec::new();
+        let mut versions: Vec<(u64, u64)> = Vec::new();
         for item in &self.piece.0 {
-            match item {
-                Item::Token(Token::Version(name, version)) => versions.push((*name, *version)),
-                Item::Token(token) => times.extend(ahead(*token)),
-                Item::Text(..) => {}
+            if let Item::Token(Token::Version(name, version)) = item {
+                versions.push((*name, *version));
             }
         }
-        times.sort_unstable();
-        times.dedup();
         versions.sort_unstable();
         versions.dedup();
         let mut uuids: Vec<u128> = Vec::new();
@@ -170,7 +181,7 @@ impl Canon {
                 Item::Token(time) => {
                     let ahead = ahead(*time).unwrap();
                     let seconds = ahead.div_euclid(SECOND).clamp(-HORIZON, HORIZON);
-                    hash.words([3, times.binary_search(&ahead).unwrap() as u64, seconds.cast_unsigned()]);
+                    hash.words([3, u64::from(ahead > 0), seconds.cast_unsigned()]);
                 }
             }
         }
@@ -192,6 +203,19 @@ fn nanos(nanos: u128) -> i64 {
 }
 
 impl Piece {
+    /// What it is made of, and its shape: all but times, versions and uuids.
+    fn of(text: &str) -> (u64, Self) {
+        let mut piece = Self::default();
+        piece.scan(text.as_bytes());
+        let mut shape = Both::new();
+        for item in &piece.0 {
+            if let Item::Text(one, two) = item {
+                shape.words([*one, *two, 0]);
+            }
+        }
+        (shape.0, piece)
+    }
+
     fn text(&mut self, text: &[u8]) {
         let mut hash = Both::new();
         hash.bytes(text);
@@ -488,25 +512,36 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_times_counts_within_a_second_and_beyond_the_horizon() {
-        let both = |one: Duration, two: Duration| of(|canon| canon.debug(&[base() + one, base() + two]));
-        let (early, late) = (Duration::from_millis(100), Duration::from_millis(200));
-        assert_ne!(both(early, late), both(late, early));
-        assert_ne!(both(early, early), both(early, late));
-        assert_eq!(both(early, late), both(late, late * 2));
-        assert_ne!(both(secs(3000), secs(4000)), both(secs(4000), secs(3000)));
-        assert_ne!(of(|canon| canon.instant(base())), of(|canon| canon.instant(base() + early)), "now is a time");
+    fn the_order_of_times_counts_where_they_are_compared() {
+        let (early, late) = (base() + Duration::from_millis(100), base() + Duration::from_millis(200));
+        let shown = |one: Instant, two: Instant| of(|canon| canon.debug(&[one, two]));
+        assert_eq!(shown(early, late), shown(late, early));
+        let compared = |one: Option<Instant>, two: Option<Instant>| of(|canon| canon.order(&[one, two]));
+        assert_ne!(compared(Some(early), Some(late)), compared(Some(late), Some(early)));
+        assert_ne!(compared(Some(early), Some(early)), compared(Some(early), Some(late)));
+        assert_eq!(compared(Some(early), Some(late)), compared(Some(base()), Some(early)));
+        assert_ne!(compared(Some(early), None), compared(None, Some(early)));
+        assert_ne!(
+            of(|canon| canon.instant(base())),
+            of(|canon| canon.instant(early)),
+            "what is over, and what is not yet"
+        );
     }
 
     #[test]
-    fn both_clocks_are_one() {
-        let both = |instant: Duration, time: i64| {
+    fn of_a_set_the_order_does_not_count_and_uuids_still_come_again() {
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        let set = |first: String, second: String, then: Uuid| {
             of(|canon| {
-                canon.instant(base() + instant);
-                canon.timestamp(stamp() + SignedDuration::from_millis(time));
+                canon.set([first, second]);
+                canon.debug(&then);
             })
         };
-        assert_ne!(both(Duration::from_millis(100), 200), both(Duration::from_millis(200), 100));
+        let texts = |red: Uuid, blue: Uuid| (format!("red {red}"), format!("blue {blue}"));
+        let ((red, blue), (other_red, other_blue)) = (texts(one, two), texts(two, one));
+        assert_eq!(set(red.clone(), blue.clone(), one), set(blue.clone(), red.clone(), one));
+        assert_eq!(set(red.clone(), blue.clone(), one), set(other_red, other_blue, two));
+        assert_ne!(set(red.clone(), blue.clone(), one), set(red, blue, two));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use ip_address_controller::{
             failover::Health,
             leaving::{self, Cause},
             state::{Reason, State},
-            users::{self, Pod, Workload},
+            users::{self, Pod},
         },
         memory::{self, Stored},
         observe::nodes::SlimNode,
@@ -37,7 +37,7 @@ use super::cosmos::{
     cloud::{Cloud, Landed, Meta, Order, OwnReturns, Slot},
     course::{Cosmos, POOL},
     errand::Call,
-    process::{DISRUPTION, Flight, FlightId, Passed},
+    process::{DISRUPTION, Flight, FlightId, Passed, workload},
 };
 
 type Judged = Result<(), String>;
@@ -81,11 +81,14 @@ fn of(object: &NetIPAllocation) -> impl Iterator<Item = Entry> + '_ {
     })
 }
 
-/// Its entry was edited until nobody understands it: it is left alone, and said.
-fn is_not_understood(object: &NetIPAllocation, ip: IpAddr) -> bool {
+/// Entries that were edited until nobody understands them: they are left alone, and said.
+fn not_understood(object: &NetIPAllocation) -> impl Iterator<Item = &AddressStatus> {
     let stored = object.status.iter().flat_map(|status| &status.addresses);
-    let mut foreign = stored.filter(|stored| matches!(memory::read(stored), Stored::Foreign(_)));
-    foreign.any(|stored| stored.ip == ip.to_string())
+    stored.filter(|stored| matches!(memory::read(stored), Stored::Foreign(_)))
+}
+
+fn is_not_understood(object: &NetIPAllocation, ip: IpAddr) -> bool {
+    not_understood(object).any(|stored| stored.ip == ip.to_string())
 }
 
 /// `ip.ready=true` on a node whose machine has not the address that the labels name.
@@ -258,7 +261,8 @@ fn observes(cosmos: &Cosmos, name: &str) -> bool {
 /// F8: the machine is the one that the entry names, not another under its name.
 fn another_life(cosmos: &Cosmos, entry: &Entry, place: &ProviderId, call: &str) -> Judged {
     let (Some(named), Some(machine)) = (&entry.machine, cosmos.cloud.machine(place)) else { return Ok(()) };
-    if machine.instance != named.instance && !cosmos.excuses.has(entry.ip) {
+    let excused = cosmos.excuses.has(entry.ip) || cosmos.excuses.is_edited();
+    if machine.instance != named.instance && !excused {
         return broken(format!("P1: {call} changed {place}, which is another machine than {named}"));
     }
     Ok(())
@@ -282,7 +286,7 @@ fn unused(cosmos: &Cosmos, name: &str, entry: &Entry) -> Judged {
     }
     let evicts = cause.row().always_evicts || (cause.row().may_evict && object.spec.drain.policy == DrainPolicy::Evict);
     let gated: Vec<_> = cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated).collect();
-    let users = users::users(&gated, &Workload::Unnamed);
+    let users = users::users(&gated, &workload(object, &cosmos.cluster));
     match users.into_iter().find(|user| leaving::keeps(cause, user, evicts)) {
         Some(user) => broken(format!("P6: {} was cut off node {node} while pod {} used it", entry.ip, user.name)),
         None => Ok(()),
@@ -317,10 +321,12 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
         if let Some((object, _)) = &passed.status {
             truthful(cosmos, before, after)?;
             patient(cosmos, process, object, before, after)?;
+            held(cosmos, object, before, after)?;
         }
     }
     if passed.status.is_some() && cosmos.is_judged() {
         one_seat(cosmos)?;
+        one_target(cosmos)?;
     }
     match &passed.released {
         Some(object) => released(cosmos, object),
@@ -374,6 +380,28 @@ fn patient(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, before: &Entr
     Ok(())
 }
 
+/// Mode Hold begins no move by choice: nothing leaves a node that works, but with its allocation, and nothing goes to a node
+/// that has not left one before. `object`: as it was before the pass.
+fn held(cosmos: &Cosmos, object: &NetIPAllocation, before: &Entry, after: &Entry) -> Judged {
+    if object.spec.mode != Mode::Hold || cosmos.excuses.is_edited() || cosmos.excuses.has(after.ip) {
+        return Ok(());
+    }
+    let choice = Cause::of(after.reason).filter(|cause| cause.row().by_choice && *cause != Cause::AllocationDeleted);
+    let leaves = match (before.state, after.state) {
+        (State::Attached, State::Draining | State::Releasing) | (State::Draining, State::Releasing) => choice.is_some(),
+        _ => false,
+    };
+    let works = before.node.as_ref().and_then(|node| cosmos.cluster.node(node));
+    if leaves && works.is_some_and(|node| node.not_ready_since().is_none()) {
+        return broken(format!("Hold: {} leaves {:?} for {:?}", after.ip, before.node, after.reason));
+    }
+    let goes = before.state.at_rest() && after.state == State::Attaching;
+    if goes && before.last_move.as_ref().is_none_or(|journey| journey.to.is_some()) {
+        return broken(format!("Hold: {} goes to {:?}, and has left no node for it", after.ip, after.node));
+    }
+    Ok(())
+}
+
 /// Of the selected nodes, and those that are gone and that entries name, all, or more than may be, are not Ready or gone while
 /// their machines run: whether those count or not whose machines were stopped, started or replaced a moment ago. A node that
 /// is Ready counts whatever became of its machine: only of a suspect is it asked.
@@ -421,10 +449,44 @@ fn one_seat(cosmos: &Cosmos) -> Judged {
     Ok(())
 }
 
+/// P5: no two addresses give up their nodes for one. Who comes second has no target, and stays where it is.
+fn one_target(cosmos: &Cosmos) -> Judged {
+    if cosmos.excuses.is_edited() {
+        return Ok(());
+    }
+    let mut given: BTreeMap<String, (&str, IpAddr)> = BTreeMap::new();
+    for (name, object) in cosmos.cluster.allocations() {
+        for entry in of(object).filter(|entry| has_given_up(object, entry) && !cosmos.excuses.has(entry.ip)) {
+            let Some(node) = entry.planned_node else { continue };
+            let (first, ip) = *given.entry(node.clone()).or_insert((name, entry.ip));
+            if ip != entry.ip {
+                return broken(format!(
+                    "P5: {ip} of {first} and {} of {name} gave up their nodes for {node}",
+                    entry.ip
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// It has left its node, or is about to, for a cause for which it would have stayed without a target.
+fn has_given_up(object: &NetIPAllocation, entry: &Entry) -> bool {
+    let cause = match entry.state {
+        State::Releasing => Cause::of(entry.reason),
+        State::Detached => entry.last_move.as_ref().and_then(|last| Cause::of(Reason::parse(&last.reason)?)),
+        State::Unassigned | State::Attaching | State::Attached | State::Draining => None,
+    };
+    let wanted = object.metadata.deletion_timestamp.is_none()
+        && object.spec.reserved_ips.iter().any(|text| *text == entry.ip.to_string());
+    wanted && cause.is_some_and(|cause| cause.row().needs_target)
+}
+
 /// What is judged after every action where the world is small, and in a large one only after some: at the end, whole.
 pub fn whole(cosmos: &Cosmos) -> Judged {
     state(cosmos)?;
-    one_seat(cosmos)
+    one_seat(cosmos)?;
+    one_target(cosmos)
 }
 
 /// The finalizer went: nothing of the object's is left outside, unless it was to stay.
@@ -587,7 +649,10 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let seated = seats.get(place).map_or(&[][..], Vec::as_slice);
         let ours =
             seated.iter().any(|(_, entry)| entry.ip == ip && matches!(entry.state, State::Attached | State::Draining));
-        let taken = seated.iter().any(|(_, entry)| entry.ip != ip);
+        let kept = cosmos.cluster.allocations().values().flat_map(|object| not_understood(object));
+        let kept = kept.filter_map(|stored| stored.machine_id.as_ref()?.parse::<MachineId>().ok());
+        let taken =
+            seated.iter().any(|(_, entry)| entry.ip != ip) || kept.into_iter().any(|machine| machine.place == *place);
         if !taken && !ours {
             return broken(format!("P12: {ip} of {name} sits on node {}, and rests unadopted", node.name_any()));
         }
@@ -601,6 +666,9 @@ fn free<'a>(cosmos: &'a Cosmos, all: &'a [(String, Entry)]) -> Vec<(&'a String, 
     for (_, entry) in all {
         taken.extend(entry.node.as_ref().filter(|_| !entry.state.at_rest()));
         entry.planned_node.iter().for_each(|node| plans.entry(node).or_default().push(entry));
+    }
+    for object in cosmos.cluster.allocations().values() {
+        taken.extend(not_understood(object).filter_map(|stored| stored.node.as_ref()));
     }
     // Nobody takes the seat of a machine that is owed an address of its own.
     let objects = cosmos.cluster.allocations().values();
@@ -632,7 +700,7 @@ fn goes_to<'a>(
 fn is_used(cosmos: &Cosmos, object: &NetIPAllocation, cause: Cause, node: &str) -> bool {
     let evicts = object.spec.drain.policy == DrainPolicy::Evict;
     let evicts = cause.row().always_evicts || (cause.row().may_evict && evicts);
-    let users = users::users(&cosmos.cluster.pods_of(node), &Workload::Unnamed);
+    let users = users::users(&cosmos.cluster.pods_of(node), &workload(object, &cosmos.cluster));
     users.iter().any(|user| leaving::keeps(cause, user, evicts))
 }
 
@@ -645,7 +713,8 @@ fn let_go(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
             let cause = Cause::of(entry.reason).unwrap_or(Cause::AllocationDeleted);
             entry.node.as_ref().is_some_and(|node| is_used(cosmos, object, cause, node))
         });
-        if !used {
+        let understood = || all.iter().any(|(whose, _)| whose == name);
+        if !used && (not_understood(object).next().is_none() || understood()) {
             return broken(format!("P9: {name} is deleted, and stays although nobody uses what it has"));
         }
     }
@@ -698,7 +767,12 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
                 }
                 return broken(format!("P12: {name} asks for {ip}, and has no entry for it"));
             };
-            let waits = object.spec.mode == Mode::Enforce && entry.state.at_rest();
+            let may_go = match object.spec.mode {
+                Mode::Enforce => true,
+                Mode::Hold => leaving::is_half_moved(entry),
+                Mode::Observe => false,
+            };
+            let waits = may_go && entry.state.at_rest();
             let yields = entry.reason == Reason::DuplicateClaim && claims.get(&ip).is_some_and(|all| all.len() > 1);
             let is_free = || cosmos.cloud.holder(ip) == Holder::Free && cosmos.cloud.find(ip) != Whereabouts::NotFound;
             if waits

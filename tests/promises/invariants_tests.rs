@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ip_address_controller::{
     allocation::decide::{
-        facts::{Operation, OperationKind},
+        facts::{Journey, Operation, OperationKind},
         users::Owner,
     },
     api::NetIPAllocationStatus,
@@ -168,6 +168,70 @@ fn p5_p7_of_two_allocations_that_both_have_an_address_one_lets_go_and_nobody_not
         let owed = cosmos.cluster.allocation("blue").unwrap().status.as_ref().map(|status| status.owed.len());
         assert_eq!(owed, Some(0));
     }
+}
+
+/// Two allocations with an address each, and one spare node.
+fn two_and_a_spare() -> (Cosmos, [String; 2]) {
+    let mut cosmos = at_rest(&["a", "b", "c"], json!({})).0;
+    cosmos.allocate("blue", &[IpAddr::from([203, 0, 113, 8])], json!({}));
+    cosmos.come_to_rest().unwrap();
+    let nodes = ["red", "blue"].map(|name| of(cosmos.cluster.allocation(name).unwrap()).next().unwrap().node.unwrap());
+    (cosmos, nodes)
+}
+
+#[test]
+fn p5_of_two_addresses_that_drain_onto_one_spare_node_one_goes_there_and_the_other_stays() {
+    let (mut cosmos, nodes) = two_and_a_spare();
+    for node in &nodes {
+        cosmos.happen(&Action::Outside(Outside::Cordon(node.clone()))).unwrap();
+    }
+    cosmos.come_to_rest().unwrap();
+    let there = ["red", "blue"].map(|name| of(cosmos.cluster.allocation(name).unwrap()).next().unwrap());
+    assert!(there.iter().all(|entry| entry.state == State::Attached), "{there:?}");
+    let stay = there.iter().zip(&nodes).filter(|(entry, node)| entry.node.as_ref() == Some(node)).count();
+    assert_eq!(stay, 1, "{there:?}");
+}
+
+#[test]
+fn p5_no_two_addresses_give_up_their_nodes_for_one() {
+    let (mut cosmos, _) = two_and_a_spare();
+    let operation = operation(&cosmos);
+    for name in ["red", "blue"] {
+        let gives_up = |entry: &mut AddressStatus| {
+            let Stored::Known(before) = memory::read(entry) else { panic!("{entry:?}") };
+            *entry = memory::write(&Entry {
+                state: State::Releasing,
+                reason: Reason::NodeCordoned,
+                operation: Some(operation.clone()),
+                planned_node: Some("c".to_owned()),
+                ..*before
+            });
+        };
+        whole(&cosmos).expect("one of them may");
+        cosmos.cluster.edit_status(name, |status| gives_up(&mut status.addresses[0])).unwrap();
+    }
+    refused(whole(&cosmos), "gave up their nodes for c");
+}
+
+#[test]
+fn mode_hold_begins_nothing_by_choice() {
+    let (cosmos, _) = at_rest(&["a", "b"], json!({"mode": "Enforce"}));
+    let held = |before: Entry, after: Entry, mode: Mode| {
+        let mut object = (**cosmos.cluster.allocation("red").unwrap()).clone();
+        object.spec.mode = mode;
+        super::held(&cosmos, &object, &before, &after)
+    };
+    let leaves = |reason| Entry { state: State::Releasing, reason, ..red(&cosmos) };
+    refused(held(red(&cosmos), leaves(Reason::NodeCordoned), Mode::Hold), "leaves");
+    held(red(&cosmos), leaves(Reason::NodeCordoned), Mode::Enforce).unwrap();
+    for reason in [Reason::MachineGone, Reason::AllocationDeleted] {
+        held(red(&cosmos), leaves(reason), Mode::Hold).unwrap();
+    }
+    let attaching = Entry { state: State::Attaching, ..red(&cosmos) };
+    let unassigned = Entry { state: State::Unassigned, last_move: None, ..red(&cosmos) };
+    refused(held(unassigned.clone(), attaching.clone(), Mode::Hold), "has left no node");
+    let open = red(&cosmos).last_move.map(|journey| Journey { to: None, ..journey });
+    held(Entry { last_move: open, ..unassigned }, attaching, Mode::Hold).unwrap();
 }
 
 #[test]

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     chance::{Chance, number},
     cosmos::{
-        course::{Action, CallFault, Cosmos, Outside},
+        course::{Action, CallFault, Cosmos, Lie, Outside},
         process::{DISRUPTION, Rules},
     },
 };
@@ -37,6 +37,9 @@ enum What {
     /// A pod of the node holds, or no longer.
     HoldPods(String, bool),
     EndPods(String),
+    UnreadyPods(String),
+    /// No eviction is allowed of the pods of the node, or is again.
+    GuardPods(String, bool),
     /// The next call breaks.
     Break(CallFault),
     /// A request is not waited for any more, and may land later.
@@ -60,6 +63,9 @@ struct Life {
     evict: bool,
     timeout: Option<i32>,
     lags: bool,
+    max_unavailable: Option<usize>,
+    /// The workload is named, and there.
+    named: bool,
     blows: Vec<Blow>,
 }
 
@@ -80,10 +86,12 @@ impl Life {
         let evict = chance.below(3) == 0;
         let timeout = (chance.below(4) == 0).then_some(120);
         let lags = kind == Provider::Aws && chance.below(2) == 0;
+        let max_unavailable = (chance.below(3) == 0).then(|| chance.below(4));
+        let named = chance.below(4) == 0;
         let blows = (0..4 + chance.below(14))
             .map(|_| Blow { after: chance.below(12), what: Self::what(&mut chance, &nodes, &allocations) })
             .collect();
-        Self { kind, nodes, allocations, evict, timeout, lags, blows }
+        Self { kind, nodes, allocations, evict, timeout, lags, max_unavailable, named, blows }
     }
 
     fn what(chance: &mut Chance, nodes: &[String], allocations: &[(String, Vec<IpAddr>)]) -> What {
@@ -91,7 +99,7 @@ impl Life {
         let (name, ips) = chance.of(allocations);
         let ip = chance.of(&ips);
         let fault = chance.of(&CallFault::ALL);
-        match chance.below(40) {
+        match chance.below(46) {
             0..=7 => What::Break(fault),
             8..=9 => What::TimeOut,
             10 => What::LandLate,
@@ -129,13 +137,18 @@ impl Life {
                 name,
                 chance.of(&[api::Mode::Hold, api::Mode::Enforce, api::Mode::Observe]),
             )),
-            _ => What::Outside(chance.of(&[
+            39 => What::Outside(chance.of(&[
                 Outside::Delete(name.clone()),
                 Outside::Retain(name.clone()),
                 Outside::RemoveStatus(name.clone()),
                 // With one allocation: nothing.
                 Outside::CopyStatus(name.clone(), if name == "red" { "blue" } else { "red" }.to_owned()),
             ])),
+            40 | 41 => What::Outside(Outside::StartDaemon(node.clone(), format!("daemon-{node}"))),
+            42 => What::UnreadyPods(node),
+            43 => What::GuardPods(node, chance.below(2) == 0),
+            44 => What::Outside(Outside::Mislabel(node, ip)),
+            _ => What::Outside(Outside::Falsify(name, ip, chance.of(&Lie::ALL))),
         }
     }
 
@@ -151,8 +164,16 @@ impl Life {
         if let Some(seconds) = self.timeout {
             drain["timeoutSeconds"] = json!(seconds);
         }
+        let mut spec = json!({"drain": drain});
+        if let Some(most) = self.max_unavailable {
+            spec["strategy"] = json!({"maxUnavailable": most});
+        }
+        if self.named {
+            cosmos.cluster.workloads.insert("Deployment voip/kamailio".to_owned());
+            spec["workloadRef"] = json!({"kind": "Deployment", "namespace": "voip", "name": "kamailio"});
+        }
         for (name, ips) in &self.allocations {
-            cosmos.allocate(name, ips, json!({"drain": drain}));
+            cosmos.allocate(name, ips, spec.clone());
         }
         cosmos.cloud.lagging = self.lags;
         let mut broken = None;
@@ -214,6 +235,8 @@ fn strike(cosmos: &Cosmos, what: &What) -> Vec<Action> {
         What::Outside(outside) => vec![Action::Outside(outside.clone())],
         What::HoldPods(node, hold) => pods(node).map(|uid| Action::Outside(Outside::Hold(uid, *hold))).collect(),
         What::EndPods(node) => pods(node).map(|uid| Action::Outside(Outside::EndPod(uid))).collect(),
+        What::UnreadyPods(node) => pods(node).map(|uid| Action::Outside(Outside::Unready(uid))).collect(),
+        What::GuardPods(node, guard) => pods(node).map(|uid| Action::Outside(Outside::Guard(uid, *guard))).collect(),
         What::Break(_) => Vec::new(),
         What::TimeOut => {
             let terms = cosmos.processes.iter().filter_map(|process| Some((process.id, process.term.as_ref()?)));

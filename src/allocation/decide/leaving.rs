@@ -115,7 +115,7 @@ impl Cause {
         }
     }
 
-    /// Whether a reason in status is that of a fault: the journey it began may go on in `mode: Hold`.
+    /// Whether a reason in status is that of a fault.
     pub fn is_fault(reason: &str) -> bool {
         Reason::parse(reason).and_then(Cause::of).is_some_and(|cause| !cause.row().by_choice)
             || reason == Reason::Drifted.as_str()
@@ -125,6 +125,13 @@ impl Cause {
 /// It was taken off a node by a fault, and has not arrived at another yet.
 pub fn has_left_by_fault(entry: &Entry) -> bool {
     entry.last_move.as_ref().is_some_and(|journey| journey.to.is_none() && Cause::is_fault(&journey.reason))
+}
+
+/// It has left a node for another, and has not arrived there yet: that is no move that mode Hold would be the beginning of.
+pub fn is_half_moved(entry: &Entry) -> bool {
+    let open = entry.last_move.as_ref().filter(|journey| journey.to.is_none());
+    let cause = open.and_then(|journey| Cause::of(Reason::parse(&journey.reason)?));
+    has_left_by_fault(entry) || cause.is_some_and(|cause| cause.row().needs_target)
 }
 
 /// Why the address must leave the node that its entry names, if it must.

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::super::{
-    claims::Unusable,
+    claims::{self, Unusable},
     decide::{facts::Entry, state::State},
     memory::{self, Owed, Stored},
     moment::Moment,
@@ -116,7 +116,14 @@ pub fn inherit(tables: &mut Tables, object: &NetIPAllocation, moment: &Moment) {
         tables.inherit(entry, lag, moment);
     }
     let owed: Vec<Owed> = status.owed.iter().filter_map(memory::read_owed).collect();
-    tables.seats.set(&object.uid().unwrap_or_default(), seats_of(&known, &owed, &foreign));
+    let uid = object.uid().unwrap_or_default();
+    tables.seats.set(&uid, seats_of(&known, &owed, &foreign));
+    // Until the first pass over it says where they really go.
+    let stays = object.metadata.deletion_timestamp.is_none();
+    let wanted = claims::listed(object).0;
+    let going = known.iter().filter(|entry| matches!(entry.state, State::Releasing | State::Detached));
+    let going = going.filter(|entry| stays && wanted.contains(&entry.ip));
+    tables.promised.set(&uid, going.filter_map(|entry| Some((entry.planned_node.clone()?, entry.ip))));
 }
 
 /// Every machine that an allocation has a say in: those of its entries, those that it owes an address, and those that

@@ -7,7 +7,7 @@ use super::{
         act::Deed,
         decide::{
             Address, Effect,
-            facts::{Claim, Entry, Facts, Labels, NodeObject, Target, Users},
+            facts::{Claim, Entry, Facts, Labels, Life, Mode, NodeObject, Target, Users, Wanted, Whereabouts},
             leaving::{self, Cause},
             state::{Reason, State},
         },
@@ -39,7 +39,8 @@ pub struct Turn {
     pub claimed: bool,
     /// The machine asked for what it may not: a bug, told and not done.
     pub refused: Option<String>,
-    /// Nothing keeps it but what is being asked: who uses it on its node, a permit, or the machine where it goes.
+    /// Nothing keeps it but what is being asked: who uses it on its node, a permit, or the machine where it goes; where it has made
+    /// no step, whether the machine of its node in trouble still runs.
     pub is_being_asked: bool,
     /// It has a permit (F2) and will act on it, now or as soon as it has read what it needs.
     pub keeps_permit: bool,
@@ -47,14 +48,19 @@ pub struct Turn {
 
 impl Turn {
     /// The address has made one step, and what is about to be known takes it to the next: it has left one node, and looks at
-    /// where it goes; or it has to leave, and nothing keeps it but what is being asked. What a person asked for stands
-    /// nowhere else, so that is written first.
+    /// where it goes; or it has to leave, and nothing keeps it but what is being asked; or its node is in trouble, and whether
+    /// its machine is lost, which says more, is being asked. What a person asked for stands nowhere else, so that is written
+    /// first.
     pub fn is_between(&self) -> bool {
-        let [step] = self.steps.as_slice() else { return false };
         let at_once = self.deed.is_some() || leaving::is_moving(&self.after);
-        match (step.from, step.to) {
-            (State::Releasing, Some(State::Detached)) => true,
-            (State::Attached, Some(State::Draining)) => self.is_being_asked && !at_once,
+        let asked = self.is_being_asked && !at_once;
+        match self.steps.as_slice() {
+            [] => asked && self.after.reason == Reason::NodeNotReady && self.before.reason != Reason::NodeNotReady,
+            [step] => match (step.from, step.to) {
+                (State::Releasing, Some(State::Detached)) => true,
+                (State::Attached, Some(State::Draining)) => asked,
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -156,7 +162,11 @@ fn one(
     }
     let looks = has_permit && matches!(facts.target, Target::Looking { .. }) && leaving::may_go(&turn.after, facts);
     let wished = permit_is_of_use && !has_permit;
-    turn.is_being_asked = wished || looks || matches!(facts.users_of(&turn.after), Users::Unknown);
+    let lives = facts.holder_of(&turn.after).map(|holder| holder.life);
+    turn.is_being_asked = match turn.steps.as_slice() {
+        [] => lives == Some(Life::Unknown),
+        _ => wished || looks || matches!(facts.users_of(&turn.after), Users::Unknown),
+    };
     turn
 }
 
@@ -213,6 +223,24 @@ fn in_motion(entry: &Entry, facts: &Facts) -> bool {
     }
 }
 
+/// The node that an address goes to which has let go of another one for it, or is about to and has no pods there any more: of
+/// two allocations that drain onto one spare node, the one that comes second stays where it is (design §3.3, *needs a target
+/// first*). None where nothing comes of it for now, so that nobody is kept from it for long.
+pub(super) fn promise(turn: &Turn, facts: &Facts) -> Option<(String, IpAddr)> {
+    let entry = &turn.after;
+    let goes = match entry.state {
+        State::Releasing | State::Detached => true,
+        State::Draining => in_motion(entry, facts),
+        State::Unassigned => leaving::is_half_moved(entry) && facts.read.place == Whereabouts::Free,
+        State::Attaching | State::Attached => false,
+    };
+    let may =
+        facts.wanted == Wanted::Yes && !facts.deleting && facts.claim == Claim::Ours && facts.mode != Mode::Observe;
+    let denied = facts.failure.as_ref().is_some_and(|failure| failure.kind.is_denial());
+    let node = facts.target.node().filter(|_| goes && may && !denied && !turn.forgotten)?;
+    Some((node.to_owned(), entry.ip))
+}
+
 /// Whether an effect changes the cloud: it needs a permit, and an intent in status.
 pub fn is_of_cloud(effect: &Effect) -> bool {
     matches!(effect, Effect::Attach { .. } | Effect::Detach { .. })
@@ -225,5 +253,42 @@ fn urgency(entry: &Entry, facts: &Facts) -> Urgency {
         _ if fault => Urgency::Failover,
         State::Unassigned => Urgency::Placement,
         State::Attaching | State::Attached | State::Draining | State::Releasing | State::Detached => Urgency::Drain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn turn(reason: Reason, is_being_asked: bool) -> Turn {
+        let before = Entry {
+            state: State::Attached,
+            reason: Reason::Verified,
+            ..Entry::new(IpAddr::from([203, 0, 113, 7]), Timestamp::UNIX_EPOCH)
+        };
+        Turn {
+            after: Entry { reason, ..before.clone() },
+            before,
+            steps: Vec::new(),
+            forgotten: false,
+            deed: None,
+            new_intent: false,
+            claimed: true,
+            refused: None,
+            is_being_asked,
+            keeps_permit: false,
+        }
+    }
+
+    #[test]
+    fn that_a_node_is_in_trouble_is_not_written_while_its_machine_is_asked_about() {
+        assert!(turn(Reason::NodeNotReady, true).is_between());
+        assert!(!turn(Reason::NodeNotReady, false).is_between(), "its machine runs");
+        assert!(!turn(Reason::FailoverFrozen, true).is_between(), "who is frozen is told at once");
+        let mut said = turn(Reason::NodeNotReady, true);
+        said.before.reason = Reason::NodeNotReady;
+        assert!(!said.is_between(), "it stands there");
     }
 }

@@ -252,9 +252,6 @@ impl Cloud {
         if self.is_behind() {
             canon.shared(&self.shown);
         }
-        if !self.requests.is_empty() {
-            canon.debug(&self.requests);
-        }
     }
 
     pub fn kind(&self) -> Provider {
@@ -624,6 +621,11 @@ impl Cloud {
     }
 
     // The truth, for those who judge.
+
+    /// Every reserved address.
+    pub fn reserved(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.truth.reserved.iter().copied()
+    }
 
     pub fn machine(&self, place: &ProviderId) -> Option<&Machine> {
         self.truth.machines.get(place)

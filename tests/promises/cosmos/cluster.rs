@@ -362,7 +362,7 @@ impl Cluster {
         if uid.is_some() && node.metadata.uid.as_deref() != uid {
             return Err(Refused::Invalid);
         }
-        self.change_node(name, |node| {
+        let node = self.change_node(name, |node| {
             let all = node.metadata.labels.get_or_insert_default();
             for (key, value) in labels {
                 match value {
@@ -370,7 +370,20 @@ impl Cluster {
                     None => all.remove(key),
                 };
             }
-        })
+        })?;
+        if node.label(READY_LABEL) != Some(READY_VALUE) {
+            self.end_daemons(name);
+        }
+        Ok(node)
+    }
+
+    /// The DaemonSet controller takes its pod off a node that it does not select any more.
+    fn end_daemons(&mut self, node: &str) {
+        let is_daemon = |pod: &Pod| pod.gated && pod.owner.as_ref().is_some_and(|owner| owner.kind == "DaemonSet");
+        let ended = self.pods_of(node).into_iter().filter(is_daemon).map(|pod| pod.uid.clone());
+        for uid in ended.collect::<Vec<_>>() {
+            self.end_pod(&uid);
+        }
     }
 
     fn change_node(&mut self, name: &str, change: impl FnOnce(&mut SlimNode)) -> Result<Arc<SlimNode>, Refused> {

@@ -13,8 +13,12 @@ use std::{
 };
 
 use ip_address_controller::{
-    allocation::{decide::users::Pod, moment::Moment, observe::answers::Question},
-    api::{self, NetIPAllocationSpec},
+    allocation::{
+        decide::users::{Owner, Pod},
+        moment::Moment,
+        observe::answers::Question,
+    },
+    api::{self, AddressStatus, NetIPAllocationSpec},
     cloud::{ErrorKind, MachineId, Provider, ProviderId, limits::Rate},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -48,6 +52,8 @@ pub enum Outside {
     Rejoin(String),
     /// Our labels are taken off by hand.
     Unlabel(String),
+    /// The label that names the address of the node is made to name this one.
+    Mislabel(String, IpAddr),
     StopMachine(String),
     StartMachine(String),
     VanishMachine(String),
@@ -63,14 +69,34 @@ pub enum Outside {
     RemoveStatus(String),
     /// What the first allocation remembers the second is said to remember as well: restored from before a move, or copied.
     CopyStatus(String, String),
+    /// The entry of this address is made to say something else.
+    Falsify(String, IpAddr, Lie),
     Move(String, IpAddr),
     /// To a node that may be another one's, cordoned, or its own.
     MoveTo(String, IpAddr, String),
     StartPod(String, String),
+    /// A DaemonSet's, whom a cordon does not keep away.
+    StartDaemon(String, String),
+    /// Its readiness fails.
+    Unready(String),
+    /// Its PodDisruptionBudget allows none to go, or does again.
+    Guard(String, bool),
     EndPod(String),
     Hold(String, bool),
     OutsiderDetaches(IpAddr),
     OutsiderAttaches(IpAddr, String),
+}
+
+/// What somebody writes into an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    Draining,
+    Unassigned,
+    Detached,
+    /// Another life of its machine.
+    Instance,
+    NoOperation,
+    NoRestore,
 }
 
 /// What goes wrong with one call of an effect.
@@ -131,6 +157,27 @@ pub enum Action {
     Resume(u8),
     Elapse(Duration),
     Outside(Outside),
+}
+
+impl Lie {
+    pub const ALL: [Lie; 6] =
+        [Lie::Draining, Lie::Unassigned, Lie::Detached, Lie::Instance, Lie::NoOperation, Lie::NoRestore];
+
+    fn tell(self, entry: &mut AddressStatus) {
+        let forget = |entry: &mut AddressStatus, state: &str| {
+            entry.state = state.to_owned();
+            entry.reason = Some("Released".to_owned());
+            (entry.node, entry.machine_id, entry.operation) = (None, None, None);
+        };
+        match self {
+            Lie::Draining => entry.state = "Draining".to_owned(),
+            Lie::Unassigned => forget(entry, "Unassigned"),
+            Lie::Detached => forget(entry, "Detached"),
+            Lie::Instance => entry.machine_id = entry.machine_id.take().map(|id| id.replace('#', "#1")),
+            Lie::NoOperation => entry.operation = None,
+            Lie::NoRestore => entry.restore = None,
+        }
+    }
 }
 
 impl CallFault {
@@ -916,6 +963,12 @@ impl Cosmos {
                     let _ = self.cluster.label(node, key, None);
                 }
             }
+            Outside::Mislabel(node, ip) => {
+                if self.cluster.node(node).is_some_and(|node| node.label(api::READY_LABEL).is_some()) {
+                    self.excuses.nodes.insert(node.clone());
+                    let _ = self.cluster.label(node, api::ADDRESS_LABEL, Some(&ip.to_string()));
+                }
+            }
             Outside::StopMachine(node) => self.at_machine(node, Cloud::stop),
             Outside::StartMachine(node) => self.at_machine(node, Cloud::start),
             Outside::VanishMachine(node) => self.at_machine(node, Cloud::vanish),
@@ -956,6 +1009,14 @@ impl Cosmos {
                     let _ = self.cluster.edit_status(to, |its| *its = status);
                 }
             }
+            Outside::Falsify(name, ip, lie) => {
+                self.excuse_an_edit(name);
+                let text = ip.to_string();
+                let _ = self.cluster.edit_status(name, |status| {
+                    let told = status.addresses.iter_mut().filter(|entry| entry.ip == text);
+                    told.for_each(|entry| lie.tell(entry));
+                });
+            }
             Outside::Move(name, ip) => {
                 let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&ip.to_string()));
             }
@@ -964,6 +1025,19 @@ impl Cosmos {
             }
             Outside::StartPod(node, name) => {
                 let _ = self.cluster.start_pod(node, pod(name));
+            }
+            Outside::StartDaemon(node, name) => {
+                let owner = Owner { kind: "DaemonSet".to_owned(), name: "kamailio".to_owned() };
+                let _ = self.cluster.start_pod(node, Pod { owner: Some(owner), returns: true, ..pod(name) });
+            }
+            Outside::Unready(uid) => {
+                let _ = self.cluster.set_pod_ready(uid, false);
+            }
+            Outside::Guard(uid, true) => {
+                self.cluster.guarded.insert(uid.clone());
+            }
+            Outside::Guard(uid, false) => {
+                self.cluster.guarded.remove(uid);
             }
             Outside::EndPod(uid) => self.cluster.end_pod(uid),
             Outside::Hold(uid, hold) => {
@@ -1047,10 +1121,7 @@ pub fn pod(name: &str) -> Pod {
         terminating_until: None,
         hold: false,
         returns: false,
-        owner: Some(ip_address_controller::allocation::decide::users::Owner {
-            kind: "Deployment".to_owned(),
-            name: "kamailio".to_owned(),
-        }),
+        owner: Some(Owner { kind: "Deployment".to_owned(), name: "kamailio".to_owned() }),
         gated: true,
         mirror: false,
     }

@@ -137,11 +137,11 @@ impl Cosmos {
         }
     }
 
-    /// Every address that is asked for, and every label, has an entry again, and each of them is understood.
+    /// Every address that is asked for, and every label, has an entry again, and what those say is so. One that nobody
+    /// understands stays as it is.
     fn is_put_right(&self) -> bool {
         let objects = || self.cluster.allocations().values();
         let said = || objects().flat_map(|object| &object.status).flat_map(|status| &status.addresses);
-        let is_known = said().all(|stored| matches!(memory::read(stored), Stored::Known(_)));
         let said: BTreeSet<IpAddr> = said().filter_map(|stored| stored.ip.parse().ok()).collect();
         let stays = |object: &&Arc<NetIPAllocation>| object.metadata.deletion_timestamp.is_none();
         let asked = objects().filter(stays).flat_map(|object| &object.spec.reserved_ips);
@@ -155,7 +155,7 @@ impl Cosmos {
             let says = |whose: &str| self.cluster.allocation(whose).is_some_and(|object| has_entry(name, object));
             node.label(api::ALLOCATION_LABEL).is_none_or(says)
         });
-        is_known && labelled && !pays && asked.is_subset(&said) && said.iter().all(|ip| self.is_understood(*ip))
+        labelled && !pays && asked.is_subset(&said) && said.iter().all(|ip| self.is_understood(*ip))
     }
 
     /// A machine that has an address of its own again, and is not about to lose it, has it to lose like any other.

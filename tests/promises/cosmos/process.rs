@@ -65,6 +65,8 @@ pub struct Rules {
     pub fresh_reads: bool,
     /// S1: a machine or address that another entry sits on is taken.
     pub seats: bool,
+    /// The node that an address gives up its own for is nobody else's target meanwhile.
+    pub promises: bool,
     /// S2: of two that name one address, one acts.
     pub claims: bool,
     /// L4: what a machine had before is written down when the address leaves it.
@@ -87,6 +89,7 @@ impl Default for Rules {
             take_over: true,
             fresh_reads: true,
             seats: true,
+            promises: true,
             claims: true,
             debts: true,
             point_of_no_return: true,
@@ -137,6 +140,18 @@ pub struct Flight {
     pub sent: Option<(RequestId, Instant)>,
     /// How old the watches were that it was decided on.
     pub watched: Instant,
+}
+
+impl Flight {
+    /// Whether it excludes others from this.
+    pub fn holds(&self, key: &Key) -> bool {
+        match (&self.matter, key) {
+            (Matter::Deed(deed), Key::Address(ip)) => deed.ip == *ip,
+            (Matter::Deed(deed), Key::Machine(place)) => deed.machine == *place,
+            (Matter::Debt(owed), Key::Machine(place)) => owed.machine.place == *place,
+            (Matter::Debt(_), Key::Address(_)) => false,
+        }
+    }
 }
 
 /// What a process knows while it leads. It dies with the term.
@@ -428,8 +443,7 @@ impl Term {
 
     fn forget_uid(&mut self, uid: &str) {
         self.versions.forget_uid(uid);
-        self.tables.seats.drop_owner(&uid.to_owned());
-        self.tables.breakers.remove(uid);
+        self.tables.forget_owner(&uid.to_owned());
     }
 
     /// One pass over one allocation. Mirrors `Controller::pass` and `finish`.
@@ -502,7 +516,7 @@ impl Term {
             disruption_taints: vec![DISRUPTION.to_owned()],
             moment: *moment,
         };
-        let workload = workload(&subject, cluster);
+        let workload = workload(&subject.object, cluster);
         let mut scene = Scene { around, claims, workload, pods: PodsByNode::new(), no_taint_left: true };
         let (leaving, questions) = round::leaving_nodes(&subject, &scene, &entries, &self.answers, &mut self.tables);
         scene.pods = leaving
@@ -734,6 +748,9 @@ impl Term {
         }
         if !rules.seats {
             self.tables.seats = ip_address_controller::lifecycle::seats::Seats::new();
+        }
+        if !rules.promises {
+            self.tables.promised = ip_address_controller::lifecycle::seats::Seats::new();
         }
     }
 
@@ -1014,8 +1031,9 @@ fn forget_the_phase(record: &mut Record) {
     }
 }
 
-fn workload(subject: &Subject, cluster: &Cluster) -> Workload {
-    match subject.object.spec.workload() {
+/// Whose pods use the addresses of the allocation.
+pub fn workload(object: &NetIPAllocation, cluster: &Cluster) -> Workload {
+    match object.spec.workload() {
         None => Workload::Unnamed,
         Some(reference) if cluster.workloads.contains(&reference.to_string()) => Workload::Named {
             kind: format!("{:?}", reference.kind),

@@ -1,17 +1,22 @@
 //! When two states of the whole world are the same one: what is told and never read again does not count (messages,
-//! times of a ledger, counters), and neither does how often something failed beyond the first few times. What a world with
+//! times of a ledger, counters), and neither does how often something failed beyond the first few times. Times within one
+//! second are ordered where the product compares them with each other ([`Cosmos::compared`]). What a world with
 //! a pace keeps beside that is left out: such worlds are played, and not searched.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc, time::Instant};
 
-use ip_address_controller::api::{AddressStatus, NetIPAllocation, ProviderName};
+use ip_address_controller::{
+    allocation::{observe::answers::Question, tables::Key},
+    api::{AddressStatus, NetIPAllocation, ProviderName},
+};
 use kube::ResourceExt;
 
 use super::{
+    cloud::{Meta, Request, RequestId},
     cluster::Cache,
     course::Cosmos,
     excuses::Excuses,
-    process::{Process, Term},
+    process::{Flight, Process, Term},
 };
 use crate::canon::{Canon, fingerprint};
 
@@ -21,11 +26,12 @@ impl Cosmos {
         fingerprint(self.instant, self.now, |canon| {
             canon.write(beside);
             self.cloud.canon(canon);
+            canon.set(self.cloud.requests().iter().map(|(id, request)| self.under_way(*id, request)));
             self.cluster.canon(canon);
             canon.instant(self.renewed);
-            // Since when something is excused only says until when.
             let Excuses { addresses, machines, nodes, edited } = &self.excuses;
-            canon.debug(&(addresses.keys(), machines, nodes, edited.is_some()));
+            canon.debug(&(addresses, machines, nodes, edited));
+            canon.debug(&(&self.stirred, &self.down));
             canon.debug(&(&self.struck, &self.left, &self.names, self.behind));
             for process in &self.processes {
                 match self.left_without_proof(process) {
@@ -33,6 +39,7 @@ impl Cosmos {
                     None => {
                         canon.write(&self.cluster.is_ahead_of(&process.cache));
                         canon.shared_as(process, Process::canon);
+                        self.compared(process, canon);
                     }
                 }
             }
@@ -44,6 +51,66 @@ impl Cosmos {
     /// What it knows leads to nothing any more: every change that it might make is refused (F1).
     fn left_without_proof<'a>(&self, process: &'a Process) -> Option<&'a Term> {
         process.term.as_ref().filter(|term| self.rules.proof && term.proof <= self.instant)
+    }
+}
+
+impl Cosmos {
+    /// A request, whatever its number, and whether somebody waits for its answer.
+    fn under_way(&self, id: RequestId, request: &Request) -> String {
+        let Request { order, meta: Meta { sender, operation, address, latest } } = request;
+        let flights = self.processes.iter().flat_map(|process| &process.term).flat_map(|term| term.flights.values());
+        let waits = flights.filter_map(|flight| flight.sent).any(|(sent, _)| sent == id);
+        format!("{} {waits} {order:?} {operation} {address:?} {latest:?}", sender.process)
+    }
+
+    /// What a process compares with each other of its times, beside with now (R1): whether what was read, or is being read, of
+    /// an address or a machine counts, and which of that is younger.
+    fn compared(&self, process: &Process, canon: &mut Canon) {
+        let Some(term) = &process.term else { return };
+        let scope = self.cloud.scope();
+        let times = |question: &Question| {
+            let asked = term.asking.get(question).map(|asking| asking.began);
+            [term.answers.began(question), asked]
+        };
+        let good = term.answers.survey(&scope).0.map(|survey| survey.began);
+        let surveys = [times(&Question::Survey(scope.clone())), [good, None]].concat();
+        let mut compare = |key: Key, question: Question| {
+            let holding = term.flights.values().filter(|flight| flight.holds(&key));
+            let sent = holding.filter_map(|flight| flight.sent).map(|(_, began)| Some(began));
+            let times: Vec<Option<Instant>> =
+                times(&question).into_iter().chain(surveys.iter().copied()).chain(sent).collect();
+            canon.order(&times);
+            let counts = |began: Instant| term.tables.reads.counts([&key], began);
+            let shows = |began: Instant| match key {
+                Key::Address(ip) => !term.tables.may_not_show(ip, began),
+                Key::Machine(_) => true,
+            };
+            let counted: Vec<_> = times.iter().flatten().map(|began| (counts(*began), shows(*began))).collect();
+            canon.write(&counted);
+        };
+        for ip in self.cloud.reserved() {
+            compare(Key::Address(ip), Question::Find(scope.clone(), ip));
+        }
+        for place in self.cloud.machines().keys() {
+            compare(Key::Machine(place.clone()), Question::Inspect(place.clone()));
+        }
+        // Where an address is found to be says nothing once its machine may have changed, either.
+        for ip in self.cloud.reserved() {
+            let found = times(&Question::Find(scope.clone(), ip));
+            for place in self.cloud.machines().keys() {
+                let key = Key::Machine(place.clone());
+                let counts = |began: Instant| term.tables.reads.counts([&key], began);
+                canon.write(&found.map(|began| began.map(counts)));
+            }
+        }
+        // How old a machine may have been read is a matter of how old the survey is.
+        let twice = |age: Instant| self.instant.duration_since(age) * 2;
+        for place in self.cloud.machines().keys() {
+            let read = term.answers.began(&Question::Inspect(place.clone()));
+            let young = read.zip(good).map(|(read, good)| self.instant.duration_since(read) < twice(good));
+            canon.write(&young);
+        }
+        assert!(term.asking.values().all(|asking| asking.scope == scope), "of another scope nothing is compared");
     }
 }
 
@@ -64,9 +131,7 @@ impl Term {
     /// Only what it may still try to send.
     fn canon_without_proof(&self, process: &Process, canon: &mut Canon) {
         canon.write(&(process.id, process.paused, "without proof"));
-        for flight in self.flights.values() {
-            canon.debug(&(&flight.errand, flight.sent));
-        }
+        canon.set(self.flights.values().map(|flight| format!("{:?} {}", flight.errand, flight.sent.is_some())));
     }
 
     fn canon(&self, canon: &mut Canon) {
@@ -74,12 +139,16 @@ impl Term {
         // process stays what it is.
         canon.debug(&self.proof);
         self.versions.all().for_each(|object| canon.shared_as(object, allocation));
-        let flights: Vec<_> = self.flights.values().map(|flight| (&flight.errand, flight.sent)).collect();
         let known = format!(
-            "{:?} {:?} {:?} {flights:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
             self.tables, self.answers, self.asking, self.gone, self.woken, self.cadences
         );
         canon.text(&few_attempts(&without_messages(&known)));
+        let flight = |flight: &Arc<Flight>| {
+            let sent = flight.sent.map(|(_, began)| began);
+            without_messages(&format!("{} {:?} {sent:?}", flight.allocation, flight.errand))
+        };
+        canon.set(self.flights.values().map(flight));
         self.written.values().for_each(|node| canon.shared(node));
     }
 }

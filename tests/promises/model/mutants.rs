@@ -142,6 +142,15 @@ fn s1_without_a_table_of_seats_two_addresses_are_meant_for_one_machine() {
 }
 
 #[test]
+fn s1_without_promises_two_addresses_leave_for_one_spare_node_and_one_is_nowhere() {
+    let rules = Rules { promises: false, ..rules() };
+    let cosmos = world(Provider::Gcp, rules, &["a", "b", "c"], &[("red", &[7]), ("blue", &[8])], 1);
+    let edits = ["a", "b"].map(|node| (vec![Outside::Cordon(node.to_owned())], 1)).to_vec();
+    let model = Model::new(cosmos, Budget { edits, ..Budget::default() }).settled();
+    breaks("without promises", &model, "P5");
+}
+
+#[test]
 fn s2_without_claims_two_allocations_fight_for_one_address() {
     let rules = Rules { claims: false, ..rules() };
     let cosmos = world(Provider::Gcp, rules, &["a", "b"], &[("red", &[7]), ("blue", &[7])], 1);

@@ -175,13 +175,16 @@ fn p1_to_p12_one_address_two_nodes_two_leaders_two_edits_one_take_over() {
         match kind {
             Provider::Azure => everywhere("two edits and one take-over of an address that is there", kind, &there),
             Provider::Gcp => {
-                to_the_end_of(600_000, "two edits and one take-over of an address that is there", kind, &there);
+                to_the_end_of(180_000, "two edits and one take-over of an address that is there", kind, &there);
             }
             Provider::Aws => {
                 to_the_end_of(350_000, "two edits and one take-over of an address that is there", kind, &there);
             }
         }
-        so_far("two edits and one take-over", kind, &model);
+        match kind {
+            Provider::Gcp => to_the_end_of(400_000, "two edits and one take-over", kind, &model),
+            Provider::Aws | Provider::Azure => so_far("two edits and one take-over", kind, &model),
+        }
     }
 }
 
@@ -193,14 +196,7 @@ fn p1_to_p12_two_allocations_three_nodes_one_crash_one_edit() {
         let budget = Budget { edits: vec![(edits, 1)], crashes: 1, ..Budget::default() };
         let model = Model::new(cosmos, budget);
         let there = model.clone().settled();
-        match kind {
-            Provider::Azure => {
-                everywhere("two allocations, one crash, one edit of addresses that are there", kind, &there)
-            }
-            Provider::Gcp | Provider::Aws => {
-                so_far("two allocations, one crash, one edit of addresses that are there", kind, &there);
-            }
-        }
+        everywhere("two allocations, one crash, one edit of addresses that are there", kind, &there);
         so_far("two allocations, one crash, one edit", kind, &model);
     }
 }
