@@ -245,13 +245,18 @@ impl Cloud {
         }
     }
 
-    /// For the fingerprint of a state.
-    pub fn canon(&self, canon: &mut Canon) {
+    /// For the fingerprint of a state. `waited_for`: whether somebody waits for the answer to a request. Its number does not count.
+    pub fn canon(&self, canon: &mut Canon, waited_for: impl Fn(RequestId) -> bool) {
         canon.shared(&self.truth);
         canon.write(&(self.lagging, self.is_behind()));
         if self.is_behind() {
             canon.shared(&self.shown);
         }
+        canon.set(self.requests.iter().map(|(id, request)| {
+            let Request { order, meta: Meta { sender, operation, address, latest } } = &**request;
+            let waits = waited_for(*id);
+            format!("{} {waits} {order:?} {operation} {address:?} {latest:?}", sender.process)
+        }));
     }
 
     pub fn kind(&self) -> Provider {

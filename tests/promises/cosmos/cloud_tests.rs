@@ -260,7 +260,7 @@ fn two_ways_into_one_state_have_one_fingerprint() {
     let stamp = jiff::Timestamp::UNIX_EPOCH;
     for kind in [Provider::Gcp, Provider::Aws, Provider::Azure] {
         let (mut cloud, a, _) = cloud(kind);
-        let of = |cloud: &Cloud| crate::canon::fingerprint(now, stamp, |canon| cloud.canon(canon));
+        let of = |cloud: &Cloud| crate::canon::fingerprint(now, stamp, |canon| cloud.canon(canon, |_| true));
         cloud.outsider_attaches(ip(), &a);
         let before = of(&cloud);
         cloud.outsider_detaches(ip());
@@ -284,7 +284,9 @@ fn two_ways_into_one_state_have_one_fingerprint() {
 fn a_mark_that_nothing_can_be_asked_for_by_is_no_part_of_the_state() {
     let (mut cloud, a, _) = cloud(Provider::Gcp);
     let now = Instant::now();
-    let of = |cloud: &Cloud| crate::canon::fingerprint(now, jiff::Timestamp::UNIX_EPOCH, |canon| cloud.canon(canon));
+    let of = |cloud: &Cloud| {
+        crate::canon::fingerprint(now, jiff::Timestamp::UNIX_EPOCH, |canon| cloud.canon(canon, |_| true))
+    };
     land(&mut cloud, Order::DeleteConfig { machine: a.clone(), name: THEIRS });
     let empty = of(&cloud);
     land(&mut cloud, Order::AddConfig { machine: a.clone(), name: ours(1), ip: None });

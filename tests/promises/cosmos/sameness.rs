@@ -12,7 +12,7 @@ use ip_address_controller::{
 use kube::ResourceExt;
 
 use super::{
-    cloud::{Meta, Request, RequestId},
+    cloud::RequestId,
     cluster::Cache,
     course::Cosmos,
     excuses::Excuses,
@@ -25,8 +25,7 @@ impl Cosmos {
     pub fn fingerprint(&self, beside: &str) -> u128 {
         fingerprint(self.instant, self.now, |canon| {
             canon.write(beside);
-            self.cloud.canon(canon);
-            canon.set(self.cloud.requests().iter().map(|(id, request)| self.under_way(*id, request)));
+            self.cloud.canon(canon, |request| self.is_waited_for(request));
             self.cluster.canon(canon);
             canon.instant(self.renewed);
             let Excuses { addresses, machines, nodes, edited } = &self.excuses;
@@ -55,12 +54,10 @@ impl Cosmos {
 }
 
 impl Cosmos {
-    /// A request, whatever its number, and whether somebody waits for its answer.
-    fn under_way(&self, id: RequestId, request: &Request) -> String {
-        let Request { order, meta: Meta { sender, operation, address, latest } } = request;
+    /// Whether an effect waits for the answer to the request.
+    fn is_waited_for(&self, request: RequestId) -> bool {
         let flights = self.processes.iter().flat_map(|process| &process.term).flat_map(|term| term.flights.values());
-        let waits = flights.filter_map(|flight| flight.sent).any(|(sent, _)| sent == id);
-        format!("{} {waits} {order:?} {operation} {address:?} {latest:?}", sender.process)
+        flights.filter_map(|flight| flight.sent).any(|(sent, _)| sent == request)
     }
 
     /// What a process compares with each other of its times, beside with now (R1): whether what was read, or is being read, of

@@ -178,7 +178,7 @@ fn p1_to_p12_one_address_two_nodes_two_leaders_two_edits_one_take_over() {
                 to_the_end_of(180_000, "two edits and one take-over of an address that is there", kind, &there);
             }
             Provider::Aws => {
-                to_the_end_of(350_000, "two edits and one take-over of an address that is there", kind, &there);
+                to_the_end_of(160_000, "two edits and one take-over of an address that is there", kind, &there);
             }
         }
         match kind {
