@@ -748,7 +748,12 @@ impl Eyes<'_> {
             Ok(scope) => verdict::of(node, &self.subject.object.spec, scope, self.around, |place| {
                 let seat = self.answers.inspected(place).filter(|answer| self.since(answer.began) < FRESH_SEAT);
                 verdict::Seated {
-                    taken: tables.seats.is_taken(place) || tables.is_promised(&node.name_any(), &self.subject.uid),
+                    taken: tables.seats.is_taken(place)
+                        || node
+                            .metadata
+                            .name
+                            .as_deref()
+                            .is_some_and(|name| tables.is_promised(name, &self.subject.uid)),
                     surveyed: self.around.survey.as_ref().is_some_and(|survey| {
                         held.contains(&(place, survey.began))
                             && tables.reads.counts([&Key::Machine(place.clone())], survey.began)
@@ -854,21 +859,31 @@ fn hurry(entry: &Entry) -> Urgency {
     }
 }
 
+/// Mode Hold keeps it where it is.
+fn is_held(entry: &Entry, facts: &Facts) -> bool {
+    match entry.state {
+        State::Unassigned => !leaving::is_half_moved(entry),
+        State::Attached | State::Draining => {
+            leaving::cause(entry, facts).is_none_or(|cause| !leaving::permitted(cause, entry, facts))
+        }
+        State::Attaching | State::Releasing | State::Detached => false,
+    }
+}
+
 /// Which addresses look for a node, the most urgent first.
 fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
     if facts.wanted != Wanted::Yes || facts.deleting {
         return None;
     }
-    // What mode Hold keeps where it is must not have the node of one that goes on.
-    let held = facts.mode == Mode::Hold;
-    let goes = || leaving::cause(entry, facts).is_some_and(|cause| !held || leaving::permitted(cause, entry, facts));
+    // It must not have the node of one that goes on.
+    if facts.mode == Mode::Hold && is_held(entry, facts) {
+        return None;
+    }
     match entry.state {
         State::Detached => Some(0),
         State::Unassigned if leaving::is_half_moved(entry) && facts.read.place == Whereabouts::Free => Some(0),
-        State::Unassigned if held && !leaving::is_half_moved(entry) => None,
-        State::Draining if held => goes().then_some(1),
         State::Draining | State::Releasing => Some(1),
-        State::Attached => goes().then_some(1),
+        State::Attached => leaving::cause(entry, facts).map(|_| 1),
         State::Unassigned => match facts.read.place {
             Whereabouts::Free | Whereabouts::Awaited | Whereabouts::Unknown(_) => Some(2),
             Whereabouts::On(_)

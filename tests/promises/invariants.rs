@@ -635,6 +635,9 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
             Slot::Own | Slot::Empty => None,
         })
         .collect();
+    let kept = cosmos.cluster.allocations().values().flat_map(|object| not_understood(object));
+    let kept = kept.filter_map(|stored| stored.machine_id.as_ref()?.parse::<MachineId>().ok());
+    let kept: BTreeSet<ProviderId> = kept.map(|machine| machine.place).collect();
     for (ip, claims) in claims {
         let mut claims = claims.into_iter();
         let (Some(name), None) = (claims.next(), claims.next()) else { continue };
@@ -649,10 +652,7 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
         let seated = seats.get(place).map_or(&[][..], Vec::as_slice);
         let ours =
             seated.iter().any(|(_, entry)| entry.ip == ip && matches!(entry.state, State::Attached | State::Draining));
-        let kept = cosmos.cluster.allocations().values().flat_map(|object| not_understood(object));
-        let kept = kept.filter_map(|stored| stored.machine_id.as_ref()?.parse::<MachineId>().ok());
-        let taken =
-            seated.iter().any(|(_, entry)| entry.ip != ip) || kept.into_iter().any(|machine| machine.place == *place);
+        let taken = seated.iter().any(|(_, entry)| entry.ip != ip) || kept.contains(place);
         if !taken && !ours {
             return broken(format!("P12: {ip} of {name} sits on node {}, and rests unadopted", node.name_any()));
         }

@@ -70,7 +70,8 @@ pub fn users(pods: &[Pod], workload: &Workload) -> Vec<User> {
     chosen.into_iter().map(user).collect()
 }
 
-fn is_daemon(pod: &Pod) -> bool {
+/// It is one of a DaemonSet, which runs on every node that it selects, cordoned or not.
+pub fn is_daemon(pod: &Pod) -> bool {
     pod.owner.as_ref().is_some_and(|owner| owner.kind == "DaemonSet")
 }
 

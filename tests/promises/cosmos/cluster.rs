@@ -11,7 +11,10 @@ use std::{
 };
 
 use ip_address_controller::{
-    allocation::{decide::users::Pod, observe::nodes::SlimNode},
+    allocation::{
+        decide::users::{self, Pod},
+        observe::nodes::SlimNode,
+    },
     api::{MOVE_ANNOTATION, NetIPAllocation, NetIPAllocationSpec, NetIPAllocationStatus, READY_LABEL, READY_VALUE},
     cloud::ProviderId,
 };
@@ -379,8 +382,8 @@ impl Cluster {
 
     /// The DaemonSet controller takes its pod off a node that it does not select any more.
     fn end_daemons(&mut self, node: &str) {
-        let is_daemon = |pod: &Pod| pod.gated && pod.owner.as_ref().is_some_and(|owner| owner.kind == "DaemonSet");
-        let ended = self.pods_of(node).into_iter().filter(is_daemon).map(|pod| pod.uid.clone());
+        let chosen = |pod: &Pod| pod.gated && users::is_daemon(pod);
+        let ended = self.pods_of(node).into_iter().filter(chosen).map(|pod| pod.uid);
         for uid in ended.collect::<Vec<_>>() {
             self.end_pod(&uid);
         }

@@ -15,7 +15,6 @@ use super::{
     cloud::RequestId,
     cluster::Cache,
     course::Cosmos,
-    excuses::Excuses,
     process::{Flight, Process, Term},
 };
 use crate::canon::{Canon, fingerprint};
@@ -28,9 +27,7 @@ impl Cosmos {
             self.cloud.canon(canon, |request| self.is_waited_for(request));
             self.cluster.canon(canon);
             canon.instant(self.renewed);
-            let Excuses { addresses, machines, nodes, edited } = &self.excuses;
-            canon.debug(&(addresses, machines, nodes, edited));
-            canon.debug(&(&self.stirred, &self.down));
+            canon.debug(&(&self.excuses, &self.stirred, &self.down));
             canon.debug(&(&self.struck, &self.left, &self.names, self.behind));
             for process in &self.processes {
                 match self.left_without_proof(process) {
@@ -101,10 +98,10 @@ impl Cosmos {
             }
         }
         // How old a machine may have been read is a matter of how old the survey is.
-        let twice = |age: Instant| self.instant.duration_since(age) * 2;
+        let age = |began: Instant| self.instant.duration_since(began);
         for place in self.cloud.machines().keys() {
             let read = term.answers.began(&Question::Inspect(place.clone()));
-            let young = read.zip(good).map(|(read, good)| self.instant.duration_since(read) < twice(good));
+            let young = read.zip(good).map(|(read, good)| age(read) < age(good) * 2);
             canon.write(&young);
         }
         assert!(term.asking.values().all(|asking| asking.scope == scope), "of another scope nothing is compared");
