@@ -258,7 +258,7 @@ impl Controller {
     /// Waits beside the pass for the tokens of a change and a slot, given together by urgency; the allocation is woken when
     /// they are there. Asked again it is as urgent as whoever asks.
     fn ask_permit(self: &Arc<Self>, name: &str, wish: &Wish) {
-        let Wish { subject, scope, urgency } = wish;
+        let Wish { subject, scope, change, urgency } = wish;
         let key = (name.to_owned(), subject.clone());
         let place = {
             let mut permits = self.permits();
@@ -266,7 +266,7 @@ impl Controller {
                 waits.to(*urgency);
                 return;
             }
-            let need = Need::Change { requests: scope.provider.requests_of_a_change() };
+            let need = Need::Change { requests: scope.provider.requests_of(*change) };
             let place = self.limits.join(scope, *urgency, name, need);
             permits.asked.insert(key.clone(), place.urging());
             place

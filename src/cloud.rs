@@ -83,12 +83,16 @@ impl Provider {
     }
 
     /// Requests that a change takes as a rule, its reads and the looks at how it goes included: what has to be there of the
-    /// rate budget before it begins. `make bench` counts them.
-    pub fn requests_of_a_change(self) -> u32 {
-        match self {
-            Provider::Gcp => 8,
-            Provider::Aws => 5,
-            Provider::Azure => 10,
+    /// rate budget before it begins. The contract of all clouds counts them (`e2e/src/contract`).
+    pub fn requests_of(self, change: Change) -> u32 {
+        match (self, change) {
+            (Provider::Gcp, Change::Attach) => 8,
+            (Provider::Gcp, Change::Detach | Change::Restore) => 4,
+            (Provider::Aws, Change::Attach | Change::Detach) => 3,
+            (Provider::Aws, Change::Restore) => 1,
+            (Provider::Azure, Change::Attach) => 10,
+            (Provider::Azure, Change::Detach) => 8,
+            (Provider::Azure, Change::Restore) => 2,
         }
     }
 
@@ -105,6 +109,17 @@ impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// What is done to a cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// [`Cloud::attach`].
+    Attach,
+    /// [`Cloud::detach`].
+    Detach,
+    /// [`Cloud::restore`].
+    Restore,
 }
 
 /// What one survey covers and what one rate budget counts for: an account's addresses in one region.

@@ -104,6 +104,7 @@ macro_rules! contract_tests {
             an_effect_that_shows_late_is_waited_for
             a_half_done_swap_is_repaired
             a_machine_gets_an_address_of_its_own_again
+            a_change_takes_no_more_requests_than_are_waited_for
             a_closed_gate_lets_nothing_out
             a_gate_that_closes_within_a_swap_stops_it
             a_late_detach_hits_nothing

@@ -50,7 +50,7 @@ use super::{
 };
 use crate::{
     api::NetIPAllocationStatus,
-    cloud::{CloudError, ErrorKind, MachineId, Restored, Scope, limits::Urgency},
+    cloud::{Change, CloudError, ErrorKind, MachineId, Restored, Scope, limits::Urgency},
     lifecycle::Outcome,
 };
 
@@ -74,6 +74,7 @@ pub struct Wish {
     /// The address, or the machine that is owed something.
     pub subject: String,
     pub scope: Scope,
+    pub change: Change,
     pub urgency: Urgency,
 }
 

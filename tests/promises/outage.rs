@@ -15,7 +15,7 @@ use std::{
 use ip_address_controller::{
     api::READY_LABEL,
     cloud::{
-        Provider, ProviderId,
+        Change, Provider, ProviderId,
         limits::{Rate, Urgency},
     },
 };
@@ -110,7 +110,7 @@ fn cordon(beats: &mut Beats, allocations: &[usize]) -> BTreeSet<String> {
 /// as there are slots. Requests for which nobody had waited are not among them.
 pub fn is_within_budget(made: &[Made]) -> Result<(), String> {
     let reserved = made.iter().map(|request| request.reserved).max().unwrap_or_default();
-    if reserved > SLOTS * Provider::Gcp.requests_of_a_change() {
+    if reserved > SLOTS * Provider::Gcp.requests_of(Change::Attach) {
         return Err(format!("P11: {reserved} tokens are taken by changes that are not under way"));
     }
     for seconds in [1, 10, 60, 600] {

@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use ip_address_controller::cloud::{
-    Attach, CloudError, Detach, ErrorKind, Gate, Holder, Interface, MachineId, Own, Power, Restore, Restored, Verified,
-    Whereabouts,
+    Attach, Change, CloudError, Detach, ErrorKind, Gate, Holder, Interface, MachineId, Own, Power, Restore, Restored,
+    Verified, Whereabouts,
 };
 use uuid::Uuid;
 
 use super::{Bench, Closing, FAR, NODE, NODE_2, ONE, Open, PRIVATE, TWO, ip, until};
-use crate::world::{self, Fault, Outcome, Point};
+use crate::world::{self, Fault, Latency, Outcome, Point};
 
 type Kept = anyhow::Result<()>;
 
@@ -336,6 +336,26 @@ pub async fn a_machine_gets_an_address_of_its_own_again<B: Bench>(bench: &B) -> 
     let restored = bench.cloud().restore(&order).await?;
     ensure!(restored == Restored::MachineGone, "{restored:?}");
     Ok(())
+}
+
+pub async fn a_change_takes_no_more_requests_than_are_waited_for<B: Bench>(bench: &B) -> Kept {
+    let (world, provider) = (bench.world(), bench.scope().provider);
+    world.set_latency(Latency { operation: Duration::from_millis(500), ..Latency::default() });
+    let counted = |change| {
+        let calls = world.calls();
+        world.clear_calls();
+        println!("{provider}: {change:?} took {} requests", calls.len());
+        ensure!(calls.len() <= provider.requests_of(change) as usize, "{change:?} took {}: {calls:#?}", calls.len());
+        Ok(())
+    };
+    world.clear_calls();
+    bench.cloud().attach(&attach(bench, ONE, NODE)?).await?;
+    counted(Change::Attach)?;
+    bench.cloud().detach(&detach(bench, ONE, NODE)?).await?;
+    counted(Change::Detach)?;
+    let restored = bench.cloud().restore(&restore(bench, NODE)).await;
+    ensure!(restored.is_ok() == bench.words().restores, "{restored:?}");
+    counted(Change::Restore)
 }
 
 pub async fn a_closed_gate_lets_nothing_out<B: Bench>(bench: &B) -> Kept {

@@ -15,7 +15,10 @@ use super::{
     },
     Entries, Scene, Turn, Wish,
 };
-use crate::{cloud::limits::Urgency, lifecycle::flight};
+use crate::{
+    cloud::{Change, limits::Urgency},
+    lifecycle::flight,
+};
 
 /// A debt, and what this pass does about it.
 pub struct Debt {
@@ -121,7 +124,7 @@ fn permitted(
     }
     let permitted = permits.contains(place.as_str());
     if !permitted {
-        wishes.push(Wish { subject: place.to_string(), scope, urgency: Urgency::Placement });
+        wishes.push(Wish { subject: place.to_string(), scope, change: Change::Restore, urgency: Urgency::Placement });
     }
     permitted
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api,
-    cloud::limits::Urgency,
+    cloud::{Change, limits::Urgency},
     lifecycle::{
         flight,
         pass::{self, End, Step},
@@ -126,7 +126,8 @@ fn one(
         && !has_permit
         && let Ok(scope) = subject.scope_of(&with.entry)
     {
-        wishes.push(Wish { subject: entry.ip.to_string(), scope, urgency: urgency(entry, facts) });
+        let (subject, change) = (entry.ip.to_string(), change_to_come(with.entry.state));
+        wishes.push(Wish { subject, scope, change, urgency: urgency(entry, facts) });
     }
     let mut made = if has_permit || waits_for_machine { with } else { without };
     if let End::Perform(Effect::Attach { machine, .. }) = &made.end
@@ -244,6 +245,14 @@ pub(super) fn promise(turn: &Turn, facts: &Facts) -> Option<(String, IpAddr)> {
 /// Whether an effect changes the cloud: it needs a permit, and an intent in status.
 pub fn is_of_cloud(effect: &Effect) -> bool {
     matches!(effect, Effect::Attach { .. } | Effect::Detach { .. })
+}
+
+/// What a permit is used for by an address that has come so far.
+fn change_to_come(state: State) -> Change {
+    match state {
+        State::Unassigned | State::Attaching | State::Detached => Change::Attach,
+        State::Attached | State::Draining | State::Releasing => Change::Detach,
+    }
 }
 
 fn urgency(entry: &Entry, facts: &Facts) -> Urgency {

@@ -108,7 +108,8 @@ pub struct Journal {
 /// For what tokens are waited.
 #[derive(Clone, Debug)]
 enum For {
-    Change(Key),
+    /// With the tokens of so many requests.
+    Change(Key, u32),
     Read(Question, Scope),
 }
 
@@ -206,8 +207,9 @@ impl Pace {
             self.urge(ticket, wish.urgency);
             return false;
         }
-        let need = Need::Change { requests: self.kind.requests_of_a_change() };
-        let ticket = self.join(name, wish.urgency, need, For::Change(key.clone()));
+        let requests = self.kind.requests_of(wish.change);
+        let what = For::Change(key.clone(), requests);
+        let ticket = self.join(name, wish.urgency, Need::Change { requests }, what);
         self.asked.insert(key, ticket);
         true
     }
@@ -248,11 +250,10 @@ impl Pace {
             // Nobody is before the first.
             Turn::Behind => return None,
         }
-        let change = matches!(what, For::Change(_));
+        let change = matches!(what, For::Change(..));
         journal.served.push(Served { at: now, urgency, whose: party.clone(), change, passed_over });
         match what {
-            For::Change(key) => {
-                let left = self.kind.requests_of_a_change();
+            For::Change(key, left) => {
                 self.reserved += left;
                 self.asked.remove(&key);
                 let name = key.0.clone();
