@@ -314,7 +314,7 @@ fn intent(kind: OperationKind, attempts: u32, facts: &Facts) -> Operation {
         start: facts.now,
         send_before: facts.fresh.send_before,
         attempts,
-        traceparent: facts.fresh.traceparent.clone(),
+        traceparent: Some(facts.fresh.traceparent()),
     }
 }
 

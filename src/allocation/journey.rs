@@ -5,7 +5,6 @@
 //! `lastMove`; a drain has neither and is told apart by the second in which it began.
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::decide::{
     facts::{Entry, Journey as Move},
@@ -43,11 +42,6 @@ pub fn trace_of_debt(entries: &[Entry], node: &str) -> Option<Trace> {
     left.trace_id.as_deref().and_then(Trace::parse_id)
 }
 
-/// W3C trace context for an intent that is written now: that of the journey under way, or of one that begins with it.
-pub fn traceparent(entry: &Entry, uid: &str, operation: Uuid) -> String {
-    trace(entry, uid).unwrap_or_else(|| Trace::of(&operation.to_string())).traceparent()
-}
-
 /// The journey that a step from `before` to `after` is a part of. `None` from rest to rest.
 pub fn of_step(before: &Entry, after: &Entry, step: Step<State, Reason>, uid: &str, now: Timestamp) -> Option<Journey> {
     if step.from == State::Unassigned && step.to.is_none() {
@@ -82,9 +76,10 @@ fn open(entry: &Entry) -> Option<&Move> {
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
+    use uuid::Uuid;
 
     use super::*;
-    use crate::allocation::decide::facts::{Operation, OperationKind};
+    use crate::allocation::decide::facts::{Fresh, Operation, OperationKind};
 
     const UID: &str = "5f0c";
 
@@ -106,6 +101,11 @@ mod tests {
             traceparent: Some(traceparent),
         };
         Entry { operation: Some(operation), ..entry }
+    }
+
+    /// Of an intent that is written now.
+    fn traceparent(entry: &Entry, uid: &str, id: Uuid) -> String {
+        Fresh { id, send_before: second(60), journey: trace(entry, uid) }.traceparent()
     }
 
     fn between(since: i64, trace: Trace) -> Entry {

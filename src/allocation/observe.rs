@@ -301,7 +301,7 @@ impl Eyes<'_> {
             fresh: Fresh {
                 id,
                 send_before: memory::whole_seconds(now.checked_add(SEND_WINDOW).unwrap_or(now)),
-                traceparent: Some(journey::traceparent(entry, &self.subject.uid, id)),
+                journey: journey::trace(entry, &self.subject.uid),
             },
         }
     }

@@ -484,7 +484,7 @@ impl World {
             fresh: Fresh {
                 id: Uuid::from_u128(self.ids),
                 send_before: self.now + SignedDuration::from_secs(60),
-                traceparent: None,
+                journey: None,
             },
         }
     }

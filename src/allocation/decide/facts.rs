@@ -9,7 +9,10 @@ use super::{
     state::{Reason, State},
     users::Owner,
 };
-use crate::cloud::{ErrorKind, MachineId, Own, ProviderId};
+use crate::{
+    cloud::{ErrorKind, MachineId, Own, ProviderId},
+    lifecycle::Trace,
+};
 
 /// What status remembers of an address.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,7 +166,7 @@ impl Facts {
             move_requested: false,
             stay_requested: false,
             failure: None,
-            fresh: Fresh { id: Uuid::nil(), send_before: now, traceparent: None },
+            fresh: Fresh { id: Uuid::nil(), send_before: now, journey: None },
         }
     }
 
@@ -198,7 +201,15 @@ impl Facts {
 pub struct Fresh {
     pub id: Uuid,
     pub send_before: Timestamp,
-    pub traceparent: Option<String>,
+    /// The journey that the address is on; `None`: one begins with the intent.
+    pub journey: Option<Trace>,
+}
+
+impl Fresh {
+    /// W3C trace context of the journey. Not a fact, because it is a hash, and most passes write no intent.
+    pub fn traceparent(&self) -> String {
+        self.journey.unwrap_or_else(|| Trace::of(&self.id.to_string())).traceparent()
+    }
 }
 
 /// Whether the spec asks for the address.
