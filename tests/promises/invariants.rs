@@ -93,7 +93,7 @@ fn is_not_understood(object: &NetIPAllocation, ip: IpAddr) -> bool {
 
 /// `ip.ready=true` on a node whose machine has not the address that the labels name.
 pub fn mislabelled(cloud: &Cloud, node: &SlimNode) -> bool {
-    if node.label(READY_LABEL) != Some(READY_VALUE) {
+    if !is_labelled(node) {
         return false;
     }
     let named: Option<IpAddr> = node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok());
@@ -101,6 +101,10 @@ pub fn mislabelled(cloud: &Cloud, node: &SlimNode) -> bool {
         let machine = node.place().and_then(|place| cloud.machine(&place));
         machine.is_none_or(|machine| !machine.exists || machine.slot != Slot::Reserved(ip))
     })
+}
+
+fn is_labelled(node: &SlimNode) -> bool {
+    node.label(READY_LABEL) == Some(READY_VALUE)
 }
 
 /// In every state.
@@ -127,7 +131,7 @@ pub fn sends(cosmos: &Cosmos, process: u8, allocation: &str, order: &Order, meta
     let intended = of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == meta.operation));
     let owed = status.owed.iter().filter_map(memory::read_owed);
     let owed = owed.filter_map(|owed| owed.attempt).any(|(id, _)| id == meta.operation);
-    if !intended && !owed && !cosmos.excuses.is_edited() {
+    if !intended && !owed && !cosmos.excuses.is_edited(allocation) {
         return broken(format!("P2: {} was sent for {:?} without an intent in status", order.call(), meta.address));
     }
     Ok(())
@@ -165,7 +169,7 @@ fn evicts(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> Judged {
     }
     let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
     let Some(entry) = of(object).find(|entry| Some(entry.ip) == ip) else { return Ok(()) };
-    if cosmos.excuses.is_edited() {
+    if cosmos.excuses.is_edited(name) {
         return Ok(());
     }
     let on = cosmos.cluster.pods().iter().find(|(_, pods)| pods.iter().any(|other| other.uid == pod.uid));
@@ -199,22 +203,22 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
             let moved = cosmos.excuses.has(*ip) && cosmos.cloud.kind() != Provider::Azure;
-            if moved && (cosmos.excuses.is_edited() || !entries.is_empty()) {
+            if moved && (cosmos.excuses.is_any_edited() || !entries.is_empty()) {
                 return Ok(());
             }
-            if meta.address != Some(*ip) && !cosmos.excuses.is_edited() {
+            if meta.address != Some(*ip) && !cosmos.excuses.is_any_edited() {
                 return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
             }
             let named = entries.iter().filter(|(_, entry)| entry.ip == *ip);
             let states: Vec<State> = named.clone().map(|(_, entry)| entry.state).collect();
-            if !states.contains(&State::Releasing) && !cosmos.excuses.is_edited() {
+            if !states.contains(&State::Releasing) && !cosmos.excuses.is_any_edited() {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
             }
             // Whose mode is Observe has nothing: it says what it sees.
             let theirs = named.clone().find(|(name, entry)| {
                 matches!(entry.state, State::Attached | State::Draining) && !observes(cosmos, name)
             });
-            if let Some((name, _)) = theirs.filter(|_| !cosmos.excuses.is_edited()) {
+            if let Some((name, _)) = theirs.filter(|_| !cosmos.excuses.is_any_edited()) {
                 return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
             }
             for (name, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
@@ -233,7 +237,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             let returns = cosmos.cloud.kind() == Provider::Aws && cosmos.cloud.returns == OwnReturns::AtOnce;
             // Another machine has taken the name between our read and our change: Google Cloud knows names alone.
             let renamed = meta.address.is_some_and(|ip| cosmos.excuses.has(ip));
-            if !said && !returns && !renamed && !cosmos.excuses.is_edited() {
+            if !said && !returns && !renamed && !cosmos.excuses.is_any_edited() {
                 return broken(format!(
                     "P10: {call} took the own address of {place}, and no entry says that it is owed"
                 ));
@@ -244,7 +248,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     if let Some((place, Slot::Reserved(ip))) = &landed.put {
         let entries = entries_at(cosmos, place);
         let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && !entry.state.at_rest());
-        if !waited && !cosmos.excuses.is_edited() {
+        if !waited && !cosmos.excuses.is_any_edited() {
             return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
         }
         for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip) {
@@ -261,7 +265,7 @@ fn observes(cosmos: &Cosmos, name: &str) -> bool {
 /// F8: the machine is the one that the entry names, not another under its name.
 fn another_life(cosmos: &Cosmos, entry: &Entry, place: &ProviderId, call: &str) -> Judged {
     let (Some(named), Some(machine)) = (&entry.machine, cosmos.cloud.machine(place)) else { return Ok(()) };
-    let excused = cosmos.excuses.has(entry.ip) || cosmos.excuses.is_edited();
+    let excused = cosmos.excuses.has(entry.ip) || cosmos.excuses.is_any_edited();
     if machine.instance != named.instance && !excused {
         return broken(format!("P1: {call} changed {place}, which is another machine than {named}"));
     }
@@ -281,7 +285,10 @@ fn unused(cosmos: &Cosmos, name: &str, entry: &Entry) -> Judged {
         return Ok(());
     };
     let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
-    if cosmos.excuses.nodes.contains(node) || cosmos.excuses.is_edited() || is_unattended(cosmos, object, entry, node) {
+    if cosmos.excuses.nodes.contains(node)
+        || cosmos.excuses.is_edited(name)
+        || is_unattended(cosmos, object, entry, node)
+    {
         return Ok(());
     }
     let evicts = cause.row().always_evicts || (cause.row().may_evict && object.spec.drain.policy == DrainPolicy::Evict);
@@ -314,12 +321,15 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
     if let Some(write) = passed.writes.first().filter(|_| !led) {
         return broken(format!("P8: process {process} wrote {write:?} of {name} and does not hold the Lease"));
     }
+    if let (Some(told), Some((object, _))) = (&passed.record, &passed.status) {
+        in_turn(cosmos, process, object, &told.turns)?;
+    }
     for (before, after, refused) in passed.record.iter().flat_map(|told| &told.turns) {
         if let Some(why) = refused {
             return broken(format!("edges: {why}"));
         }
         if let Some((object, _)) = &passed.status {
-            truthful(cosmos, before, after)?;
+            truthful(cosmos, name, before, after)?;
             patient(cosmos, process, object, before, after)?;
             held(cosmos, object, before, after)?;
         }
@@ -335,9 +345,9 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
 }
 
 /// P3: nothing is written of an address while the truth is otherwise.
-fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
+fn truthful(cosmos: &Cosmos, name: &str, before: &Entry, after: &Entry) -> Judged {
     let ip = after.ip;
-    if cosmos.excuses.has(ip) || cosmos.excuses.is_edited() {
+    if cosmos.excuses.has(ip) || cosmos.excuses.is_edited(name) {
         return Ok(());
     }
     let place = before.machine.as_ref().map(|machine| &machine.place);
@@ -383,7 +393,7 @@ fn patient(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, before: &Entr
 /// Mode Hold begins no move by choice: nothing leaves a node that works, but with its allocation, and nothing goes to a node
 /// that has not left one before. `object`: as it was before the pass.
 fn held(cosmos: &Cosmos, object: &NetIPAllocation, before: &Entry, after: &Entry) -> Judged {
-    if object.spec.mode != Mode::Hold || cosmos.excuses.is_edited() || cosmos.excuses.has(after.ip) {
+    if object.spec.mode != Mode::Hold || cosmos.excuses.is_edited(&object.name_any()) || cosmos.excuses.has(after.ip) {
         return Ok(());
     }
     let choice = Cause::of(after.reason).filter(|cause| cause.row().by_choice && *cause != Cause::AllocationDeleted);
@@ -398,6 +408,41 @@ fn held(cosmos: &Cosmos, object: &NetIPAllocation, before: &Entry, after: &Entry
     let goes = before.state.at_rest() && after.state == State::Attaching;
     if goes && before.last_move.as_ref().is_none_or(|journey| journey.to.is_some()) {
         return broken(format!("Hold: {} goes to {:?}, and has left no node for it", after.ip, after.node));
+    }
+    Ok(())
+}
+
+/// `strategy.maxUnavailable`: who begins to leave by choice, still labelled, is no more than that many with those that are on
+/// their way. Others may be: what is lost waits for no turn. `object`: as it was before the pass.
+fn in_turn(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, turns: &[(Entry, Entry, Option<String>)]) -> Judged {
+    let wanted = |entry: &Entry| object.spec.reserved_ips.iter().any(|text| *text == entry.ip.to_string());
+    if object.metadata.deletion_timestamp.is_some() || cosmos.excuses.is_edited(&object.name_any()) {
+        return Ok(());
+    }
+    let addresses = turns.iter().filter(|(before, ..)| wanted(before)).count();
+    let most = object.spec.strategy.max_unavailable.resolve(addresses).max(1);
+    let on_its_way = |entry: &Entry| matches!(entry.state, State::Attaching | State::Releasing | State::Detached);
+    for (place, (before, after, _)) in turns.iter().enumerate() {
+        let paced = Cause::of(after.reason).is_some_and(|cause| cause.row().paced);
+        let begins = matches!(before.state, State::Attached | State::Draining) && after.state == State::Releasing;
+        // As the watch of the process shows it, and as it is: the one may be older than its own last write.
+        let shown = [cosmos.cluster.nodes(), &cosmos.process(process).cache.nodes];
+        let labelled = |node| shown.iter().all(|nodes| nodes.get(node).is_some_and(|it| is_labelled(it)));
+        // What somebody else has taken off already has nothing to wait for.
+        let there =
+            after.machine.as_ref().is_some_and(|machine| cosmos.cloud.on(after.ip).as_ref() == Some(&machine.place));
+        if !(paced && begins && there && after.node.as_ref().is_some_and(labelled)) {
+            continue;
+        }
+        let earlier = turns.iter().take(place).filter(|(_, after, _)| on_its_way(after));
+        let later = turns.iter().skip(place + 1).filter(|(before, ..)| on_its_way(before));
+        let others = earlier.count() + later.count();
+        if others >= most {
+            return broken(format!(
+                "maxUnavailable {most}: {} leaves for {:?} while {others} others are on their way",
+                after.ip, after.reason
+            ));
+        }
     }
     Ok(())
 }
@@ -433,7 +478,7 @@ const STIRRED: Duration = Duration::from_secs(150);
 
 /// P5: no machine is meant for two addresses.
 fn one_seat(cosmos: &Cosmos) -> Judged {
-    if cosmos.excuses.is_edited() {
+    if cosmos.excuses.is_any_edited() {
         return Ok(());
     }
     let mut all = entries(cosmos);
@@ -451,7 +496,7 @@ fn one_seat(cosmos: &Cosmos) -> Judged {
 
 /// P5: no two addresses give up their nodes for one. Who comes second has no target, and stays where it is.
 fn one_target(cosmos: &Cosmos) -> Judged {
-    if cosmos.excuses.is_edited() {
+    if cosmos.excuses.is_any_edited() {
         return Ok(());
     }
     let mut given: BTreeMap<String, (&str, IpAddr)> = BTreeMap::new();
@@ -498,7 +543,7 @@ fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
             && !request.order.cuts()
             && of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == request.meta.operation))
     });
-    if retained || cosmos.excuses.is_edited() {
+    if retained || cosmos.excuses.is_edited(&name) {
         return if under_way && !retained {
             broken(format!("P9: {name} went while a request was under way"))
         } else {
@@ -532,7 +577,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
             Some(object) => object.spec.mode != Mode::Observe,
             None => !cosmos.left.contains(whose),
         });
-        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.is_edited() {
+        if mislabelled(&cosmos.cloud, node) && ours && !cosmos.excuses.is_any_edited() {
             return broken(format!("P4: node {name} rests with a label, and its address is elsewhere"));
         }
     }
@@ -561,7 +606,7 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
 
 /// Outsiders have had their hands on it.
 fn is_excused(cosmos: &Cosmos, place: &ProviderId) -> bool {
-    cosmos.excuses.machines.contains(place) || cosmos.excuses.is_edited()
+    cosmos.excuses.machines.contains(place) || cosmos.excuses.is_any_edited()
 }
 
 /// The allocation of that name, if it may be acted for and stays.
@@ -597,11 +642,10 @@ fn is_well(cosmos: &Cosmos, node: &SlimNode) -> bool {
 /// P4: a node that works says of the address that is verified on it that it has it.
 fn labelled(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     for (name, entry) in all.iter().filter(|(name, entry)| {
-        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.is_edited()
+        entry.state == State::Attached && enforced(cosmos, name).is_some() && !cosmos.excuses.is_edited(name)
     }) {
         let Some(node) = entry.node.as_ref().and_then(|node| cosmos.cluster.node(node)) else { continue };
-        let says = node.label(READY_LABEL) == Some(READY_VALUE)
-            && node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok()) == Some(entry.ip);
+        let says = is_labelled(node) && node.label(ADDRESS_LABEL).and_then(|text| text.parse().ok()) == Some(entry.ip);
         let machine = node.place().and_then(|place| cosmos.cloud.machine(&place));
         let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(entry.ip));
         if is_well(cosmos, node) && there && !says {

@@ -214,6 +214,22 @@ fn p5_no_two_addresses_give_up_their_nodes_for_one() {
 }
 
 #[test]
+fn no_more_leave_by_choice_at_one_time_than_may() {
+    let (cosmos, _) = at_rest(&["a"], json!({"strategy": {"maxUnavailable": 2}}));
+    let object = cosmos.cluster.allocation("red").unwrap();
+    let stays = red(&cosmos);
+    let leaves = |reason| (stays.clone(), Entry { state: State::Releasing, reason, ..stays.clone() }, None);
+    let stays = (stays.clone(), stays.clone(), None);
+    let judged = |turns: &[(Entry, Entry, Option<String>)]| in_turn(&cosmos, 0, object, turns);
+    let chosen = leaves(Reason::NodeCordoned);
+    judged(&[chosen.clone(), stays.clone(), chosen.clone()]).unwrap();
+    refused(judged(&[chosen.clone(), chosen.clone(), stays.clone(), chosen.clone()]), "maxUnavailable 2");
+    let lost = leaves(Reason::MachineGone);
+    judged(&[chosen.clone(), lost.clone(), lost.clone(), stays]).unwrap();
+    refused(judged(&[lost.clone(), lost, chosen]), "maxUnavailable 2");
+}
+
+#[test]
 fn mode_hold_begins_nothing_by_choice() {
     let (cosmos, _) = at_rest(&["a", "b"], json!({"mode": "Enforce"}));
     let held = |before: Entry, after: Entry, mode: Mode| {
@@ -502,9 +518,9 @@ fn what_is_excused_after_an_edit_of_status_is_not_excused_for_ever() {
     let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
     let place = cosmos.place(&node).unwrap().clone();
     cosmos.happen(&Action::Outside(Outside::RemoveStatus("red".to_owned()))).unwrap();
-    assert!(cosmos.excuses.is_edited());
+    assert!(cosmos.excuses.is_any_edited());
     cosmos.come_to_rest().unwrap();
-    assert!(!cosmos.excuses.is_edited(), "it has been read, and is said as it is");
+    assert!(!cosmos.excuses.is_any_edited(), "it has been read, and is said as it is");
     assert!(cosmos.excuses.machines.contains(&place), "what it was owed is forgotten");
 }
 

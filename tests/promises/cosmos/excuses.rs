@@ -33,8 +33,8 @@ pub struct Excuses {
     pub machines: BTreeSet<ProviderId>,
     /// Nodes whose labels may be wrong until the operator has seen it.
     pub nodes: BTreeSet<String>,
-    /// When status was last edited by hand.
-    pub edited: Option<Instant>,
+    /// When status was last edited by hand, by allocation.
+    pub edited: BTreeMap<String, Instant>,
 }
 
 impl Excuses {
@@ -43,9 +43,14 @@ impl Excuses {
         self.addresses.contains_key(&ip)
     }
 
-    /// Whether what status says may be what somebody wrote into it.
-    pub fn is_edited(&self) -> bool {
-        self.edited.is_some()
+    /// Whether what the status of this allocation says may be what somebody wrote into it.
+    pub fn is_edited(&self, allocation: &str) -> bool {
+        self.edited.contains_key(allocation)
+    }
+
+    /// The same of any: what one says of an address or a machine may be another's.
+    pub fn is_any_edited(&self) -> bool {
+        !self.edited.is_empty()
     }
 }
 
@@ -87,7 +92,7 @@ impl Cosmos {
 
     /// Somebody edits the status of this object, in which stands what its machines are owed.
     pub fn excuse_an_edit(&mut self, name: &str) {
-        self.excuses.edited = Some(self.instant);
+        self.excuses.edited.insert(name.to_owned(), self.instant);
         if let Some(object) = self.cluster.allocation(name).cloned() {
             self.excuse_debts(&object);
         }
@@ -115,7 +120,7 @@ impl Cosmos {
 
     /// After a pass: what the process has read since, and says as it is, excuses nothing any more.
     pub(super) fn end_excuses(&mut self, id: u8) {
-        if self.excuses.addresses.is_empty() && self.excuses.edited.is_none() {
+        if self.excuses.addresses.is_empty() && !self.excuses.is_any_edited() {
             if !self.excuses.machines.is_empty() {
                 self.forgive_nothing_more();
             }
@@ -130,10 +135,11 @@ impl Cosmos {
         };
         let is_over = |(ip, since): &(&IpAddr, &Instant)| is_read(**since) && self.is_understood(**ip);
         let over: Vec<IpAddr> = self.excuses.addresses.iter().filter(is_over).map(|(ip, _)| *ip).collect();
-        let put_right = self.excuses.edited.is_some_and(is_read) && self.is_put_right();
+        let edited = self.excuses.edited.values().max().copied();
+        let put_right = edited.is_some_and(is_read) && self.is_put_right();
         self.excuses.addresses.retain(|ip, _| !over.contains(ip));
         if put_right {
-            self.excuses.edited = None;
+            self.excuses.edited.clear();
         }
     }
 
