@@ -1,6 +1,7 @@
 //! Google Cloud: reserved external addresses on the primary interfaces of Compute Engine machines.
 //!
-//! Knows the Compute API and nothing of Kubernetes. By idea: `connect` makes the clients, `translate` turns the SDK's
+//! Knows the Compute API and nothing of Kubernetes. By idea: `connect` makes the clients, `credentials` replaces
+//! those that are refused, `translate` turns the SDK's
 //! words into ours, `read` asks, `swap` decides and changes, `operation` sends one change and waits for its end,
 //! `errors` classifies, `check` is the self-test, `heard` listens to what goes over the wire.
 //!
@@ -13,6 +14,7 @@
 
 mod check;
 mod connect;
+mod credentials;
 mod errors;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod foreign;
@@ -25,9 +27,9 @@ mod translate;
 use std::{net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use google_cloud_auth::credentials::AccessTokenCredentials;
 use google_cloud_compute_v1::client::{Addresses, Instances, ZoneOperations};
 
+use self::credentials::Credentials;
 use super::{
     Attach, Cloud, CloudError, Detach, Finding, ProviderId, Restore, Restored, Scope, Seat, Survey, Verified,
     Whereabouts,
@@ -52,7 +54,7 @@ pub struct Gcp {
     addresses: Addresses,
     instances: Instances,
     operations: ZoneOperations,
-    credentials: AccessTokenCredentials,
+    credentials: Credentials,
     timeout: Duration,
     operation_timeout: Duration,
 }

@@ -12,7 +12,7 @@ use aws_config::{
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_ec2::{
     Client,
-    config::{Builder, Config, Region},
+    config::{Builder, Config, IdentityCache, Region},
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
@@ -76,6 +76,16 @@ impl Aws {
         client.clone()
     }
 
+    /// What was answered; credentials that were refused are not used again. The SDK keeps them until they end, whatever the
+    /// cloud says of them: the next client asks for others.
+    pub(super) fn believed<T>(&self, answer: Result<T, CloudError>) -> Result<T, CloudError> {
+        answer.inspect_err(|error| {
+            if error.kind == ErrorKind::Unauthenticated {
+                self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+        })
+    }
+
     pub(super) fn config(&self) -> &SdkConfig {
         &self.shared.config
     }
@@ -100,6 +110,7 @@ fn regional(shared: &SdkConfig, region: &str, endpoint: &Option<String>) -> Clie
     let mut builder = Builder::from(shared)
         .region(Region::new(region.to_owned()))
         .retry_config(RetryConfig::disabled())
+        .identity_cache(IdentityCache::lazy().build())
         .interceptor(Heard);
     if let Some(endpoint) = endpoint {
         builder = builder.endpoint_url(endpoint);

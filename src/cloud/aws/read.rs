@@ -101,10 +101,10 @@ impl Aws {
         answer: impl Future<Output = Result<T, SdkError<E>>>,
     ) -> Result<T, CloudError> {
         request(Provider::Aws, SERVICE, call, async {
-            match tokio::time::timeout(self.timeout, answer).await {
+            self.believed(match tokio::time::timeout(self.timeout, answer).await {
                 Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
                 Err(_) => Err(errors::late(call)),
-            }
+            })
         })
         .await
     }

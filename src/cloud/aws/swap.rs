@@ -185,10 +185,10 @@ impl Aws {
         // Futures do nothing before they are awaited: nothing has left up to here.
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
         request(Provider::Aws, SERVICE, call, async {
-            match tokio::time::timeout(self.timeout, send).await {
+            self.believed(match tokio::time::timeout(self.timeout, send).await {
                 Ok(answer) => answer.map_err(|error| errors::of_change(call, &error)),
                 Err(_) => Err(errors::late(call).unsettled()),
-            }
+            })
         })
         .await
     }

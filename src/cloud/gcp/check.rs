@@ -50,7 +50,7 @@ impl Gcp {
     }
 
     async fn test_credentials(&self) -> Finding {
-        let tried = match tokio::time::timeout(self.timeout, self.credentials.access_token()).await {
+        let tried = match tokio::time::timeout(self.timeout, self.credentials.current().access_token()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(CloudError::new(ErrorKind::Unauthenticated, CREDENTIALS, error.to_string())),
             Err(_) => Err(errors::late(CREDENTIALS)),

@@ -7,7 +7,7 @@ use google_cloud_gax::{
     retry_policy::{Aip194Strict, RetryPolicyExt as _},
 };
 
-use super::{Gcp, GcpSettings};
+use super::{Gcp, GcpSettings, credentials::Credentials};
 use crate::cloud::{CloudError, ErrorKind, endpoint::safe_endpoint};
 
 const CONNECT: &str = "connect";
@@ -23,18 +23,24 @@ impl Gcp {
     /// `Invalid` for an endpoint that is no URL or not safe, `Unauthenticated` when no credentials are found, `Timeout`
     /// when the metadata server does not answer.
     pub async fn connect(settings: &GcpSettings) -> Result<Gcp, CloudError> {
-        let credentials = Builder::default()
-            .build_access_token_credentials()
+        let find = || Builder::default().build_access_token_credentials();
+        let credentials = Credentials::found_by(find)
             .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
-        Self::connect_as(settings, credentials).await
+        Self::with(settings, credentials).await
     }
 
-    /// The same with these credentials. Google's chain reads the process's environment, so a process that speaks to
+    /// The same with these credentials, also when they are refused. Google's chain reads the process's environment, so a process that speaks to
     /// several clouds at once, as tests do, cannot use it for each.
     ///
     /// # Errors
     /// As [`Gcp::connect`].
     pub async fn connect_as(settings: &GcpSettings, credentials: AccessTokenCredentials) -> Result<Gcp, CloudError> {
+        let credentials = Credentials::found_by(move || Ok(credentials.clone()))
+            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
+        Self::with(settings, credentials).await
+    }
+
+    async fn with(settings: &GcpSettings, credentials: Credentials) -> Result<Gcp, CloudError> {
         if let Some(endpoint) = &settings.endpoint {
             safe_endpoint(endpoint, settings.allow_insecure)
                 .map_err(|why| CloudError::new(ErrorKind::Invalid, CONNECT, why))?;
@@ -47,7 +53,7 @@ impl Gcp {
     }
 }
 
-async fn clients(settings: &GcpSettings, credentials: AccessTokenCredentials) -> client_builder::Result<Gcp> {
+async fn clients(settings: &GcpSettings, credentials: Credentials) -> client_builder::Result<Gcp> {
     // The three builders share their methods but no trait.
     macro_rules! client {
         ($client:ident) => {{

@@ -31,10 +31,10 @@ impl Gcp {
         // Futures do nothing before they are awaited: nothing has left up to here, and giving up drops what has not.
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
         let accepted = async {
-            match tokio::time::timeout(self.timeout, send).await {
+            self.believed(match tokio::time::timeout(self.timeout, send).await {
                 Ok(answer) => answer.map_err(|error| errors::of_change(call, &error)),
                 Err(_) => Err(errors::late(call).unsettled()),
-            }
+            })
         };
         request::change(Provider::Gcp, SERVICE, call, accepted, |accepted| self.end(call, place, accepted)).await
     }

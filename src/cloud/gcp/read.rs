@@ -142,10 +142,20 @@ impl Gcp {
         call: &'static str,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, CloudError> {
-        match tokio::time::timeout(self.timeout, answer).await {
+        let answer = match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => answer.map_err(|error| errors::of_read(call, &error)),
             Err(_) => Err(errors::late(call)),
-        }
+        };
+        self.believed(answer)
+    }
+
+    /// What was answered; credentials that were refused are not used again.
+    pub(super) fn believed<T>(&self, answer: Result<T, CloudError>) -> Result<T, CloudError> {
+        answer.inspect_err(|error| {
+            if error.kind == ErrorKind::Unauthenticated {
+                self.credentials.refused();
+            }
+        })
     }
 }
 
