@@ -1,5 +1,5 @@
-//! The same story at every cloud: addresses are found by their tags, come and go with them, move with their pods, and cost
-//! the same few calls at rest however many they are.
+//! The same story at every cloud: addresses are found by their tags, come and go with them, move with their pods, outlive
+//! outsiders, replaced machines and revoked credentials, and cost the same few calls at rest however many they are.
 
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -13,9 +13,12 @@ use anyhow::{Context, Result, ensure};
 use e2e::{
     cluster::{NodeSpec, Seen, wait_for},
     stage::{PATIENCE, Stage, Venue},
-    world::{Holder, Outcome},
+    world::{Holder, Machine, Outcome},
 };
-use ip_address_controller::api::{AddressStatus, Condition};
+use ip_address_controller::{
+    api::{AddressStatus, Condition},
+    cloud::Provider,
+};
 
 static GCP: Theatre = Theatre::at(&Venue::GCP);
 static AWS: Theatre = Theatre::at(&Venue::AWS);
@@ -72,6 +75,10 @@ async fn story(stage: &'static Stage) -> Result<()> {
     one_tag_that_goes_waits_for_the_users(stage).await?;
     most_tags_that_go_at_once_are_not_believed(stage).await?;
     a_drained_node_gives_its_address_up_after_its_pods(stage).await?;
+    what_an_outsider_takes_off_is_placed_again(stage).await?;
+    what_an_outsider_moves_to_a_selected_node_is_adopted_there(stage).await?;
+    a_machine_under_the_name_of_a_nodes_machine_is_not_touched(stage).await?;
+    revoked_credentials_are_said_and_move_nothing(stage).await?;
     a_deletion_leaves_everything_as_it_was(stage).await
 }
 
@@ -213,6 +220,109 @@ async fn a_drained_node_gives_its_address_up_after_its_pods(stage: &Stage) -> Re
     println!("{}: moved, {:?}", stage.venue.provider, moved.last_move);
     stage.cluster.kubectl(&["uncordon", &node]).await?;
     spread(stage).await
+}
+
+async fn what_an_outsider_takes_off_is_placed_again(stage: &Stage) -> Result<()> {
+    let (ip, address): (_, IpAddr) = (IPS[0], IPS[0].parse()?);
+    stage.until_attached(NAME, ip).await?;
+    let attaches = stage.world.attaches(address);
+    stage.world.free_address(address);
+    let back = stage.until("it drifted and was placed again", NAME, ip, |entry| {
+        let journey = entry.last_move.as_ref();
+        entry.state == "Attached" && journey.is_some_and(|it| it.reason == "Drifted" && it.to_node.is_some())
+    });
+    let node = back.await?.node.context("it is on no node")?;
+    until_labelled(stage, &node, NAME, ip).await?;
+    ensure!(stage.world.machine_of(address) == Some(node), "the cloud disagrees");
+    ensure!(stage.world.attaches(address) == attaches + 1, "it was attached more than once");
+    spread(stage).await
+}
+
+async fn what_an_outsider_moves_to_a_selected_node_is_adopted_there(stage: &Stage) -> Result<()> {
+    let (ip, address): (_, IpAddr) = (IPS[0], IPS[0].parse()?);
+    let from = stage.until_attached(NAME, ip).await?;
+    let other = stage.until_attached(NAME, IPS[1]).await?;
+    let to = (0..4).map(|n| format!("{NAME}-{n}")).find(|node| *node != from && *node != other).context("no node")?;
+    let attaches = stage.world.attaches(address);
+    stage.world.move_address(address, &to).map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let found = stage.until("it is adopted where it is", NAME, ip, |entry| {
+        entry.state == "Attached" && entry.node.as_ref() == Some(&to)
+    });
+    ensure!(found.await?.reason.as_deref() == Some("Adopted"));
+    until_labelled(stage, &to, NAME, ip).await?;
+    until_unlabelled(stage, &from).await?;
+    ensure!(stage.world.machine_of(address) == Some(to), "it was moved on");
+    ensure!(stage.world.attaches(address) == attaches, "it was put on again");
+    spread(stage).await
+}
+
+/// The address was lost with the old machine; the new one keeps what it has.
+async fn a_machine_under_the_name_of_a_nodes_machine_is_not_touched(stage: &Stage) -> Result<()> {
+    let (ip, address): (_, IpAddr) = (IPS[1], IPS[1].parse()?);
+    let from = stage.until_attached(NAME, ip).await?;
+    // It cannot come back here, and as long as its pod runs nothing but the fault makes it leave.
+    stage.cluster.kubectl(&["cordon", &from]).await?;
+    stage.until("it waits for its user", NAME, ip, |entry| entry.state == "Draining").await?;
+    let attaches = stage.world.attaches(address);
+    let number = stage.world.replace_machine(&from).context("no machine to replace")?;
+    let machine = stage.world.machine(&from).context("the new machine is gone")?;
+    renew_node(stage, &machine).await?;
+    let moved = stage
+        .until("it is elsewhere", NAME, ip, |entry| entry.state == "Attached" && entry.node.as_ref() != Some(&from));
+    let moved = moved.await?;
+    println!("{}: replaced, {:?}", stage.venue.provider, moved.last_move);
+    let to = moved.node.unwrap_or_default();
+    until_labelled(stage, &to, NAME, ip).await?;
+    until_unlabelled(stage, &from).await?;
+    ensure!(stage.world.machine_of(address) == Some(to), "the cloud disagrees");
+    ensure!(stage.world.attaches(address) == attaches + 1, "it was attached more than once");
+    let touched: Vec<_> = stage.world.removals().into_iter().filter(|gone| gone.machine_id == number).collect();
+    ensure!(touched.is_empty(), "the new machine was touched: {touched:?}");
+    stage.cluster.kubectl(&["uncordon", &from]).await?;
+    spread(stage).await
+}
+
+/// What kubelet and cloud controller make of a new machine under an old name: Google Cloud's Node says its number, that of AWS
+/// has another provider ID and is another Node, and that of Azure stays as it is.
+async fn renew_node(stage: &Stage, machine: &Machine) -> Result<()> {
+    let name = machine.key.name.as_str();
+    match stage.venue.provider {
+        Provider::Gcp => {
+            let number = format!("container.googleapis.com/instance_id={}", machine.id);
+            stage.cluster.kubectl(&["annotate", "node", name, "--overwrite", &number]).await?;
+        }
+        Provider::Aws => {
+            stage.cluster.kubectl(&["delete", "node", name]).await?;
+            stage.cluster.add_node(stage.venue.node(machine).label("role", NAME)).await?;
+        }
+        Provider::Azure => {}
+    }
+    Ok(())
+}
+
+/// Condition and event say so, and once there are good ones again all goes on by itself.
+async fn revoked_credentials_are_said_and_move_nothing(stage: &Stage) -> Result<()> {
+    let places = || IPS[..2].iter().map(|ip| stage.world.machine_of(ip.parse().unwrap())).collect::<Vec<_>>();
+    let before = places();
+    let changes = stage.world.mutations().len();
+    stage.world.revoke_credentials();
+    let said = condition(stage, "CredentialsValid", "Unauthenticated").await?;
+    ensure!(said.status == "False" && said.message.contains("ip-address-controller check"), "{said:?}");
+    wait_for("an event says so", PATIENCE, || async {
+        let about = format!("involvedObject.name={NAME},reason=CredentialsFailed");
+        let told = stage.cluster.kubectl(&["get", "events", "--field-selector", &about]).await?;
+        Ok(Seen::when(!told.is_empty(), told))
+    })
+    .await?;
+    ensure!(places() == before, "an address has moved: {:?}", places());
+    for (ip, node) in IPS.iter().zip(before.iter().flatten()) {
+        until_labelled(stage, node, NAME, ip).await?;
+    }
+    stage.world.restore_credentials();
+    condition(stage, "CredentialsValid", "Accepted").await?;
+    ensure!(places() == before, "an address has moved: {:?}", places());
+    ensure!(stage.world.mutations().len() == changes, "something was changed");
+    Ok(())
 }
 
 async fn a_deletion_leaves_everything_as_it_was(stage: &Stage) -> Result<()> {

@@ -92,12 +92,14 @@ impl World {
         });
     }
 
-    /// Deletes a machine and starts another of the same name with an ephemeral address. Returns the new number.
+    /// Deletes a machine and starts another of the same name, with an ephemeral address if the old one started with one.
+    /// Returns the new number.
     pub fn replace_machine(&self, name: &str) -> Option<u64> {
         self.change(|state| {
             let key = state.key(name)?;
             let old = state.remove_machine(&key)?;
-            let key = state.inventory.add_machine(NewMachine::new(&key.account, &old.region, &key.zone, &key.name));
+            let new = NewMachine::new(&key.account, &old.region, &key.zone, &key.name);
+            let key = state.inventory.add_machine(if old.had_own { new } else { new.private() });
             state.inventory.machine(&key).map(|machine| machine.id)
         })
     }
