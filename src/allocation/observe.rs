@@ -606,7 +606,8 @@ impl Eyes<'_> {
         }
         for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)))
         {
-            if judged.insert(name) && self.around.node(name).is_none() {
+            // One that stands and is not selected any more says nothing of the others.
+            if self.around.node(name).is_none() && judged.insert(name) {
                 suspects.push(Some(machine.place.clone()));
             }
         }

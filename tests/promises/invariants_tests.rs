@@ -360,6 +360,24 @@ fn p6_a_node_is_not_given_up_while_all_are_not_ready_or_gone() {
 }
 
 #[test]
+fn p6_a_node_that_is_not_selected_any_more_is_not_counted_among_those_that_are_well() {
+    let mut cosmos = Cosmos::new(Provider::Gcp, 1, Rules::default(), Instant::now());
+    for node in ["a", "b"] {
+        cosmos.node(node, true);
+    }
+    cosmos.allocate("red", &[ip(), IpAddr::from([203, 0, 113, 8])], json!({}));
+    cosmos.come_to_rest().unwrap();
+    let node = red(&cosmos).node.unwrap();
+    let other = if node == "a" { "b" } else { "a" }.to_owned();
+    // It keeps its address for a pod, so an entry goes on naming it.
+    cosmos.cluster.start_pod(&other, crate::cosmos::course::pod("sip")).unwrap();
+    cosmos.happen(&Action::Outside(Outside::Deselect(other))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::NotReady(node.clone()))).unwrap();
+    cosmos.run_on(Duration::from_secs(400)).unwrap();
+    assert_eq!(red(&cosmos).node, Some(node), "all that are selected are down");
+}
+
+#[test]
 fn p6_a_node_that_is_ready_counts_although_its_machine_is_stopped() {
     let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
     let other = if node == "a" { "b" } else { "a" };
