@@ -799,7 +799,9 @@ pub fn placed(cosmos: &Cosmos) -> Judged {
         object.spec.reserved_ips.iter().filter_map(|text| text.parse().ok()).collect()
     };
     for (name, object) in cosmos.cluster.allocations() {
-        for ip in asked(object) {
+        // An entry that nobody understands has its address all the same.
+        let kept = not_understood(object).filter_map(|stored| stored.ip.parse().ok());
+        for ip in asked(object).into_iter().chain(kept) {
             claims.entry(ip).or_default().insert(name);
         }
     }

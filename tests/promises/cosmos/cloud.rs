@@ -93,6 +93,18 @@ impl Order {
         }
     }
 
+    /// The machine that it names.
+    pub fn machine(&self) -> Option<&ProviderId> {
+        match self {
+            Order::DeleteConfig { machine, .. }
+            | Order::AddConfig { machine, .. }
+            | Order::Associate { machine, .. }
+            | Order::GiveOwn { machine }
+            | Order::PutInterface { machine, .. } => Some(machine),
+            Order::Disassociate { .. } => None,
+        }
+    }
+
     /// Takes an address off and puts none on.
     pub fn cuts(&self) -> bool {
         matches!(self, Order::DeleteConfig { .. } | Order::Disassociate { .. } | Order::PutInterface { set: None, .. })

@@ -21,7 +21,11 @@ use ip_address_controller::{
     cloud::{MachineId, ProviderId, Whereabouts},
 };
 
-use super::{cloud::Slot, course::Cosmos, errand::Call};
+use super::{
+    cloud::{Order, Slot},
+    course::Cosmos,
+    errand::Call,
+};
 use crate::invariants;
 
 /// See the module.
@@ -174,9 +178,12 @@ impl Cosmos {
         self.excuses.machines.retain(|place| named.contains(place) || !is_own(place));
     }
 
-    /// Nothing of it is under way, and what status and labels say is so.
+    /// Nothing of it is under way, nor of another address to the machine where it sits, and what status and labels say is so.
     fn is_understood(&self, ip: IpAddr) -> bool {
-        let sent = self.cloud.requests().values().any(|request| request.meta.address == Some(ip));
+        let on = self.cloud.on(ip);
+        let hits = |order: &Order| on.as_ref().is_some_and(|on| order.machine() == Some(on));
+        let mut sent = self.cloud.requests().values();
+        let sent = sent.any(|request| request.meta.address == Some(ip) || hits(&request.order));
         let terms = self.processes.iter().filter_map(|process| process.term.as_ref());
         let flies = terms.flat_map(|term| term.flights.values()).any(|flight| flight.errand.address() == Some(ip));
         let text = ip.to_string();
