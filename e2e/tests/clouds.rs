@@ -251,14 +251,20 @@ async fn what_an_outsider_moves_to_a_selected_node_is_adopted_there(stage: &Stag
     ensure!(found.await?.reason.as_deref() == Some("Adopted"));
     until_labelled(stage, &to, NAME, ip).await?;
     until_unlabelled(stage, &from).await?;
+    wait_for("a user runs where it is", PATIENCE, || async {
+        let pods = stage.pods("default", &format!("app={NAME}")).await?;
+        let on: Vec<_> = pods.into_iter().filter_map(|pod| pod.spec?.node_name).collect();
+        Ok(Seen::when(on.contains(&to), on))
+    })
+    .await?;
     ensure!(stage.world.machine_of(address) == Some(to), "it was moved on");
     ensure!(stage.world.attaches(address) == attaches, "it was put on again");
     spread(stage).await
 }
 
-/// The address was lost with the old machine; the new one keeps what it has.
+/// The address was lost with the old machine; the new one keeps what it has. The old one had lost its own to the outsider.
 async fn a_machine_under_the_name_of_a_nodes_machine_is_not_touched(stage: &Stage) -> Result<()> {
-    let (ip, address): (_, IpAddr) = (IPS[1], IPS[1].parse()?);
+    let (ip, address): (_, IpAddr) = (IPS[0], IPS[0].parse()?);
     let from = stage.until_attached(NAME, ip).await?;
     // It cannot come back here, and as long as its pod runs nothing but the fault makes it leave.
     stage.cluster.kubectl(&["cordon", &from]).await?;
