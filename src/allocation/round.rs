@@ -282,7 +282,7 @@ impl Record {
     pub fn news(&self, before: Option<&NetIPAllocationStatus>) -> News {
         let between = self.turns.iter().any(Turn::is_between);
         let settled = self.turns.iter().all(|turn| turn.is_between() || turn.says_the_same());
-        let pays = self.debts.iter().any(|debt| matches!(debt.state, DebtState::Paying(_) | DebtState::Struck(_)));
+        let pays = self.debts.iter().any(|debt| matches!(debt.state, DebtState::Paying(_)));
         let in_vain = self.debts.iter().any(|debt| matches!(debt.state, DebtState::Struck(Some(_))));
         match News::of(before, &self.status) {
             // Of a debt that is refused for good an event tells, once.

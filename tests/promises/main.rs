@@ -21,3 +21,4 @@ mod scarcity;
 mod search;
 mod soak;
 mod story;
+mod writes;
