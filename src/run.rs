@@ -1,7 +1,8 @@
 //! The operator's life: standby, leader, end. One term of leadership a process: what a leader knows dies with it (P8).
 
 mod cluster;
-pub mod proxy;
+pub mod connect;
+mod proxy;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -61,15 +62,13 @@ const LAST_EFFECTS: Duration = Duration::from_secs(20);
 /// How often readiness and the lasting gauges are looked after.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
-/// A client with the three defaults changed that would hide trouble: no silent retries. With the proxy that is meant for it.
+/// The client of the cluster that this pod, or the kubeconfig, names.
 ///
 /// # Errors
 /// In words.
 pub async fn client() -> Result<(Client, kube::Config), String> {
-    let mut config = kube::Config::infer().await.map_err(|error| error.to_string())?;
-    config.default_retry = false;
-    proxy::settle(&mut config);
-    let client = Client::try_from(config.clone()).map_err(|error| error.to_string())?;
+    let config = kube::Config::infer().await.map_err(|error| error.to_string())?;
+    let client = connect::client(config.clone()).map_err(|error| error.to_string())?;
     Ok((client, config))
 }
 

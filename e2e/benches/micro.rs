@@ -236,6 +236,17 @@ impl Fixture {
     }
 }
 
+/// What is linear by construction: that this, too, grows more than tenfold is the machine's caches.
+fn copied(c: &mut Criterion) {
+    let mut group = c.benchmark_group("copied");
+    for n in SIZES {
+        let (_, facts) = Fixture::at_rest(n).facts();
+        group.bench_function(BenchmarkId::from_parameter(n), |b| {
+            b.iter(|| facts.iter().for_each(|one| drop(black_box(one.clone()))))
+        });
+    }
+}
+
 fn decide(c: &mut Criterion) {
     let mut group = c.benchmark_group("decide");
     for n in SIZES {
@@ -374,6 +385,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = decide, placement, whole_pass, status_diff, survey
+    targets = copied, decide, placement, whole_pass, status_diff, survey
 }
 criterion_main!(benches);

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     allocation::{observe::nodes::SlimNode, watch::Guarded},
     api::NetIPAllocation,
-    run::proxy,
+    run::connect,
 };
 
 /// For one answer, if the user does not say otherwise.
@@ -61,13 +61,11 @@ pub async fn connect(access: &Access) -> Result<Session, Refusal> {
         None => Config::infer().await.map_err(|error| unusable(&error)),
     };
     let mut config = config?;
-    config.default_retry = false;
-    proxy::settle(&mut config);
     if access.impersonate.is_some() {
         config.auth_info.impersonate.clone_from(&access.impersonate);
         config.auth_info.impersonate_groups = Some(access.groups.clone()).filter(|groups| !groups.is_empty());
     }
-    let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+    let client = connect::client(config).map_err(|error| unusable(&error))?;
     Ok(Session { client, limit: access.request_timeout.unwrap_or(CALL) })
 }
 

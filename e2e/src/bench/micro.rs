@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// What was timed, and what each of its sizes took.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 7] = [
+    ("copied", "the facts of every address copied: linear by construction"),
     ("decide", "decide, every address"),
     ("placement", "placement, every address new"),
     ("pass", "one full pass at rest"),
