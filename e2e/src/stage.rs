@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use ip_address_controller::api::{AddressStatus, NetIPAllocation, READY_LABEL};
 use k8s_openapi::api::{
-    coordination::v1::Lease,
+    coordination::v1::{Lease, LeaseSpec},
     core::v1::{Node, Pod},
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -279,10 +279,18 @@ impl Stage {
     /// # Errors
     /// The API server's.
     pub async fn leader(&self) -> Result<Option<String>> {
-        let api: Api<Lease> = Api::namespaced(self.client()?, NAMESPACE);
-        let lease = api.get_opt("ip-address-controller-leader").await?;
-        let holder = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+        let lease = self.lease().await?;
+        let holder = lease.and_then(|lease| lease.holder_identity).filter(|holder| !holder.is_empty());
         Ok(holder.map(|holder| holder.rsplit_once('_').map_or(holder.clone(), |(pod, _)| pod.to_owned())))
+    }
+
+    /// The Lease that says who leads.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn lease(&self) -> Result<Option<LeaseSpec>> {
+        let api: Api<Lease> = Api::namespaced(self.client()?, NAMESPACE);
+        Ok(api.get_opt("ip-address-controller-leader").await?.and_then(|lease| lease.spec))
     }
 
     /// Waits for a leader other than `not`.

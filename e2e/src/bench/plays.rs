@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
-    cost::cost,
+    cost::{cost, cpu_by_program},
     figures::Figures,
     stage::NAMESPACE,
     world::{Call, Outcome, World},
@@ -133,7 +133,7 @@ async fn list_nodes(client: Client) -> Result<Duration> {
 pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()> {
     let Ground { stage, history, size, objects } = ground;
     stage.world.clear_calls();
-    let since = Timestamp::now();
+    let (since, began, before) = (Timestamp::now(), Instant::now(), cpu_by_program()?);
     let each = objects.values().map(|ips| {
         let ips = ips.iter().take(ips.len().div_ceil(10));
         async move {
@@ -150,10 +150,10 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
         }
     });
     let moves: Vec<Move> = futures::future::try_join_all(each).await?.into_iter().flatten().collect();
+    let (spent, after) = (began.elapsed(), cpu_by_program()?);
     let mut own: Vec<Duration> = moves.iter().map(|done| done.own(&stage.world, moves.len())).collect();
     own.sort();
-    let p99 = own.get((own.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default();
-    let median = own.get(own.len() / 2).copied().unwrap_or_default();
+    let (p99, median) = (percentile(&own, 99), percentile(&own, 50));
     figures.add(
         *size,
         "drain finished to attached elsewhere, without the cloud's latency",
@@ -165,6 +165,22 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
     let requests = ground.asked_since(since)?;
     let writes = requests.iter().filter(|event| event.subresource == "status");
     let writes: Vec<_> = writes.filter(|event| event.resource == "netipallocations").collect();
+    let mut waits: Vec<Duration> = writes.iter().filter_map(|event| event.took).collect();
+    waits.sort();
+    figures.add(
+        *size,
+        "the API server's time for a status write, in a rolling drain",
+        format!("median {} ms, p99 {} ms", percentile(&waits, 50).as_millis(), percentile(&waits, 99).as_millis()),
+        "nothing".to_owned(),
+        true,
+    );
+    figures.add(
+        *size,
+        "who used the cores in a rolling drain, in shares of one",
+        shares(&before, &after, spent),
+        "nothing".to_owned(),
+        true,
+    );
     let per_move = writes.len() as f64 / moves.len() as f64;
     figures.add(
         *size,
@@ -190,6 +206,25 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
     Ok(())
 }
 
+/// The nearest-rank percentile of what is sorted.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// The five that were busiest.
+fn shares(before: &BTreeMap<String, Duration>, after: &BTreeMap<String, Duration>, spent: Duration) -> String {
+    let used = |(program, cpu): (&String, &Duration)| {
+        let used = cpu.saturating_sub(before.get(program).copied().unwrap_or_default());
+        (used, program.clone())
+    };
+    let mut all: Vec<(Duration, String)> = after.iter().map(used).collect();
+    all.sort_by(|a, b| b.cmp(a));
+    let of = |(used, program): &(Duration, String)| {
+        format!("{program} {:.0} %", used.as_secs_f64() / spent.as_secs_f64() * 100.0)
+    };
+    all.iter().take(5).map(of).collect::<Vec<_>>().join(", ")
+}
+
 /// One address went from one node to another.
 struct Move {
     drained: Instant,
@@ -201,20 +236,23 @@ struct Move {
 impl Move {
     /// What the operator took for it: the whole, without the time in which the cloud worked on either machine or answered
     /// about it or an operation on it, and without the answers about the address alone (the lists that are no surveys), which
-    /// the moves share evenly.
+    /// the moves share evenly. That the machine left behind gets its own address back meanwhile, by a second change, is waited
+    /// for by nobody.
     fn own(&self, world: &World, moves: usize) -> Duration {
         let calls = world.calls();
         let within = |call: &&Call| call.at >= self.drained && call.at <= self.attached;
-        let about = |call: &&Call| {
-            let operation = call.target.rsplit('/').next().and_then(|name| world.machine_of_operation(name));
-            [&self.from, &self.to]
-                .into_iter()
-                .any(|node| call.target.contains(node) || operation.as_ref() == Some(node))
+        let operation = |call: &Call| call.target.rsplit('/').next().and_then(|name| world.machine_of_operation(name));
+        let about = |call: &Call, node: &str| call.target.contains(node) || operation(call).as_deref() == Some(node);
+        let changes = calls.iter().filter(within).filter(|call| call.mutating && about(call, &self.from));
+        let given_back = changes.map(|call| call.at).nth(1);
+        let waited_for = |call: &&Call| {
+            let left = given_back.is_none_or(|then| call.at < then) && about(call, &self.from);
+            left || about(call, &self.to)
         };
         let mut spans: Vec<(Instant, Instant)> = calls
             .iter()
             .filter(within)
-            .filter(about)
+            .filter(waited_for)
             .map(|call| (call.at, call.ended.unwrap_or(self.attached).min(self.attached)))
             .collect();
         spans.sort();
@@ -271,18 +309,22 @@ pub async fn hand_over(ground: &Ground, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Who leads, just after a survey: the next call is the next leader's.
+/// Who leads, just after a survey.
 async fn before_the_next_survey(ground: &Ground) -> Result<String> {
     let leader = ground.stage.until_led(None).await?;
     next_call_since(ground, Instant::now()).await?;
     Ok(leader)
 }
 
-/// How long it takes until another leads and reads the cloud.
+/// How long it takes until another leads and reads the cloud. A call before it has acquired the Lease is the old leader's: the
+/// rest of a survey's pages, perhaps.
 async fn until_followed(ground: &Ground, leader: &str) -> Result<Duration> {
     let began = Instant::now();
-    let first = next_call_since(ground, began).await?;
     ground.stage.until_led(Some(leader)).await?;
+    let acquired = ground.stage.lease().await?.and_then(|lease| lease.acquire_time).context("no acquireTime")?;
+    let age = Duration::try_from(Timestamp::now().duration_since(acquired.0)).unwrap_or_default();
+    let since = Instant::now().checked_sub(age).context("acquired before this machine was started")?;
+    let first = next_call_since(ground, since).await?;
     Ok(first.duration_since(began))
 }
 

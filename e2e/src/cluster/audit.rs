@@ -1,8 +1,8 @@
 //! What the API server says was asked of it, and by whom.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path, time::Duration};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -42,6 +42,8 @@ pub struct AuditEvent {
     pub uri: String,
     /// When the request arrived, in RFC 3339.
     pub time: String,
+    /// From then until this stage was reached, where the line tells both.
+    pub took: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +61,8 @@ struct Line {
     response_status: Value,
     #[serde(default)]
     request_received_timestamp: String,
+    #[serde(default)]
+    stage_timestamp: String,
 }
 
 /// Reads the whole log. A line that is just being written is left for the next time.
@@ -76,6 +80,10 @@ impl From<Line> for AuditEvent {
             .and_then(Value::as_str)
             .unwrap_or_default()
             .to_owned();
+        let moment = |text: &str| text.parse::<Timestamp>().ok();
+        let took = moment(&line.request_received_timestamp)
+            .zip(moment(&line.stage_timestamp))
+            .and_then(|(from, to)| Duration::try_from(to.duration_since(from)).ok());
         Self {
             user: of(&line.user, "username"),
             pod,
@@ -94,6 +102,7 @@ impl From<Line> for AuditEvent {
             verb: line.verb,
             uri: line.request_uri,
             time: line.request_received_timestamp,
+            took,
         }
     }
 }
