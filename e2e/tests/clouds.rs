@@ -187,8 +187,6 @@ async fn one_tag_that_goes_waits_for_the_users(stage: &Stage) -> Result<()> {
 }
 
 async fn most_tags_that_go_at_once_are_not_believed(stage: &Stage) -> Result<()> {
-    let places =
-        |stage: &Stage| IPS[..2].iter().map(|ip| stage.world.machine_of(ip.parse().unwrap())).collect::<Vec<_>>();
     spread(stage).await?;
     let before = places(stage);
     tag(stage, &IPS[..2], "another")?;
@@ -308,8 +306,7 @@ async fn renew_node(stage: &Stage, machine: &Machine) -> Result<()> {
 
 /// Condition and event say so, and once there are good ones again all goes on by itself.
 async fn revoked_credentials_are_said_and_move_nothing(stage: &Stage) -> Result<()> {
-    let places = || IPS[..2].iter().map(|ip| stage.world.machine_of(ip.parse().unwrap())).collect::<Vec<_>>();
-    let before = places();
+    let before = places(stage);
     let changes = stage.world.mutations().len();
     stage.world.revoke_credentials();
     let said = condition(stage, "CredentialsValid", "Unauthenticated").await?;
@@ -320,13 +317,13 @@ async fn revoked_credentials_are_said_and_move_nothing(stage: &Stage) -> Result<
         Ok(Seen::when(!told.is_empty(), told))
     })
     .await?;
-    ensure!(places() == before, "an address has moved: {:?}", places());
+    ensure!(places(stage) == before, "an address has moved: {:?}", places(stage));
     for (ip, node) in IPS.iter().zip(before.iter().flatten()) {
         until_labelled(stage, node, NAME, ip).await?;
     }
     stage.world.restore_credentials();
     condition(stage, "CredentialsValid", "Accepted").await?;
-    ensure!(places() == before, "an address has moved: {:?}", places());
+    ensure!(places(stage) == before, "an address has moved: {:?}", places(stage));
     ensure!(stage.world.mutations().len() == changes, "something was changed");
     Ok(())
 }
@@ -355,6 +352,11 @@ async fn a_deletion_leaves_everything_as_it_was(stage: &Stage) -> Result<()> {
     }
     ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
     Ok(())
+}
+
+/// The machines of the two that are always tagged.
+fn places(stage: &Stage) -> Vec<Option<String>> {
+    IPS[..2].iter().map(|ip| stage.world.machine_of(ip.parse().unwrap())).collect()
 }
 
 /// Every pod runs, each where an address is.

@@ -14,7 +14,7 @@ use std::{
 use ip_address_controller::{
     allocation::{
         decide::{
-            facts::Entry,
+            facts::{Entry, User},
             failover::Health,
             leaving::{self, Cause},
             state::{Reason, State},
@@ -140,14 +140,19 @@ pub fn sends(cosmos: &Cosmos, process: u8, allocation: &str, order: &Order, meta
 /// Before an effect changes a Node or a pod.
 pub fn changes(cosmos: &Cosmos, process: u8, flight: FlightId, call: &Call) -> Judged {
     match call {
-        Call::PatchLabels { node, .. } => leads(cosmos, process, &format!("a patch of node {node}")),
+        Call::PatchLabels { node, labels, .. } => {
+            leads(cosmos, process, &format!("a patch of node {node}"))?;
+            let term = cosmos.process(process).term.as_ref();
+            let flight = term.and_then(|term| term.flights.get(&flight));
+            match flight.filter(|_| labels.get(READY_LABEL).is_some_and(Option::is_none)) {
+                Some(flight) => unlabels(cosmos, flight, node),
+                None => Ok(()),
+            }
+        }
         Call::Evict(user) => {
             leads(cosmos, process, "an eviction")?;
             let pods = cosmos.cluster.pods().values().flatten();
             match pods.into_iter().find(|pod| pod.uid == user.uid) {
-                Some(pod) if !pod.gated && pod.owner.as_ref().is_none_or(|owner| owner.name != "kamailio") => {
-                    broken(format!("P7: pod {} was asked to go, and uses no address", pod.name))
-                }
                 Some(pod) if pod.mirror => broken(format!("P7: pod {} is a mirror", pod.name)),
                 Some(pod) => {
                     let term = cosmos.process(process).term.as_ref();
@@ -177,6 +182,14 @@ fn evicts(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> Judged {
     if !leaves || on.map(|(node, _)| node) != entry.node.as_ref() {
         return broken(format!("P7: pod {} was asked to go, and {} does not leave its node", pod.name, entry.ip));
     }
+    let (_, beside) = on.filter(|_| !pod.finished).unzip();
+    // One that came late is asked on the word of a live list, which may show no others that are newer.
+    let known = beside.into_iter().flatten().filter(|other| other.uid == pod.uid || is_known(cosmos, flight, other));
+    let known: Vec<Pod> = known.map(|pod| Pod::clone(pod)).collect();
+    if !known.is_empty() && !users::users(&known, &workload(object, &cosmos.cluster)).iter().any(|it| it.uid == pod.uid)
+    {
+        return broken(format!("P7: pod {} was asked to go, and does not use {}", pod.name, entry.ip));
+    }
     // Where the address has been taken off already, by an outsider or by an attach that is undone, nobody keeps it by staying.
     let Some(cause) = Cause::of(entry.reason) else { return Ok(()) };
     let evicts = object.spec.drain.policy == DrainPolicy::Evict;
@@ -184,6 +197,42 @@ fn evicts(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> Judged {
         return broken(format!("P7: pod {} was asked to go for {cause:?}, against the policy", pod.name));
     }
     Ok(())
+}
+
+/// Whoever decided on this effect saw the pod.
+fn is_known(cosmos: &Cosmos, flight: &Flight, pod: &Pod) -> bool {
+    cosmos.started.get(&pod.uid).is_none_or(|since| *since < flight.watched)
+}
+
+/// P6: while an address drains its labels do not go above a DaemonSet's pod in service, which its controller would end past its
+/// PodDisruptionBudget: it is asked to go, or waited for. One that comes once the address is released came late.
+fn unlabels(cosmos: &Cosmos, flight: &Flight, node: &str) -> Judged {
+    let (name, ip) = (&flight.allocation, flight.errand.address());
+    let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
+    let Some(entry) = of(object).find(|entry| Some(entry.ip) == ip) else { return Ok(()) };
+    if entry.state != State::Draining || waits(cosmos, name, &entry).is_none_or(|(_, on)| on != node) {
+        return Ok(());
+    }
+    let there = entry.machine.as_ref().is_some_and(|named| cosmos.cloud.on(entry.ip).as_ref() == Some(&named.place));
+    if !there || cosmos.excuses.has(entry.ip) {
+        return Ok(());
+    }
+    let pods: Vec<Pod> =
+        cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated && is_known(cosmos, flight, pod)).collect();
+    // On a node that is about to be ended none is in service for long.
+    let spared = cosmos.spared.get(node).is_some_and(|since| *since >= flight.watched);
+    let ends = spared || cosmos.cluster.node(node).is_some_and(|node| is_disrupted(node));
+    let holds = |uid: &String| cosmos.held.get(uid).is_some_and(|since| *since < flight.watched);
+    let stays = |uid: &String| !ends || holds(uid);
+    let users = users::users(&pods, &workload(object, &cosmos.cluster));
+    let in_service = |user: &&User| user.daemon && user.ready && user.terminating_until.is_none() && stays(&user.uid);
+    match users.iter().find(in_service) {
+        Some(user) => broken(format!(
+            "P6: the labels of node {node} went while pod {} of a DaemonSet used {}",
+            user.name, entry.ip
+        )),
+        None => Ok(()),
+    }
 }
 
 fn leads(cosmos: &Cosmos, process: u8, what: &str) -> Judged {
@@ -200,25 +249,27 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     match &landed.removed {
         Some((place, Slot::Reserved(ip))) => {
             let entries = entries_at(cosmos, place);
+            let edited = cosmos.excuses.is_edited_about(Some(*ip), Some(place));
             // Somebody put it there between our read and our change: AWS cannot be told to refuse then, and Google Cloud knows
             // the access config by a name that people use again. But never on a machine that no entry of ours names.
             let moved = cosmos.excuses.has(*ip) && cosmos.cloud.kind() != Provider::Azure;
-            if moved && (cosmos.excuses.is_any_edited() || !entries.is_empty()) {
+            if moved && (edited || !entries.is_empty()) {
                 return Ok(());
             }
-            if meta.address != Some(*ip) && !cosmos.excuses.is_any_edited() {
+            let asked = cosmos.excuses.is_edited_about(meta.address, Some(place));
+            if meta.address != Some(*ip) && !edited && !asked {
                 return broken(format!("P1: {call} for {:?} took {ip} off {place}", meta.address));
             }
             let named = entries.iter().filter(|(_, entry)| entry.ip == *ip);
             let states: Vec<State> = named.clone().map(|(_, entry)| entry.state).collect();
-            if !states.contains(&State::Releasing) && !cosmos.excuses.is_any_edited() {
+            if !states.contains(&State::Releasing) && !edited {
                 return broken(format!("P1: {call} cut {ip} off {place} while its entries there are {states:?}"));
             }
             // Whose mode is Observe has nothing: it says what it sees.
             let theirs = named.clone().find(|(name, entry)| {
                 matches!(entry.state, State::Attached | State::Draining) && !observes(cosmos, name)
             });
-            if let Some((name, _)) = theirs.filter(|_| !cosmos.excuses.is_any_edited()) {
+            if let Some((name, _)) = theirs.filter(|_| !edited) {
                 return broken(format!("P5: {call} cut {ip} off {place}, where allocation {name} has it"));
             }
             for (name, entry) in named.filter(|(_, entry)| entry.state == State::Releasing) {
@@ -237,7 +288,8 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
             let returns = cosmos.cloud.kind() == Provider::Aws && cosmos.cloud.returns == OwnReturns::AtOnce;
             // Another machine has taken the name between our read and our change: Google Cloud knows names alone.
             let renamed = meta.address.is_some_and(|ip| cosmos.excuses.has(ip));
-            if !said && !returns && !renamed && !cosmos.excuses.is_any_edited() {
+            let edited = cosmos.excuses.is_edited_about(meta.address, Some(place));
+            if !said && !returns && !renamed && !edited {
                 return broken(format!(
                     "P10: {call} took the own address of {place}, and no entry says that it is owed"
                 ));
@@ -248,7 +300,7 @@ pub fn landed(cosmos: &Cosmos, landed: &Landed) -> Judged {
     if let Some((place, Slot::Reserved(ip))) = &landed.put {
         let entries = entries_at(cosmos, place);
         let waited = entries.iter().any(|(_, entry)| entry.ip == *ip && !entry.state.at_rest());
-        if !waited && !cosmos.excuses.is_any_edited() {
+        if !waited && !cosmos.excuses.is_edited_about(Some(*ip), Some(place)) {
             return broken(format!("P2: {call} put {ip} on {place}, and no entry waits for it there"));
         }
         for (_, entry) in entries.iter().filter(|(_, entry)| entry.ip == *ip) {
@@ -265,7 +317,7 @@ fn observes(cosmos: &Cosmos, name: &str) -> bool {
 /// F8: the machine is the one that the entry names, not another under its name.
 fn another_life(cosmos: &Cosmos, entry: &Entry, place: &ProviderId, call: &str) -> Judged {
     let (Some(named), Some(machine)) = (&entry.machine, cosmos.cloud.machine(place)) else { return Ok(()) };
-    let excused = cosmos.excuses.has(entry.ip) || cosmos.excuses.is_any_edited();
+    let excused = cosmos.excuses.has(entry.ip) || cosmos.excuses.is_edited_about(Some(entry.ip), Some(place));
     if machine.instance != named.instance && !excused {
         return broken(format!("P1: {call} changed {place}, which is another machine than {named}"));
     }
@@ -277,20 +329,21 @@ fn has_arrived(entry: &Entry) -> bool {
     entry.last_move.as_ref().is_some_and(|journey| journey.to.is_some())
 }
 
+/// For what cause, and from which node, an address leaves that its users are waited for.
+fn waits<'a>(cosmos: &Cosmos, name: &str, entry: &'a Entry) -> Option<(Cause, &'a str)> {
+    let leaves = matches!(entry.state, State::Draining | State::Releasing);
+    let cause = Cause::of(entry.reason).filter(|cause| leaves && cause.row().waits_for_users)?;
+    let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
+    let node = entry.node.as_deref().filter(|_| !over && has_arrived(entry))?;
+    let object = cosmos.cluster.allocation(name)?;
+    let excused = cosmos.excuses.nodes.contains(node) || cosmos.excuses.is_edited(name);
+    (!excused && !is_unattended(cosmos, object, entry, node)).then_some((cause, node))
+}
+
 /// P6: what is cut by choice is used by nobody.
 fn unused(cosmos: &Cosmos, name: &str, entry: &Entry) -> Judged {
-    let cause = Cause::of(entry.reason).filter(|cause| cause.row().waits_for_users);
-    let over = entry.deadline.is_some_and(|deadline| cosmos.now >= deadline);
-    let (Some(cause), Some(node)) = (cause.filter(|_| !over && has_arrived(entry)), &entry.node) else {
-        return Ok(());
-    };
     let Some(object) = cosmos.cluster.allocation(name) else { return Ok(()) };
-    if cosmos.excuses.nodes.contains(node)
-        || cosmos.excuses.is_edited(name)
-        || is_unattended(cosmos, object, entry, node)
-    {
-        return Ok(());
-    }
+    let Some((cause, node)) = waits(cosmos, name, entry) else { return Ok(()) };
     let evicts = cause.row().always_evicts || (cause.row().may_evict && object.spec.drain.policy == DrainPolicy::Evict);
     let gated: Vec<_> = cosmos.cluster.pods_of(node).into_iter().filter(|pod| pod.gated).collect();
     let users = users::users(&gated, &workload(object, &cosmos.cluster));
@@ -347,11 +400,12 @@ pub fn passed(cosmos: &Cosmos, process: u8, led: bool, name: &str, passed: &Pass
 /// P3: nothing is written of an address while the truth is otherwise.
 fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     let ip = after.ip;
+    let place = before.machine.as_ref().map(|machine| &machine.place);
     // Who has the same address by an edited status may have it there.
-    if cosmos.excuses.has(ip) || cosmos.excuses.is_any_edited() {
+    let edited = cosmos.excuses.is_edited_about(Some(ip), place);
+    if cosmos.excuses.has(ip) || edited {
         return Ok(());
     }
-    let place = before.machine.as_ref().map(|machine| &machine.place);
     let machine = place.and_then(|place| cosmos.cloud.machine(place));
     let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(ip));
     if after.reason == Reason::AddressNotFound && cosmos.cloud.find(ip) != Whereabouts::NotFound {
@@ -479,14 +533,14 @@ const STIRRED: Duration = Duration::from_secs(150);
 
 /// P5: no machine is meant for two addresses.
 fn one_seat(cosmos: &Cosmos) -> Judged {
-    if cosmos.excuses.is_any_edited() {
-        return Ok(());
-    }
     let mut all = entries(cosmos);
     all.retain(|(_, entry)| !cosmos.excuses.has(entry.ip));
     let mut meant: BTreeMap<&ProviderId, (&str, IpAddr)> = BTreeMap::new();
     for (name, entry) in all.iter().filter(|(_, entry)| !entry.state.at_rest()) {
         let Some(machine) = &entry.machine else { continue };
+        if cosmos.excuses.is_edited_about(Some(entry.ip), Some(&machine.place)) {
+            continue;
+        }
         let (first, ip) = *meant.entry(&machine.place).or_insert((name.as_str(), entry.ip));
         if ip != entry.ip {
             return broken(format!("P5: {ip} of {first} and {} of {name} are meant for one machine", entry.ip));
@@ -568,7 +622,8 @@ fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
 pub fn rest(cosmos: &Cosmos) -> Judged {
     let all = entries(cosmos);
     for (name, entry) in &all {
-        if entry.state.is_open_intent() {
+        let used = is_used_by_a_stranger(cosmos, name, entry);
+        if entry.state.is_open_intent() && !used {
             return broken(format!("P12: {} of {name} rests in {:?}: {}", entry.ip, entry.state, entry.message));
         }
     }
@@ -605,6 +660,16 @@ pub fn rest(cosmos: &Cosmos) -> Judged {
     Ok(())
 }
 
+/// It is being let go of, and a pod that asks for no address has come to its node meanwhile, which nothing keeps away: it may use
+/// this one for all that anybody knows.
+fn is_used_by_a_stranger(cosmos: &Cosmos, name: &str, entry: &Entry) -> bool {
+    let Some((_, node)) = waits(cosmos, name, entry).filter(|_| entry.state == State::Releasing) else { return false };
+    let Some(object) = cosmos.cluster.allocation(name) else { return false };
+    let pods = cosmos.cluster.pods_of(node);
+    let users = users::users(&pods, &workload(object, &cosmos.cluster));
+    users.iter().any(|user| pods.iter().any(|pod| pod.uid == user.uid && !pod.gated))
+}
+
 /// Outsiders have had their hands on it.
 fn is_excused(cosmos: &Cosmos, place: &ProviderId) -> bool {
     cosmos.excuses.machines.contains(place) || cosmos.excuses.is_any_edited()
@@ -629,13 +694,17 @@ fn one_each(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     Ok(())
 }
 
+fn is_disrupted(node: &SlimNode) -> bool {
+    node.disrupted(&[DISRUPTION.to_owned()]).is_some()
+}
+
 /// Its machine runs, and nothing speaks against the node.
 fn is_well(cosmos: &Cosmos, node: &SlimNode) -> bool {
     let machine = node.place().and_then(|place| cosmos.cloud.machine(&place));
     node.label(POOL).is_some()
         && !node.cordoned()
         && node.not_ready_since().is_none()
-        && node.disrupted(&[DISRUPTION.to_owned()]).is_none()
+        && !is_disrupted(node)
         && !node.out_of_service()
         && machine.is_some_and(|machine| machine.exists && machine.power == Power::Running)
 }
@@ -705,7 +774,8 @@ fn adopted(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     Ok(())
 }
 
-/// Nodes that could take an address now, each with the entries that plan to go there.
+/// Nodes that could take an address now, each with the entries that plan to go there; none where there are no more than addresses
+/// that are held up while they are let go of: they are promised to those.
 fn free<'a>(cosmos: &'a Cosmos, all: &'a [(String, Entry)]) -> Vec<(&'a String, Vec<&'a Entry>)> {
     let (mut taken, mut plans) = (BTreeSet::new(), BTreeMap::<&String, Vec<&Entry>>::new());
     for (_, entry) in all {
@@ -726,7 +796,9 @@ fn free<'a>(cosmos: &'a Cosmos, all: &'a [(String, Entry)]) -> Vec<(&'a String, 
         let empty = machine.is_some_and(|machine| !matches!(machine.slot, Slot::Reserved(_)));
         empty && !taken.contains(name) && !place.is_some_and(|place| owed.contains(&place)) && is_well(cosmos, node)
     });
-    free.map(|(name, _)| (name, plans.remove(name).unwrap_or_default())).collect()
+    let free: Vec<_> = free.map(|(name, _)| (name, plans.remove(name).unwrap_or_default())).collect();
+    let held_up = all.iter().filter(|(_, entry)| entry.state.is_open_intent()).count();
+    if free.len() > held_up { free } else { Vec::new() }
 }
 
 /// The first of these that the address of this allocation could go to: nobody else plans to.
@@ -753,8 +825,9 @@ fn is_used(cosmos: &Cosmos, object: &NetIPAllocation, cause: Cause, node: &str) 
 fn let_go(cosmos: &Cosmos, all: &[(String, Entry)]) -> Judged {
     let objects = cosmos.cluster.allocations().iter();
     for (name, object) in objects.filter(|(_, object)| object.metadata.deletion_timestamp.is_some()) {
-        let drains = all.iter().filter(|(whose, entry)| whose == name && entry.state == State::Draining);
-        let used = drains.map(|(_, entry)| entry).any(|entry| {
+        let leaves = |state| matches!(state, State::Draining | State::Releasing);
+        let leaving = all.iter().filter(|(whose, entry)| whose == name && leaves(entry.state));
+        let used = leaving.map(|(_, entry)| entry).any(|entry| {
             let cause = Cause::of(entry.reason).unwrap_or(Cause::AllocationDeleted);
             entry.node.as_ref().is_some_and(|node| is_used(cosmos, object, cause, node))
         });

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::*;
 use crate::cosmos::{
     cloud::Sender,
-    course::{Action, Outside},
+    course::{Action, Lie, Outside},
     process::{Rules, Told, Write},
 };
 
@@ -289,6 +289,44 @@ fn p7_a_pod_that_was_known_to_hold_is_not_asked_to_go() {
 }
 
 #[test]
+fn p7_a_pod_that_does_not_use_the_address_is_not_asked_to_go() {
+    let (mut cosmos, asks, _) = about_to_evict();
+    cosmos.cluster.workloads.insert("Deployment voip/another".to_owned());
+    let named = json!({"kind": "Deployment", "namespace": "voip", "name": "another"});
+    cosmos.cluster.edit("red", |spec| spec.workload_ref = serde_json::from_value(named).unwrap()).unwrap();
+    refused(cosmos.happen(&asks), "does not use");
+}
+
+#[test]
+fn p6_labels_do_not_go_above_a_daemon_sets_pod_that_is_in_service() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    cosmos.happen(&Action::Outside(Outside::StartDaemon(node.clone(), "sip".to_owned()))).unwrap();
+    let uid = cosmos.cluster.pods_of(&node)[0].uid.clone();
+    cosmos.happen(&Action::Outside(Outside::Cordon(node.clone()))).unwrap();
+    cosmos.happen(&Action::Outside(Outside::Unready(uid.clone()))).unwrap();
+    for _ in 0..100 {
+        let Some(action) = cosmos.next() else {
+            cosmos.happen(&Action::Elapse(Duration::from_secs(1))).unwrap();
+            continue;
+        };
+        let unlabels = match &action {
+            Action::Step(id, flight) => {
+                let term = cosmos.process(*id).term.as_ref().unwrap();
+                matches!(term.flights[flight].errand.next(), Call::PatchLabels { .. })
+            }
+            _ => false,
+        };
+        if unlabels {
+            cosmos.clone().happen(&action).expect("it is not in service");
+            cosmos.cluster.set_pod_ready(&uid, true).unwrap();
+            return refused(cosmos.happen(&action), "of a DaemonSet used");
+        }
+        cosmos.happen(&action).unwrap();
+    }
+    panic!("the labels stay: {cosmos:?}");
+}
+
+#[test]
 fn p7_with_policy_wait_nobody_is_asked_to_go() {
     let (mut cosmos, asks, _) = about_to_evict();
     cosmos.cluster.edit("red", |spec| spec.drain.policy = DrainPolicy::Wait).unwrap();
@@ -540,6 +578,45 @@ fn what_is_excused_after_an_edit_of_status_is_not_excused_for_ever() {
     cosmos.come_to_rest().unwrap();
     assert!(!cosmos.excuses.is_any_edited(), "it has been read, and is said as it is");
     assert!(cosmos.excuses.machines.contains(&place), "what it was owed is forgotten");
+}
+
+#[test]
+fn an_edit_excuses_the_address_that_it_is_about_and_no_other() {
+    let mut cosmos = Cosmos::new(Provider::Gcp, 1, Rules::default(), Instant::now());
+    for node in ["a", "b", "c"] {
+        cosmos.node(node, true);
+    }
+    let others = [IpAddr::from([203, 0, 113, 8]), IpAddr::from([203, 0, 113, 9])];
+    cosmos.allocate("red", &[ip(), others[0], others[1]], json!({}));
+    cosmos.come_to_rest().unwrap();
+    cosmos.happen(&Action::Outside(Outside::Falsify("red".to_owned(), ip(), Lie::Draining))).unwrap();
+    let meant = |n: usize| cosmos.cluster.allocations()["red"].status.as_ref().unwrap().addresses[n].machine_id.clone();
+    let both = |one: usize, other: usize| {
+        let mut cosmos = cosmos.clone();
+        let edited = |status: &mut NetIPAllocationStatus| status.addresses[one].machine_id = meant(other);
+        cosmos.cluster.edit_status("red", edited).unwrap();
+        one_seat(&cosmos)
+    };
+    refused(both(1, 2), "for one machine");
+    both(1, 0).unwrap();
+    both(0, 1).unwrap();
+}
+
+#[test]
+fn an_address_that_is_let_go_of_rests_only_where_a_stranger_may_use_it() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    edit(&mut cosmos, |entry| {
+        entry.state = "Draining".to_owned();
+        entry.reason = Some("AllocationDeleted".to_owned());
+        let operation = json!({"id": Uuid::nil().to_string(), "type": "Detach", "startTime": "2026-01-01T00:00:00Z"});
+        entry.operation = Some(serde_json::from_value(operation).unwrap());
+    });
+    refused(rest(&cosmos), "rests in Releasing");
+    let mut used = cosmos.clone();
+    used.happen(&Action::Outside(Outside::StartPod(node.clone(), "sip".to_owned()))).unwrap();
+    refused(rest(&used), "rests in Releasing");
+    cosmos.happen(&Action::Outside(Outside::StartStranger(node, "another".to_owned()))).unwrap();
+    rest(&cosmos).expect("it may be used by a pod that asks for none");
 }
 
 #[test]

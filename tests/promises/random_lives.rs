@@ -99,7 +99,7 @@ impl Life {
         let (name, ips) = chance.of(allocations);
         let ip = chance.of(&ips);
         let fault = chance.of(&CallFault::ALL);
-        match chance.below(46) {
+        match chance.below(47) {
             0..=7 => What::Break(fault),
             8..=9 => What::TimeOut,
             10 => What::LandLate,
@@ -148,6 +148,7 @@ impl Life {
             42 => What::UnreadyPods(node),
             43 => What::GuardPods(node, chance.below(2) == 0),
             44 => What::Outside(Outside::Mislabel(node, ip)),
+            45 => What::Outside(Outside::StartStranger(node.clone(), format!("stranger-{node}"))),
             _ => What::Outside(Outside::Falsify(name, ip, chance.of(&Lie::ALL))),
         }
     }

@@ -77,6 +77,8 @@ pub enum Outside {
     StartPod(String, String),
     /// A DaemonSet's, whom a cordon does not keep away.
     StartDaemon(String, String),
+    /// One that asks for no address: it uses one where nobody does who asks.
+    StartStranger(String, String),
     /// Its readiness fails.
     Unready(String),
     /// Its PodDisruptionBudget allows none to go, or does again.
@@ -248,6 +250,10 @@ pub struct Cosmos {
     pub meddled: bool,
     /// When the hold annotation was put on a pod, by its uid.
     pub held: BTreeMap<String, Instant>,
+    /// When a pod was started, by its uid.
+    pub started: BTreeMap<String, Instant>,
+    /// When a node was last not to be ended any more.
+    pub spared: BTreeMap<String, Instant>,
     /// Since when a node has been NotReady, or its object gone, for all that any watch has shown.
     pub down: BTreeMap<String, Timestamp>,
     /// When a machine was last stopped, started or replaced.
@@ -351,6 +357,8 @@ impl Cosmos {
             befallen: 0,
             meddled: false,
             held: BTreeMap::new(),
+            started: BTreeMap::new(),
+            spared: BTreeMap::new(),
             down: BTreeMap::new(),
             stirred: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -895,6 +903,12 @@ impl Cosmos {
         }
     }
 
+    fn start(&mut self, node: &str, pod: Pod) {
+        if let Ok(pod) = self.cluster.start_pod(node, pod) {
+            self.started.insert(pod.uid.clone(), self.instant);
+        }
+    }
+
     /// No effect waits for an answer for ever.
     fn time_out(&mut self, moment: &Moment) {
         let running = self.processes.iter().filter(|process| !process.paused);
@@ -938,6 +952,7 @@ impl Cosmos {
                 let _ = self.cluster.taint(node, key, "NoSchedule");
             }
             Outside::Untaint(node, key) => {
+                self.spared.insert(node.clone(), moment.instant);
                 let _ = self.cluster.untaint(node, key);
             }
             Outside::Deselect(node) => {
@@ -1005,12 +1020,13 @@ impl Cosmos {
             }
             Outside::CopyStatus(from, to) => {
                 if let Some(status) = self.cluster.allocation(from).and_then(|object| object.status.clone()) {
-                    self.excuse_an_edit(to);
+                    let about = [self.said_or_asked(from), self.said_or_asked(to)].concat();
+                    self.excuse_an_edit_about(to, &about);
                     let _ = self.cluster.edit_status(to, |its| *its = status);
                 }
             }
             Outside::Falsify(name, ip, lie) => {
-                self.excuse_an_edit(name);
+                self.excuse_an_edit_about(name, &[*ip]);
                 let text = ip.to_string();
                 let _ = self.cluster.edit_status(name, |status| {
                     let told = status.addresses.iter_mut().filter(|entry| entry.ip == text);
@@ -1023,12 +1039,14 @@ impl Cosmos {
             Outside::MoveTo(name, ip, node) => {
                 let _ = self.cluster.annotate(name, api::MOVE_ANNOTATION, Some(&format!("{ip}={node}")));
             }
-            Outside::StartPod(node, name) => {
-                let _ = self.cluster.start_pod(node, pod(name));
-            }
+            Outside::StartPod(node, name) => self.start(node, pod(name)),
             Outside::StartDaemon(node, name) => {
                 let owner = Owner { kind: "DaemonSet".to_owned(), name: "kamailio".to_owned() };
-                let _ = self.cluster.start_pod(node, Pod { owner: Some(owner), returns: true, ..pod(name) });
+                self.start(node, Pod { owner: Some(owner), returns: true, ..pod(name) });
+            }
+            Outside::StartStranger(node, name) => {
+                let owner = Owner { kind: "Deployment".to_owned(), name: "stranger".to_owned() };
+                self.start(node, Pod { owner: Some(owner), gated: false, ..pod(name) });
             }
             Outside::Unready(uid) => {
                 let _ = self.cluster.set_pod_ready(uid, false);

@@ -37,8 +37,11 @@ pub struct Excuses {
     pub machines: BTreeSet<ProviderId>,
     /// Nodes whose labels may be wrong until the operator has seen it.
     pub nodes: BTreeSet<String>,
-    /// When status was last edited by hand, by allocation.
+    /// When status was last edited by hand, by allocation,
     pub edited: BTreeMap<String, Instant>,
+    /// which addresses that was about, and on which machines they were or were said to be.
+    edited_addresses: BTreeSet<IpAddr>,
+    edited_machines: BTreeSet<ProviderId>,
 }
 
 impl Excuses {
@@ -52,9 +55,15 @@ impl Excuses {
         self.edited.contains_key(allocation)
     }
 
-    /// The same of any: what one says of an address or a machine may be another's.
+    /// The same of any allocation.
     pub fn is_any_edited(&self) -> bool {
         !self.edited.is_empty()
+    }
+
+    /// Whether what any of them says of this address, or of this machine, may be what somebody wrote into it.
+    pub fn is_edited_about(&self, ip: Option<IpAddr>, place: Option<&ProviderId>) -> bool {
+        ip.is_some_and(|ip| self.edited_addresses.contains(&ip))
+            || place.is_some_and(|place| self.edited_machines.contains(place))
     }
 }
 
@@ -86,20 +95,44 @@ impl Cosmos {
     }
 
     fn entries_of(&self, ip: IpAddr) -> impl Iterator<Item = Entry> {
-        let objects = self.cluster.allocations().values();
-        let stored = objects.flat_map(|object| &object.status).flat_map(|status| &status.addresses);
-        stored.filter_map(move |stored| match memory::read(stored) {
-            Stored::Known(entry) if entry.ip == ip => Some(*entry),
-            Stored::Known(_) | Stored::Foreign(_) => None,
+        let all = self.cluster.allocations().keys().flat_map(|name| self.entries(name));
+        all.filter(move |entry| entry.ip == ip)
+    }
+
+    fn entries(&self, allocation: &str) -> impl Iterator<Item = Entry> {
+        let status = self.cluster.allocation(allocation).and_then(|object| object.status.as_ref());
+        let stored = status.into_iter().flat_map(|status| &status.addresses);
+        stored.filter_map(|stored| match memory::read(stored) {
+            Stored::Known(entry) => Some(*entry),
+            Stored::Foreign(_) => None,
         })
     }
 
     /// Somebody edits the status of this object, in which stands what its machines are owed.
     pub fn excuse_an_edit(&mut self, name: &str) {
+        let about = self.said_or_asked(name);
+        self.excuse_an_edit_about(name, &about);
+    }
+
+    /// The same, of what it says of these addresses.
+    pub fn excuse_an_edit_about(&mut self, name: &str, ips: &[IpAddr]) {
         self.excuses.edited.insert(name.to_owned(), self.instant);
+        for ip in ips {
+            let named = self.entries_of(*ip).filter_map(|entry| Some(entry.machine?.place));
+            let machines: Vec<ProviderId> = named.chain(self.cloud.on(*ip)).collect();
+            self.excuses.edited_machines.extend(machines);
+        }
+        self.excuses.edited_addresses.extend(ips);
         if let Some(object) = self.cluster.allocation(name).cloned() {
             self.excuse_debts(&object);
         }
+    }
+
+    /// The addresses that this allocation asks for, or says something of.
+    pub(super) fn said_or_asked(&self, name: &str) -> Vec<IpAddr> {
+        let object = self.cluster.allocation(name);
+        let asked = object.into_iter().flat_map(|object| &object.spec.reserved_ips);
+        asked.filter_map(|text| text.parse().ok()).chain(self.entries(name).map(|entry| entry.ip)).collect()
     }
 
     fn excuse_debts(&mut self, object: &NetIPAllocation) {
@@ -144,6 +177,8 @@ impl Cosmos {
         self.excuses.addresses.retain(|ip, _| !over.contains(ip));
         if put_right {
             self.excuses.edited.clear();
+            self.excuses.edited_addresses.clear();
+            self.excuses.edited_machines.clear();
         }
     }
 
