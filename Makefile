@@ -59,9 +59,8 @@ model: ## Search the small worlds of tests/promises further than the tests do: S
 
 SIZE ?= 10000
 scale: ## Play SIZE (10000) addresses on a tenth more nodes, in virtual time, and write what it takes into docs/scale.md; not part of .ci/run
-	$(call needs)
-	@echo "==> building the release and its tests (the first time about 25 minutes on two cores)"
-	@SIZE=$(SIZE) SCALE_REPORT=docs/scale.md cargo test --release --locked --workspace --test promises -- --nocapture --test-threads 1 scale::
+	$(call prepared)
+	@SIZE=$(SIZE) SCALE_REPORT=docs/scale.md cargo test --locked --workspace --test promises -- --nocapture --test-threads 1 scale::
 
 FUZZ_SECONDS ?= 30
 fuzz: ## Fuzz every door at which foreign text comes in, FUZZ_SECONDS (30) each; FUZZ="object azure" for some of them

@@ -140,9 +140,12 @@ async fn lead(
     }));
     let nodes = Nodes::new(nodes);
     let cached = nodes.clone();
-    tokio::spawn(node_changed.for_each(move |()| {
+    tokio::spawn(node_changed.for_each(move |whose| {
         cached.changed();
         pumped.all(Cause::Node);
+        if let Some(name) = whose {
+            pumped.one(&name, Cause::Node);
+        }
         std::future::ready(())
     }));
 

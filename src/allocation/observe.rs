@@ -652,8 +652,8 @@ impl Eyes<'_> {
     pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> (Plan, BTreeSet<IpAddr>) {
         let mut candidates = self.candidates(tables);
         for candidate in &mut candidates {
-            // Or all who share a pool would look at one machine, one after another.
-            candidate.last_choice |= self.claims.others_plan(&candidate.name, &self.subject.uid);
+            let (name, uid) = (&candidate.name, &self.subject.uid);
+            candidate.last_choice |= self.claims.others_plan(name, uid) || tables.is_sought(name, uid);
         }
         let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
@@ -688,7 +688,7 @@ impl Eyes<'_> {
         }
         let mut plan = placement::place(&needs, &candidates, &by_zone);
         plan.refused_move = refused_move;
-        let mut unreadable = BTreeSet::new();
+        let (mut unreadable, mut sought) = (BTreeSet::new(), Vec::new());
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
@@ -696,6 +696,9 @@ impl Eyes<'_> {
                 // A plan only: the machine is read when the address is about to go there.
                 Some(node) => Target::Looking { node: node.clone() },
             };
+            if let Some(node) = facts.target.node().filter(|_| goes_next(entry, facts)) {
+                sought.push((node.to_owned(), entry.ip));
+            }
             if let Target::Looking { node } = &facts.target
                 && goes_next(entry, facts)
             {
@@ -717,6 +720,10 @@ impl Eyes<'_> {
                 facts.failure = None;
             }
         }
+        if self.subject.mode == Mode::Observe {
+            sought.clear();
+        }
+        tables.sought.set(&self.subject.uid, sought);
         (plan, unreadable)
     }
 

@@ -231,7 +231,7 @@ impl Controller {
             round::leaving_nodes(subject, scene, entries, &self.view.answers(), &mut tables)
         };
         self.view.ask(&subject.name, questions, scene.around.moment.instant);
-        self.pods.want(&subject.uid, leaving.clone());
+        self.pods.want(&subject.uid, &subject.name, leaving.clone());
         let mut pods = PodsByNode::new();
         for node in leaving {
             if let Some(known) = self.pods.of(&node).await {

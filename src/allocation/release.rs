@@ -1,6 +1,6 @@
 //! Letting an object go: whether addresses stay, and the finalizer, last.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -74,6 +74,6 @@ impl Controller {
     pub(super) fn forget_uid(&self, uid: &Uid) {
         self.ledger.forget_uid(uid);
         self.tables().forget_owner(uid);
-        self.pods.want(uid, BTreeSet::new());
+        self.pods.forget(uid);
     }
 }

@@ -61,6 +61,9 @@ pub struct Tables {
     pub seats: Seats<ProviderId, IpAddr, Uid>,
     /// The nodes, by name, to which addresses go that have left others for them, or are about to.
     pub promised: Seats<String, IpAddr, Uid>,
+    /// The nodes, by name, to which addresses go next. Nothing is promised yet: whoever has the choice goes elsewhere, or all
+    /// who share a pool would look at one machine, one after another.
+    pub sought: Seats<String, IpAddr, Uid>,
     pub breakers: BTreeMap<Uid, Breaker>,
     /// Operations of which this process has ended an effect: their next attempt needs a new id (F9).
     spent: BTreeMap<IpAddr, Uuid>,
@@ -118,6 +121,7 @@ impl Tables {
             reads: ReadFilter::new(birth),
             seats: Seats::new(),
             promised: Seats::new(),
+            sought: Seats::new(),
             breakers: BTreeMap::new(),
             spent: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -390,10 +394,16 @@ impl Tables {
         self.promised.first(node).is_some_and(|(_, whose)| whose != uid)
     }
 
+    /// Whether an address of another allocation goes to the node next. Where several do, it is the first one's.
+    pub fn is_sought(&self, node: &str, uid: &Uid) -> bool {
+        self.sought.first(node).is_some_and(|(_, whose)| whose != uid)
+    }
+
     /// Forgets an allocation that is gone.
     pub fn forget_owner(&mut self, uid: &Uid) {
         self.seats.drop_owner(uid);
         self.promised.drop_owner(uid);
+        self.sought.drop_owner(uid);
         self.breakers.remove(uid);
     }
 
@@ -549,6 +559,19 @@ mod tests {
         assert!(!tables.is_promised("c", &red) && !tables.is_promised("d", &blue));
         tables.forget_owner(&red);
         assert!(!tables.is_promised("c", &blue));
+    }
+
+    #[test]
+    fn a_node_that_two_seek_is_the_first_ones_and_the_other_looks_elsewhere() {
+        let mut tables = Tables::new(Instant::now());
+        let [red, blue] = ["red", "blue"].map(str::to_owned);
+        let later = IpAddr::from([203, 0, 113, 200]);
+        tables.sought.set(&blue, [("c".to_owned(), later)]);
+        assert!(tables.is_sought("c", &red) && !tables.is_sought("c", &blue));
+        tables.sought.set(&red, [("c".to_owned(), IP)]);
+        assert!(!tables.is_sought("c", &red) && tables.is_sought("c", &blue));
+        tables.forget_owner(&red);
+        assert!(!tables.is_sought("c", &blue));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Which changes wake which allocation.
 //!
-//! Allocations wake themselves, and an answer of the cloud those that asked; nodes, surveys and pods of draining nodes wake
-//! all, because placement and claims concern all. Waking is cheap: a pass reads memory, and wakes that come together are
-//! folded into one.
+//! Allocations wake themselves, and an answer of the cloud those that asked, and pods of draining nodes those that look at them;
+//! nodes and surveys wake all, because placement and claims concern all. Waking is cheap: a pass reads memory, and wakes that
+//! come together are folded into one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +23,7 @@ use kube_runtime::{
 use tokio::sync::Notify;
 
 use super::observe::nodes::SlimNode;
-use crate::api::NetIPAllocation;
+use crate::api::{ALLOCATION_LABEL, NetIPAllocation};
 
 /// An allocation that may not be decodable: one bad object must not blind the operator to the rest.
 pub type Guarded = DeserializeGuard<NetIPAllocation>;
@@ -79,6 +79,8 @@ struct Waiting {
     /// Woken and not yet handed out, with the first wake.
     called: BTreeMap<String, Call>,
     all: Option<Call>,
+    /// Those that were handed out while the others wait, once: they need not be woken for what has woken all.
+    first: Option<BTreeSet<String>>,
     /// Handed out; their passes have not begun.
     queued: BTreeMap<String, Call>,
 }
@@ -123,6 +125,8 @@ impl Wake {
     pub fn all(&self, cause: Cause) {
         self.0.with(|waiting| {
             waiting.all.get_or_insert_with(|| Call::now(cause));
+            // What has happened by now they have not seen.
+            waiting.first.iter_mut().for_each(BTreeSet::clear);
         });
         self.0.rung.notify_one();
     }
@@ -148,12 +152,17 @@ impl Wake {
 }
 
 impl Bell {
+    /// Who is woken by name goes before those whom what has woken all may not concern.
     fn take(&self, all: &Store<Guarded>) -> Vec<ObjectRef<Guarded>> {
         self.with(|waiting| {
             let mut woken = std::mem::take(&mut waiting.called);
-            if let Some(call) = waiting.all.take() {
-                for object in all.state() {
-                    woken.entry(object.name_any()).or_insert(call);
+            if waiting.all.is_some() && waiting.first.is_none() && !woken.is_empty() {
+                waiting.first = Some(woken.keys().cloned().collect());
+                self.rung.notify_one();
+            } else if let Some(call) = waiting.all.take() {
+                let first = waiting.first.take().unwrap_or_default();
+                for name in all.state().iter().map(|object| object.name_any()).filter(|name| !first.contains(name)) {
+                    woken.entry(name).or_insert(call);
                 }
             }
             // One that is gone has no pass.
@@ -223,9 +232,9 @@ pub fn allocations(
         })
 }
 
-/// Nodes: kept in `writer`'s store; an item for each change that matters. A heartbeat does not, and is not even kept: whoever
-/// has the node from the store shares it with all others.
-pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = ()> + Send {
+/// Nodes: kept in `writer`'s store; an item for each change that matters, with the allocation whose address the node has, if it
+/// says so. A heartbeat does not, and is not even kept: whoever has the node from the store shares it with all others.
+pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = Option<String>> + Send {
     let known = writer.as_reader();
     let mut complaints = Complaints::new("Nodes");
     watcher(Api::<SlimNode>::all(client), watcher::Config::default().timeout(60).page_size(100))
@@ -235,7 +244,10 @@ pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl S
         .reflect(writer)
         .filter_map(move |event| {
             let matters = match complaints.heard(event, &synced) {
-                Some(watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone) => Some(()),
+                Some(watcher::Event::Apply(node) | watcher::Event::Delete(node)) => {
+                    Some(node.label(ALLOCATION_LABEL).map(str::to_owned))
+                }
+                Some(watcher::Event::InitDone) => Some(None),
                 // Nothing of a list is to be seen before its end.
                 Some(watcher::Event::Init | watcher::Event::InitApply(_)) | None => None,
             };
@@ -324,6 +336,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_is_woken_by_name_goes_first_and_nobody_waits_for_that_twice() {
+        let wake = Wake::new();
+        let (bell, known) = (wake.0.clone(), listed(&["a", "b", "c"]));
+        let taken = || bell.take(&known).into_iter().map(|woken| woken.name).collect::<Vec<_>>();
+        wake.all(Cause::Node);
+        wake.one("c", Cause::Node);
+        assert_eq!(taken(), ["c"]);
+        wake.one("b", Cause::Effect);
+        assert_eq!(taken(), ["a", "b"], "the others, although one was called by name again; c has seen what there was");
+        wake.one("c", Cause::Node);
+        wake.all(Cause::Node);
+        assert_eq!(taken(), ["c"]);
+        wake.all(Cause::Cloud);
+        assert_eq!(taken(), ["a", "b", "c"], "c has not seen the last of it");
+        assert!(taken().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_pass_that_is_put_off_keeps_what_had_woken_it() {
         let wake = Wake::new();
         wake.put_off("a", Cause::Node);
@@ -342,6 +372,7 @@ mod tests {
         woken.next().await.unwrap();
         assert_eq!(wake.waited("a").map(|(_, cause)| cause), Some(Cause::Effect));
         assert!(wake.waited("a").is_none(), "its pass has begun");
+        woken.next().await.unwrap();
         assert_eq!(wake.waited("b").map(|(_, cause)| cause), Some(Cause::Cloud));
     }
 

@@ -605,10 +605,13 @@ fn an_edit_excuses_the_address_that_it_is_about_and_no_other() {
 #[test]
 fn an_address_that_is_let_go_of_rests_only_where_a_stranger_may_use_it() {
     let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    cosmos.cluster.delete("red", cosmos.now).unwrap();
     edit(&mut cosmos, |entry| {
         entry.state = "Draining".to_owned();
         entry.reason = Some("AllocationDeleted".to_owned());
-        let operation = json!({"id": Uuid::nil().to_string(), "type": "Detach", "startTime": "2026-01-01T00:00:00Z"});
+        let then = "2026-01-01T00:00:00Z";
+        let operation =
+            json!({"id": Uuid::nil().to_string(), "type": "Detach", "startTime": then, "sendBeforeTime": then});
         entry.operation = Some(serde_json::from_value(operation).unwrap());
     });
     refused(rest(&cosmos), "rests in Releasing");

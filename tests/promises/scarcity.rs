@@ -117,6 +117,28 @@ fn p11_what_is_lost_goes_before_what_is_drained_and_this_before_what_is_new() {
 }
 
 #[test]
+fn p11_allocations_that_drain_at_once_look_each_at_a_machine_of_its_own() {
+    let mut cosmos = world(12, 20.0);
+    let names = ["red", "green", "blue", "white"];
+    names.iter().enumerate().for_each(|(n, name)| add(&mut cosmos, name, &ips(18 + u8::try_from(n).unwrap(), 1)));
+    let mut beats = Beats::new(cosmos, Duration::from_millis(100));
+    for name in names {
+        attached(&mut beats, name, 300);
+    }
+    beats.rests().unwrap();
+
+    let left: BTreeSet<String> = names.iter().flat_map(|name| beats.cosmos.nodes_of(name)).collect();
+    left.iter().for_each(|node| outside(&mut beats, Outside::Cordon(node.clone())));
+    let from = beats.cosmos.journal.made.len();
+    let moved = |cosmos: &Cosmos| names.iter().all(|name| cosmos.is_attached(name, &left));
+    beats.until(Duration::from_secs(120), moved).unwrap();
+    let made = &beats.cosmos.journal.made[from..];
+    // Before it may go; what it does then reads the machines again.
+    let looks = made.iter().filter(|it| it.what == What::Inspect && it.urgency == Urgency::Look).count();
+    assert_eq!(looks, names.len(), "{made:?}");
+}
+
+#[test]
 fn p11_a_busy_day_of_drains_leaves_turns_for_surveys() {
     let mut cosmos = world(24, 2.0);
     add(&mut cosmos, "red", &ips(18, 8));

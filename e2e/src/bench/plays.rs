@@ -294,16 +294,19 @@ pub async fn node_lost(ground: &Ground, figures: &mut Figures) -> Result<()> {
 pub async fn hand_over(ground: &Ground, figures: &mut Figures) -> Result<()> {
     let stage = &ground.stage;
     let leader = before_the_next_survey(ground).await?;
+    let began = Instant::now();
     stage.agent.signal(NAMESPACE, &leader, Signal::SIGTERM)?;
-    let took = until_followed(ground, &leader).await?;
+    let took = until_followed(ground, &leader, began).await?;
     let limit = Duration::from_secs(2);
     tell_hand_over(ground, figures, "SIGTERM of the leader to the next leader's first call", took, limit);
 
     let leader = before_the_next_survey(ground).await?;
-    // With its pod: a container that is started again in it would go on with the Lease.
+    let began = Instant::now();
+    stage.agent.signal(NAMESPACE, &leader, Signal::SIGKILL)?;
+    // With its pod: the next leader shall be the other one. The pod alone would have been asked to go first, perhaps.
     let gone = ["delete", "pod", &leader, "--namespace", NAMESPACE, "--grace-period=0", "--force", "--wait=false"];
     stage.cluster.kubectl(&gone).await?;
-    let took = until_followed(ground, &leader).await?;
+    let took = until_followed(ground, &leader, began).await?;
     let limit = LEASE + SKEW + Duration::from_secs(1);
     tell_hand_over(ground, figures, "SIGKILL of the leader to the next leader's first call", took, limit);
     Ok(())
@@ -318,8 +321,7 @@ async fn before_the_next_survey(ground: &Ground) -> Result<String> {
 
 /// How long it takes until another leads and reads the cloud. A call before it has acquired the Lease is the old leader's: the
 /// rest of a survey's pages, perhaps.
-async fn until_followed(ground: &Ground, leader: &str) -> Result<Duration> {
-    let began = Instant::now();
+async fn until_followed(ground: &Ground, leader: &str, began: Instant) -> Result<Duration> {
     ground.stage.until_led(Some(leader)).await?;
     let acquired = ground.stage.lease().await?.and_then(|lease| lease.acquire_time).context("no acquireTime")?;
     let age = Duration::try_from(Timestamp::now().duration_since(acquired.0)).unwrap_or_default();

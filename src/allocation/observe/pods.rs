@@ -87,10 +87,24 @@ pub struct Pods {
 #[derive(Default)]
 struct Inner {
     watches: HashMap<String, Watch>,
-    wanted: HashMap<Uid, BTreeSet<String>>,
+    wanted: HashMap<Uid, Wanted>,
     /// ReplicaSet uid → what controls it. A ReplicaSet keeps its controller while that lives.
     owners: HashMap<String, Option<Owner>>,
     workloads: HashMap<String, (Instant, Sight)>,
+}
+
+/// The nodes that an allocation of that name looks at.
+struct Wanted {
+    name: String,
+    nodes: BTreeSet<String>,
+}
+
+impl Inner {
+    /// Wakes those who look at this node.
+    fn wake(&self, node: &str, wake: &Wake) {
+        let looking = self.wanted.values().filter(|wanted| wanted.nodes.contains(node));
+        looking.for_each(|wanted| wake.one(&wanted.name, Cause::Pods));
+    }
 }
 
 struct Watch {
@@ -105,14 +119,25 @@ impl Pods {
     }
 
     /// Watches the pods of exactly these nodes for this allocation.
-    pub fn want(&self, allocation: &Uid, nodes: BTreeSet<String>) {
+    pub fn want(&self, uid: &Uid, name: &str, nodes: BTreeSet<String>) {
         let mut inner = self.lock();
         if nodes.is_empty() {
-            inner.wanted.remove(allocation);
+            inner.wanted.remove(uid);
         } else {
-            inner.wanted.insert(allocation.clone(), nodes);
+            inner.wanted.insert(uid.clone(), Wanted { name: name.to_owned(), nodes });
         }
-        let needed: BTreeSet<String> = inner.wanted.values().flatten().cloned().collect();
+        self.watch_what_is_wanted(&mut inner);
+    }
+
+    /// Forgets an allocation that is gone.
+    pub fn forget(&self, uid: &Uid) {
+        let mut inner = self.lock();
+        inner.wanted.remove(uid);
+        self.watch_what_is_wanted(&mut inner);
+    }
+
+    fn watch_what_is_wanted(&self, inner: &mut Inner) {
+        let needed: BTreeSet<String> = inner.wanted.values().flat_map(|wanted| &wanted.nodes).cloned().collect();
         inner.watches.retain(|node, _| needed.contains(node));
         if needed.is_empty() {
             // Nothing drains: whose ReplicaSets were is asked anew when something does.
@@ -129,7 +154,7 @@ impl Pods {
         let stop = CancellationToken::new();
         let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).timeout(60);
         let events = watcher(Api::<v1::Pod>::all(self.client.clone()), config);
-        let (wake, done, node) = (self.wake.clone(), complete.clone(), node.to_owned());
+        let (wake, inner, done, node) = (self.wake.clone(), self.inner.clone(), complete.clone(), node.to_owned());
         let stream = events
             .modify(|pod| {
                 pod.managed_fields_mut().clear();
@@ -151,7 +176,7 @@ impl Pods {
                             watcher::Event::Init | watcher::Event::InitApply(_) => continue,
                             watcher::Event::Apply(_) | watcher::Event::Delete(_) => {}
                         }
-                        wake.all(Cause::Pods);
+                        inner.lock().unwrap_or_else(PoisonError::into_inner).wake(&node, &wake);
                     }
                     Ok(None) => return,
                     Err(error) => tracing::warn!(node, %error, "watching the node's pods failed, trying again"),
