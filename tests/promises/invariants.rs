@@ -74,7 +74,8 @@ fn entries_at(cosmos: &Cosmos, place: &ProviderId) -> Vec<(String, Entry)> {
         .collect()
 }
 
-fn of(object: &NetIPAllocation) -> impl Iterator<Item = Entry> + '_ {
+/// The entries of its status that are understood.
+pub fn of(object: &NetIPAllocation) -> impl Iterator<Item = Entry> + '_ {
     object.status.iter().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
         Stored::Known(entry) => Some(*entry),
         Stored::Foreign(_) => None,

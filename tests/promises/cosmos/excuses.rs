@@ -100,12 +100,7 @@ impl Cosmos {
     }
 
     fn entries(&self, allocation: &str) -> impl Iterator<Item = Entry> {
-        let status = self.cluster.allocation(allocation).and_then(|object| object.status.as_ref());
-        let stored = status.into_iter().flat_map(|status| &status.addresses);
-        stored.filter_map(|stored| match memory::read(stored) {
-            Stored::Known(entry) => Some(*entry),
-            Stored::Foreign(_) => None,
-        })
+        self.cluster.allocation(allocation).into_iter().flat_map(|object| invariants::of(object))
     }
 
     /// Somebody edits the status of this object, in which stands what its machines are owed.
