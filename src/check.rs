@@ -237,7 +237,7 @@ async fn scopes(client: &Client) -> BTreeMap<Provider, BTreeSet<Scope>> {
     let nodes: Vec<_> = nodes.into_iter().flatten().flat_map(|list| list.items).map(Arc::new).collect();
     let allocations = timeout(CALL, Api::<Guarded>::all(client.clone()).list(&all)).await;
     let allocations = allocations.into_iter().flatten().flat_map(|list| list.items);
-    let named = allocations.filter_map(|object| observe::scope(&object.0.ok()?.spec, &nodes, &[]).ok());
+    let named = allocations.filter_map(|object| observe::scope(&object.0.ok()?.spec, &nodes, Vec::new).ok());
     let mut scopes = BTreeMap::<Provider, BTreeSet<Scope>>::new();
     for scope in nodes.iter().filter_map(|node| Some(node.location()?.scope())).chain(named) {
         scopes.entry(scope.provider).or_default().insert(scope);

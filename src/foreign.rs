@@ -178,7 +178,7 @@ pub fn object(data: &[u8]) {
     if let Some((ip, node)) = observe::requested::requested_move(&object) {
         let _ = (ip, node);
     }
-    let _ = observe::scope(&object.spec, &[], &[]);
+    let _ = observe::scope(&object.spec, &[], Vec::new);
 
     let status = object.status.clone().unwrap_or_default();
     for stored in status.owed.iter().filter_map(memory::read_owed) {

@@ -140,11 +140,11 @@ async fn lead(
     }));
     let nodes = Nodes::new(nodes);
     let cached = nodes.clone();
-    tokio::spawn(node_changed.for_each(move |whose| {
+    tokio::spawn(node_changed.for_each(move |changed| {
         cached.changed();
-        pumped.all(Cause::Node);
-        if let Some(name) = whose {
-            pumped.one(&name, Cause::Node);
+        match changed {
+            Some(name) => pumped.node(&name),
+            None => pumped.all(Cause::Node),
         }
         std::future::ready(())
     }));

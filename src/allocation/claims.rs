@@ -1,136 +1,64 @@
 //! Whose an address is, over all allocations (P5, S2, S3), and what else one of them must know of the others. Pure.
 
+mod claimant;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 
+pub use self::claimant::Claimant;
+use self::claimant::Standing;
 use super::{
-    decide::{
-        facts::Claim,
-        leaving::Cause,
-        state::{Reason, State},
-    },
-    memory,
-    observe::nodes::SlimNode,
+    decide::{facts::Claim, state::Reason},
+    observe::nodes::{Roster, SlimNode},
     tables::Uid,
     taints::NodeTaints,
 };
 use crate::{
-    api::{self, AddressStatus, NetIPAllocation},
+    api::{self, NetIPAllocation},
     cloud::limits::Urgency,
-    lifecycle::State as _,
 };
 
-/// An allocation, as far as others must know it.
-#[derive(Debug)]
-struct Claimant {
-    uid: Uid,
-    name: String,
-    created: Timestamp,
-}
-
-/// One allocation's standing with one address.
-#[derive(Clone, Debug)]
-struct Standing {
-    whose: Arc<Claimant>,
-    /// The node that its entry names.
-    node: Option<String>,
-    /// Its entry holds the address, or is about to: it keeps it whatever its age (S3).
-    incumbent: bool,
-    /// Its entry says Attached: of two incumbents, the one that was verified.
-    verified: bool,
-    /// The labels of a node say so: that is all that is left of an incumbent whose status is lost.
-    labelled: bool,
-}
-
-impl Standing {
-    /// Of several that name an address, the smallest has it.
-    fn rank(&self) -> (bool, bool, bool, Timestamp, &str) {
-        (!self.verified, !self.incumbent, !self.labelled, self.whose.created, &self.whose.uid)
-    }
-}
-
 /// All claims of all allocations.
-///
-/// Made anew from all entries there are whenever one has changed, so of an entry no more is read than its standing and its plan.
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
-    addresses: BTreeMap<IpAddr, Vec<Standing>>,
-    /// The nodes that the entries of each allocation name, by the allocation's name.
-    nodes: BTreeMap<String, HashSet<String>>,
+    claimants: Vec<Arc<Claimant>>,
     /// Which allocations plan to go to a node, by its name; the most urgent first.
     plans: HashMap<String, BTreeSet<(Urgency, Uid)>>,
     taints: Arc<NodeTaints>,
+    nodes: Arc<Roster>,
+    /// What the labels of the nodes say, looked at only where several claim one address.
+    labels: OnceLock<HashSet<(String, IpAddr)>>,
 }
 
 impl Claims {
     /// From every allocation as it may be acted on.
     pub fn of<'a>(allocations: impl IntoIterator<Item = &'a NetIPAllocation>) -> Self {
         let allocations: Vec<&NetIPAllocation> = allocations.into_iter().collect();
-        let taints = Arc::new(NodeTaints::of(allocations.iter().copied()));
-        let mut claims: BTreeMap<IpAddr, Vec<Standing>> = BTreeMap::new();
-        let mut nodes: BTreeMap<String, HashSet<String>> = BTreeMap::new();
+        let claimants = allocations.iter().map(|allocation| Arc::new(Claimant::of(allocation))).collect();
+        Self::among(claimants, NodeTaints::of(allocations))
+    }
+
+    /// The same, of what is known of each already.
+    pub fn among(claimants: Vec<Arc<Claimant>>, taints: NodeTaints) -> Self {
         let mut plans: HashMap<String, BTreeSet<(Urgency, Uid)>> = HashMap::new();
-        for allocation in allocations {
-            let whose = Arc::new(Claimant {
-                uid: allocation.uid().unwrap_or_default(),
-                name: allocation.name_any(),
-                created: allocation.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
-            });
-            let mut held: BTreeMap<IpAddr, State> = BTreeMap::new();
-            let mut on: BTreeMap<IpAddr, String> = BTreeMap::new();
-            // For a while there may be two lives of one name.
-            let named = nodes.entry(whose.name.clone()).or_default();
-            for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
-                named.extend(stored.node.clone());
-                on.extend(stored.ip.parse().ok().zip(stored.node.clone()));
-                if let Some(planned) = &stored.planned_node {
-                    plans.entry(planned.clone()).or_default().insert((urgency(stored), whose.uid.clone()));
-                }
-                // What a newer version wrote there holds the address.
-                let foreign = || Some((stored.ip.parse().ok()?, State::Attaching));
-                held.extend(memory::standing(stored).or_else(foreign));
-            }
-            let wanted =
-                if allocation.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(allocation).0 };
-            for ip in wanted.iter().chain(held.keys()).copied().collect::<BTreeSet<_>>() {
-                let state = held.get(&ip).copied();
-                // Detached included: it is between two nodes of its own.
-                let incumbent = state.is_some_and(|state| state != State::Unassigned);
-                if !incumbent && !wanted.contains(&ip) {
-                    continue;
-                }
-                claims.entry(ip).or_default().push(Standing {
-                    whose: whose.clone(),
-                    node: on.get(&ip).cloned(),
-                    incumbent,
-                    verified: matches!(state, Some(State::Attached | State::Draining)),
-                    labelled: false,
-                });
+        for claimant in &claimants {
+            for (node, urgency) in &claimant.plans {
+                plans.entry(node.clone()).or_default().insert((*urgency, claimant.uid.clone()));
             }
         }
-        Self { addresses: claims, nodes, plans, taints }
+        Self { claimants, plans, taints: Arc::new(taints), ..Self::default() }
     }
 
     /// The same, beside what the labels of the nodes say: after a restore without status the allocation on whose node an
     /// address sits keeps it, whatever its age (P5).
     #[must_use]
-    pub fn labelled(mut self, nodes: &[Arc<SlimNode>]) -> Self {
-        for node in nodes {
-            let (Some(name), Some(ip)) = (node.label(api::ALLOCATION_LABEL), node.label(api::ADDRESS_LABEL)) else {
-                continue;
-            };
-            let standings = ip.parse().ok().and_then(|ip: IpAddr| self.addresses.get_mut(&ip));
-            for standing in standings.into_iter().flatten().filter(|standing| standing.whose.name == name) {
-                standing.labelled = true;
-            }
-        }
-        self
+    pub fn labelled(self, nodes: &Arc<Roster>) -> Self {
+        Self { nodes: nodes.clone(), labels: OnceLock::new(), ..self }
     }
 
     /// The taints that allocations keep on nodes without an address.
@@ -140,18 +68,23 @@ impl Claims {
 
     /// Whether that allocation has an address on that node, or one on its way from or to it.
     pub fn holds(&self, allocation: &str, node: &str) -> bool {
-        self.nodes.get(allocation).is_some_and(|named| named.contains(node))
+        self.named(allocation).any(|claimant| claimant.nodes.contains(node))
     }
 
     /// Whether an entry of any allocation names that node.
     pub fn names(&self, node: &str) -> bool {
-        self.nodes.values().any(|named| named.contains(node))
+        self.claimants.iter().any(|claimant| claimant.nodes.contains(node))
     }
 
     /// Whether the entry of that allocation for that address names that node.
     pub fn is_on(&self, ip: IpAddr, allocation: &str, node: &str) -> bool {
-        let mut standings = self.addresses.get(&ip).into_iter().flatten();
-        standings.any(|standing| standing.whose.name == allocation && standing.node.as_deref() == Some(node))
+        let mut standings = self.named(allocation).filter_map(|claimant| claimant.standings.get(&ip));
+        standings.any(|standing| standing.node.as_deref() == Some(node))
+    }
+
+    /// For a while there may be two lives of one name.
+    fn named(&self, allocation: &str) -> impl Iterator<Item = &Arc<Claimant>> {
+        self.claimants.iter().filter(move |claimant| claimant.name == allocation)
     }
 
     /// Whether another allocation than the one of this uid plans to go to that node: one that has the choice goes elsewhere.
@@ -166,22 +99,32 @@ impl Claims {
 
     /// Whether the address is that allocation's. Nobody else's is ours.
     pub fn claim(&self, ip: IpAddr, uid: &str) -> Claim {
-        let all = self.addresses.get(&ip).into_iter().flatten();
-        match all.min_by(|one, other| one.rank().cmp(&other.rank())) {
-            Some(standing) if standing.whose.uid != uid => Claim::Other(standing.whose.name.clone()),
+        let all = self.claimants.iter().filter_map(|claimant| Some((claimant, claimant.standings.get(&ip)?)));
+        let first = all.reduce(|one, other| if self.rank(ip, other) < self.rank(ip, one) { other } else { one });
+        match first {
+            Some((claimant, _)) if claimant.uid != uid => Claim::Other(claimant.name.clone()),
             Some(_) | None => Claim::Ours,
         }
     }
-}
 
-/// How urgently an address goes to where it is planned to go.
-fn urgency(stored: &AddressStatus) -> Urgency {
-    let open = stored.last_move.as_ref().filter(|journey| journey.to_node.is_none());
-    let reasons = stored.reason.as_deref().into_iter().chain(open.map(|journey| journey.reason.as_str()));
-    match stored.state.as_str() {
-        _ if reasons.into_iter().any(Cause::is_fault) => Urgency::Failover,
-        state if state == State::Unassigned.label() => Urgency::Placement,
-        _ => Urgency::Drain,
+    /// Of several that name an address, the smallest has it.
+    fn rank<'a>(
+        &self,
+        ip: IpAddr,
+        (claimant, standing): (&'a Arc<Claimant>, &Standing),
+    ) -> (bool, bool, bool, Timestamp, &'a str) {
+        // That is all that is left of an incumbent whose status is lost.
+        let labelled = self.labels().contains(&(claimant.name.clone(), ip));
+        (!standing.verified, !standing.incumbent, !labelled, claimant.created, &claimant.uid)
+    }
+
+    /// The allocations and addresses that nodes are labelled with.
+    fn labels(&self) -> &HashSet<(String, IpAddr)> {
+        let labels = |node: &Arc<SlimNode>| {
+            let (name, ip) = (node.label(api::ALLOCATION_LABEL)?, node.label(api::ADDRESS_LABEL)?);
+            Some((name.to_owned(), ip.parse().ok()?))
+        };
+        self.labels.get_or_init(|| self.nodes.iter().filter_map(labels).collect())
     }
 }
 
@@ -288,7 +231,7 @@ mod tests {
         let ip = IP.parse().unwrap();
         let whose = |challenger: Option<&str>, nodes: &[Arc<SlimNode>]| {
             let all = [allocation("young", 2, None), allocation("old", 1, challenger)];
-            let claims = Claims::of(&all).labelled(nodes);
+            let claims = Claims::of(&all).labelled(&Arc::new(Roster::of(nodes.to_vec())));
             ["young", "old"].into_iter().find(|uid| claims.claim(ip, uid) == Claim::Ours).unwrap()
         };
         assert_eq!(whose(None, &[]), "old");

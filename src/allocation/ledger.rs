@@ -16,7 +16,7 @@ use kube::{Api, api::ListParams, core::DeserializeGuard};
 use tokio::time::timeout;
 
 pub use self::versions::{Versions, number};
-use super::tables::Uid;
+use super::{claims::Claimant, tables::Uid};
 use crate::api::NetIPAllocation;
 
 /// For single calls to the API server.
@@ -108,6 +108,11 @@ impl Ledger {
     /// All objects that are known.
     pub fn all(&self) -> Vec<Arc<NetIPAllocation>> {
         self.lock().all().cloned().collect()
+    }
+
+    /// What they say that other allocations must know.
+    pub fn claimants(&self) -> Vec<Arc<Claimant>> {
+        self.lock().claimants()
     }
 
     /// Whether the object is known: read or written by this process, and not gone since.

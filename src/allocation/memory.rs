@@ -205,7 +205,7 @@ pub fn held_places(object: &NetIPAllocation) -> Vec<ProviderId> {
 
 /// At most `most` characters, on a character's border.
 pub fn clip(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
+    if text.len() <= most { text.to_owned() } else { text.chars().take(most).collect() }
 }
 
 /// Status keeps whole seconds; an instant that must not be exceeded is cut down, never rounded up.

@@ -22,6 +22,7 @@ use self::{
     answers::{Answer, Answers, Asking, Question, Questions, holder, is_gone},
     nodes::{Roster, SlimNode},
     requested::requested_move,
+    verdict::Seated,
 };
 use super::{
     claims::Claims,
@@ -92,7 +93,7 @@ impl Subject {
         answers: &Answers,
     ) -> Self {
         let terminating = object.metadata.deletion_timestamp.is_some();
-        let scope = scope(&object.spec, nodes, &memory::held_places(&object));
+        let scope = scope(&object.spec, nodes, || memory::held_places(&object));
         let survey = scope.as_ref().ok().and_then(|scope| answers.survey(scope).0);
         let mode = match object.spec.mode {
             _ if observe_only || retain => Mode::Observe,
@@ -183,11 +184,15 @@ pub fn provider(spec: &api::NetIPAllocationSpec) -> Option<Provider> {
 }
 
 /// Where the addresses of a spec are: given, or that of the nodes it selects, or else of the machines that hold them: a
-/// pool that is gone must not keep its addresses from being let go.
+/// pool that is gone must not keep its addresses from being let go. `held`: those machines, asked for only then.
 ///
 /// # Errors
 /// The sentence for status.
-pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[ProviderId]) -> Result<Scope, String> {
+pub fn scope(
+    spec: &api::NetIPAllocationSpec,
+    nodes: &[Arc<SlimNode>],
+    held: impl FnOnce() -> Vec<ProviderId>,
+) -> Result<Scope, String> {
     let Some(provider) = provider(spec) else {
         return Err("spec.cloud.provider is missing; set it to gcp, aws or azure".to_owned());
     };
@@ -196,7 +201,8 @@ pub fn scope(spec: &api::NetIPAllocationSpec, nodes: &[Arc<SlimNode>], held: &[P
         let node = nodes.iter().find(|node| node.place().as_ref() == Some(machine));
         node.map_or_else(|| machine.place(), |node| node.location())
     };
-    let mut places = selected().filter_map(|node| node.location()).chain(held.iter().filter_map(held_at));
+    let held = std::iter::once_with(held).flatten().filter_map(|machine| held_at(&machine));
+    let mut places = selected().filter_map(|node| node.location()).chain(held);
     let place = places.find(|place| {
         place.provider == provider
             && spec.cloud.region.as_ref().is_none_or(|region| place.region.is_empty() || *region == place.region)
@@ -252,7 +258,9 @@ impl Eyes<'_> {
         let spec = &self.subject.object.spec;
         let moment = &self.around.moment;
         let now = moment.now;
-        if let (Some(operation), Ok(scope)) = (&entry.operation, self.subject.scope_of(entry)) {
+        if let Some(operation) = &entry.operation
+            && let Ok(scope) = self.subject.scope_of(entry)
+        {
             tables.intents.seen(&entry.ip, operation.id, dead_at(operation, scope.provider, moment), false);
         }
         let id = moment.id(&entry.ip.to_string());
@@ -311,9 +319,9 @@ impl Eyes<'_> {
     fn read(&self, entry: &Entry, tables: &Tables) -> Read {
         let unknown = |why: String| Read { place: Whereabouts::Unknown(why), live: false };
         let awaited = Read { place: Whereabouts::Awaited, live: false };
-        let scope = match &self.subject.scope_of(entry) {
-            Ok(scope) => scope.clone(),
-            Err(why) => return Read { place: Whereabouts::Unasked(why.clone()), live: false },
+        let scope = match self.subject.scope_of(entry) {
+            Ok(scope) => scope,
+            Err(why) => return Read { place: Whereabouts::Unasked(why), live: false },
         };
         let scope = &scope;
         match self.around.unconnected.get(&scope.provider) {
@@ -653,7 +661,7 @@ impl Eyes<'_> {
         let mut candidates = self.candidates(tables);
         for candidate in &mut candidates {
             let (name, uid) = (&candidate.name, &self.subject.uid);
-            candidate.last_choice |= self.claims.others_plan(name, uid) || tables.is_sought(name, uid);
+            candidate.last_choice |= self.claims.others_plan(name, uid) || tables.sought.is_anothers(name, uid);
         }
         let mut by_zone: BTreeMap<String, usize> = BTreeMap::new();
         for node in entries.iter().filter_map(|entry| self.around.node(entry.node.as_deref()?)) {
@@ -690,17 +698,18 @@ impl Eyes<'_> {
         plan.refused_move = refused_move;
         let (mut unreadable, mut sought) = (BTreeSet::new(), Vec::new());
         for (entry, facts) in entries.iter().zip(facts.iter_mut()) {
+            let goes_next = goes_next(entry, facts);
             facts.target = match plan.targets.get(&entry.ip) {
                 None => Target::None(plan.verdicts(entry.ip)),
-                Some(node) if goes_next(entry, facts) => self.seat(entry, node, tables),
+                Some(node) if goes_next => self.seat(entry, node, tables),
                 // A plan only: the machine is read when the address is about to go there.
                 Some(node) => Target::Looking { node: node.clone() },
             };
-            if let Some(node) = facts.target.node().filter(|_| goes_next(entry, facts)) {
+            if let Some(node) = facts.target.node().filter(|_| goes_next) {
                 sought.push((node.to_owned(), entry.ip));
             }
             if let Target::Looking { node } = &facts.target
-                && goes_next(entry, facts)
+                && goes_next
             {
                 if self.is_unreadable(node) {
                     // Another node is tried with the next pass (P11).
@@ -737,12 +746,8 @@ impl Eyes<'_> {
     /// Every selected node, judged.
     pub fn candidates(&self, tables: &Tables) -> Vec<Candidate> {
         let selector = &self.subject.object.spec.node_selector;
-        let held: BTreeSet<(&ProviderId, Instant)> = self
-            .around
-            .survey
-            .iter()
-            .flat_map(|survey| survey.addresses.values().filter_map(holder).map(|place| (place, survey.began)))
-            .collect();
+        let shown = self.around.survey.iter().flat_map(|survey| survey.addresses.values());
+        let held: HashSet<&ProviderId> = shown.filter_map(holder).collect();
         let nodes = self.around.nodes.iter();
         nodes
             .filter(|node| node.matches(selector) || (selector.is_empty() && node.control_plane()))
@@ -750,26 +755,12 @@ impl Eyes<'_> {
             .collect()
     }
 
-    fn judge(&self, node: &SlimNode, held: &BTreeSet<(&ProviderId, Instant)>, tables: &Tables) -> Candidate {
+    fn judge(&self, node: &SlimNode, held: &HashSet<&ProviderId>, tables: &Tables) -> Candidate {
+        let (spec, location) = (&self.subject.object.spec, node.location());
         let verdict = match &self.subject.scope {
             Err(_) => Verdict::NoProviderID,
-            Ok(scope) => verdict::of(node, &self.subject.object.spec, scope, self.around, |place| {
-                let seat = self.answers.inspected(place).filter(|answer| self.since(answer.began) < FRESH_SEAT);
-                verdict::Seated {
-                    taken: tables.seats.is_taken(place)
-                        || node
-                            .metadata
-                            .name
-                            .as_deref()
-                            .is_some_and(|name| tables.is_promised(name, &self.subject.uid)),
-                    surveyed: self.around.survey.as_ref().is_some_and(|survey| {
-                        held.contains(&(place, survey.began))
-                            && tables.reads.counts([&Key::Machine(place.clone())], survey.began)
-                    }),
-                    seat: seat
-                        .filter(|answer| tables.reads.counts([&Key::Machine(place.clone())], answer.began))
-                        .map(|answer| &answer.result),
-                }
+            Ok(scope) => verdict::of(node, location.as_ref(), spec, scope, self.around, |place| {
+                self.seated(node, place, held, tables)
             }),
         };
         let why = (verdict == Verdict::Unsupported).then(|| self.why_unsupported(node)).flatten();
@@ -778,11 +769,26 @@ impl Eyes<'_> {
             node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], self.around.moment.instant));
         Candidate {
             name: node.name_any(),
-            zone: node.location().map_or_else(|| node.zone().to_owned(), |place| place.zone),
+            zone: location.map_or_else(|| node.zone().to_owned(), |place| place.zone),
             verdict,
             why,
             last_choice: node.may_end_soon() || unreadable,
         }
+    }
+
+    /// Who sits on its machine, `held` being those that the survey shows with an address.
+    fn seated(&self, node: &SlimNode, place: &ProviderId, held: &HashSet<&ProviderId>, tables: &Tables) -> Seated<'_> {
+        let promised = |name: &str| tables.promised.is_anothers(name, &self.subject.uid);
+        if tables.seats.is_taken(place) || node.metadata.name.as_deref().is_some_and(promised) {
+            return Seated::Taken;
+        }
+        let counts = |began| tables.reads.counts([&Key::Machine(place.clone())], began);
+        if held.contains(place) && self.around.survey.as_ref().is_some_and(|survey| counts(survey.began)) {
+            return Seated::Taken;
+        }
+        let read = self.answers.inspected(place);
+        let read = read.filter(|answer| self.since(answer.began) < FRESH_SEAT && counts(answer.began));
+        read.map_or(Seated::Unknown, |answer| Seated::Read(&answer.result))
     }
 
     /// By the Node itself, or by what the cloud said when its machine was read.

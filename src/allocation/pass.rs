@@ -28,6 +28,7 @@ use super::{
     },
     record::{self, Written, cadence::Timing, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
+    taints::NodeTaints,
 };
 use crate::{
     api::{self, NetIPAllocation},
@@ -195,7 +196,8 @@ impl Controller {
         {
             return known.claims.clone();
         }
-        let claims = Arc::new(Claims::of(self.ledger.all().iter().map(AsRef::as_ref)).labelled(nodes));
+        let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
+        let claims = Arc::new(Claims::among(self.ledger.claimants(), taints).labelled(nodes));
         *last = Some(Claimed { revision, nodes: nodes.clone(), claims: claims.clone() });
         claims
     }
@@ -293,6 +295,7 @@ impl Controller {
         course: &mut Course,
     ) -> Result<(Duration, Outcome), PassError> {
         let mut record = round.record(subject, scene, entries, &self.tables(), self.began);
+        self.wake.wants(&subject.name, record.interest());
         let news = record.news(subject.object.status.as_ref());
         let timing =
             self.cadences().entry(subject.name.clone()).or_default().timing(news, subject.interval, Instant::now());

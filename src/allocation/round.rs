@@ -31,7 +31,7 @@ use super::{
     claims::Claims,
     decide::{
         Effect,
-        facts::{Entry, Facts, Mode, Wanted},
+        facts::{Claim, Entry, Facts, Mode, Wanted},
         leaving,
         placement::{Candidate, Plan},
         state::{Reason, State},
@@ -47,6 +47,7 @@ use super::{
     record::{conditions, news::News},
     tables::Tables,
     taints,
+    watch::Interest,
 };
 use crate::{
     api::NetIPAllocationStatus,
@@ -274,6 +275,21 @@ impl Record {
         if settled { subject.interval } else { subject.interval.min(RECHECK) }
     }
 
+    /// The nodes that it hears of at once.
+    pub fn interest(&self) -> Interest {
+        // Until it is written it is where it was.
+        let left = self.turns.iter().filter_map(|turn| turn.before.node.as_ref());
+        let named = self.kept.iter().flat_map(|entry| [&entry.node, &entry.planned_node]).flatten();
+        let owed = self.debts.iter().map(|debt| &debt.owed.node);
+        let nodes = left.chain(named).chain(owed).chain(self.plan.targets.values()).cloned().collect();
+        let mut entries = self.kept.iter().zip(&self.facts);
+        let homeless = |(entry, facts): (&Entry, &Facts)| {
+            let ours = facts.wanted == Wanted::Yes && facts.claim == Claim::Ours;
+            ours && entry.node.is_none() && !self.plan.targets.contains_key(&entry.ip)
+        };
+        Interest { nodes, any: self.plan.leaves_one_out() || entries.any(homeless) }
+    }
+
     fn moved(&self) -> bool {
         self.turns.iter().any(|turn| !turn.steps.is_empty())
     }
@@ -424,3 +440,71 @@ fn wanted(facts: &[Facts]) -> usize {
 
 /// A look again while something is on its way; changes and answers wake earlier.
 pub const RECHECK: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([203, 0, 113, last])
+    }
+
+    /// Of one address on node a, which is planned to go to b.
+    fn record(change: impl FnOnce(&mut Record)) -> Record {
+        let now = Timestamp::UNIX_EPOCH;
+        let entry = Entry { node: Some("a".into()), planned_node: Some("b".into()), ..Entry::new(ip(1), now) };
+        let mut record = Record {
+            status: NetIPAllocationStatus::default(),
+            turns: Vec::new(),
+            debts: Vec::new(),
+            plan: Plan::default(),
+            kept: vec![entry],
+            facts: vec![Facts::plain(now)],
+            may_go: false,
+            owes: false,
+        };
+        change(&mut record);
+        record
+    }
+
+    fn interest(change: impl FnOnce(&mut Record)) -> (Vec<String>, bool) {
+        let Interest { nodes, any } = record(change).interest();
+        (nodes.into_iter().collect(), any)
+    }
+
+    #[test]
+    fn an_allocation_hears_at_once_of_the_nodes_that_its_addresses_are_on_go_to_and_are_owed_for() {
+        assert_eq!(interest(|_| ()), (vec!["a".into(), "b".into()], false));
+        let going = interest(|record| record.plan.targets = BTreeMap::from([(ip(1), "c".into())]));
+        assert_eq!(going, (vec!["a".into(), "b".into(), "c".into()], false));
+        let owed = Owed {
+            machine: "gce://p/us-west1-a/d#17".parse().unwrap(),
+            node: "d".into(),
+            own: crate::cloud::Own::default(),
+            attempt: None,
+            retry: None,
+        };
+        let owing = interest(|record| record.debts.push(Debt { owed, state: DebtState::Waits }));
+        assert_eq!(owing, (vec!["a".into(), "b".into(), "d".into()], false));
+    }
+
+    #[test]
+    fn an_allocation_hears_at_once_of_every_node_while_an_address_has_nowhere_to_go() {
+        let of_any = |change: fn(&mut Record)| interest(change).1;
+        assert!(of_any(|record| record.kept[0].node = None), "there was no node to plan for");
+        assert!(
+            of_any(|record| record.plan.out_of_reach = BTreeMap::from([(ip(1), 0)])),
+            "it must leave, and no node is free"
+        );
+        assert!(!of_any(|record| {
+            record.kept[0].node = None;
+            record.plan.targets.insert(ip(1), "c".into());
+        }));
+        assert!(!of_any(|record| {
+            record.kept[0].node = None;
+            record.facts[0].claim = Claim::Other("elder".into());
+        }));
+    }
+}

@@ -28,7 +28,6 @@ use super::{
     tables::Key,
     tainting::Failing,
     taints::NodeTaints,
-    watch::Cause,
 };
 use crate::{
     api::{ALLOCATION_LABEL, Mode, READY_LABEL},
@@ -213,7 +212,7 @@ impl Controller {
         let Some(ticket) = begun else { return false };
         let off = self.unlabel_stray(node, &place, failing).await;
         self.tables().flights.end(ticket);
-        self.wake.all(Cause::Node);
+        self.wake.node(&node.name_any());
         off
     }
 

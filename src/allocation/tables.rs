@@ -59,7 +59,8 @@ pub struct Tables {
     pub intents: Intents<IpAddr, Uuid>,
     pub reads: ReadFilter<Key>,
     pub seats: Seats<ProviderId, IpAddr, Uid>,
-    /// The nodes, by name, to which addresses go that have left others for them, or are about to.
+    /// The nodes, by name, to which addresses go that have left others for them, or are about to. Where several are meant for one
+    /// (a status was restored), it is the first one's.
     pub promised: Seats<String, IpAddr, Uid>,
     /// The nodes, by name, to which addresses go next. Nothing is promised yet: whoever has the choice goes elsewhere, or all
     /// who share a pool would look at one machine, one after another.
@@ -388,17 +389,6 @@ impl Tables {
         self.debts.remove(machine);
     }
 
-    /// Whether the node is meant for an address of another allocation that is on its way. Where several are meant for it (a
-    /// status was restored), it is the first one's.
-    pub fn is_promised(&self, node: &str, uid: &Uid) -> bool {
-        self.promised.first(node).is_some_and(|(_, whose)| whose != uid)
-    }
-
-    /// Whether an address of another allocation goes to the node next. Where several do, it is the first one's.
-    pub fn is_sought(&self, node: &str, uid: &Uid) -> bool {
-        self.sought.first(node).is_some_and(|(_, whose)| whose != uid)
-    }
-
     /// Forgets an allocation that is gone.
     pub fn forget_owner(&mut self, uid: &Uid) {
         self.seats.drop_owner(uid);
@@ -555,10 +545,10 @@ mod tests {
         let mut tables = Tables::new(Instant::now());
         let [red, blue] = ["red", "blue"].map(str::to_owned);
         tables.promised.set(&red, [("c".to_owned(), IP)]);
-        assert!(tables.is_promised("c", &blue));
-        assert!(!tables.is_promised("c", &red) && !tables.is_promised("d", &blue));
+        assert!(tables.promised.is_anothers("c", &blue));
+        assert!(!tables.promised.is_anothers("c", &red) && !tables.promised.is_anothers("d", &blue));
         tables.forget_owner(&red);
-        assert!(!tables.is_promised("c", &blue));
+        assert!(!tables.promised.is_anothers("c", &blue));
     }
 
     #[test]
@@ -567,11 +557,11 @@ mod tests {
         let [red, blue] = ["red", "blue"].map(str::to_owned);
         let later = IpAddr::from([203, 0, 113, 200]);
         tables.sought.set(&blue, [("c".to_owned(), later)]);
-        assert!(tables.is_sought("c", &red) && !tables.is_sought("c", &blue));
+        assert!(tables.sought.is_anothers("c", &red) && !tables.sought.is_anothers("c", &blue));
         tables.sought.set(&red, [("c".to_owned(), IP)]);
-        assert!(!tables.is_sought("c", &red) && tables.is_sought("c", &blue));
+        assert!(!tables.sought.is_anothers("c", &red) && tables.sought.is_anothers("c", &blue));
         tables.forget_owner(&red);
-        assert!(!tables.is_sought("c", &blue));
+        assert!(!tables.sought.is_anothers("c", &blue));
     }
 
     #[test]

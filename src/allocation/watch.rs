@@ -1,8 +1,8 @@
 //! Which changes wake which allocation.
 //!
-//! Allocations wake themselves, and an answer of the cloud those that asked, and pods of draining nodes those that look at them;
-//! nodes and surveys wake all, because placement and claims concern all. Waking is cheap: a pass reads memory, and wakes that
-//! come together are folded into one.
+//! Allocations wake themselves, an answer of the cloud those that asked, and pods of draining nodes those that look at them. A node
+//! wakes those at once whose [`Interest`] it is; of the others it may change counts and plans, and they are woken at leisure
+//! (docs/decisions/0013-whom-a-node-wakes.md). A survey wakes all. Wakes that come together are folded into one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
@@ -20,10 +20,10 @@ use kube_runtime::{
     reflector::{self, ObjectRef, Store, store::Writer},
     watcher::{self, watcher},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::observe::nodes::SlimNode;
-use crate::api::{ALLOCATION_LABEL, NetIPAllocation};
+use crate::api::NetIPAllocation;
 
 /// An allocation that may not be decodable: one bad object must not blind the operator to the rest.
 pub type Guarded = DeserializeGuard<NetIPAllocation>;
@@ -79,10 +79,35 @@ struct Waiting {
     /// Woken and not yet handed out, with the first wake.
     called: BTreeMap<String, Call>,
     all: Option<Call>,
-    /// Those that were handed out while the others wait, once: they need not be woken for what has woken all.
-    first: Option<BTreeSet<String>>,
+    leisure: Option<Leisure>,
     /// Handed out; their passes have not begun.
     queued: BTreeMap<String, Call>,
+    /// By the allocation's name.
+    interests: BTreeMap<String, Interest>,
+}
+
+/// Nodes have changed, and before long all are woken that have had no pass since.
+struct Leisure {
+    /// By name.
+    changed: BTreeSet<String>,
+    /// They have had one since the last change.
+    seen: BTreeSet<String>,
+    ends: Instant,
+}
+
+/// The nodes whose changes an allocation is woken for at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// By name: those that its addresses are on, leave and go to, and those that it owes something.
+    pub nodes: BTreeSet<String>,
+    /// An address has nowhere to go, and any node may be the one.
+    pub any: bool,
+}
+
+impl Interest {
+    fn is_in(&self, node: &str) -> bool {
+        self.any || self.nodes.contains(node)
+    }
 }
 
 /// When a wake came, and what it was.
@@ -98,6 +123,23 @@ impl Call {
     }
 }
 
+impl Leisure {
+    fn begin() -> Self {
+        Self { changed: BTreeSet::new(), seen: BTreeSet::new(), ends: Instant::now() + AT_LEISURE }
+    }
+}
+
+impl Waiting {
+    /// What wakes everybody by now, and those who need not be woken for it.
+    fn everybody(&mut self, now: Instant) -> Option<(Call, BTreeSet<String>)> {
+        let all = self.all.take();
+        let leisure = self.leisure.take_if(|leisure| all.is_some() || leisure.ends <= now);
+        // They were to wait until then; since then they wait for their turn.
+        let over = leisure.map(|Leisure { seen, ends, .. }| (Call { at: ends, cause: Cause::Node }, seen));
+        all.map(|call| (call, BTreeSet::new())).or(over)
+    }
+}
+
 impl Wake {
     pub fn new() -> Self {
         Self::default()
@@ -106,13 +148,12 @@ impl Wake {
     /// What is woken, given all that there is. To be listened to once.
     pub fn stream(&self, all: Store<Guarded>) -> impl Stream<Item = ObjectRef<Guarded>> + Send + use<> {
         let bell = self.0.clone();
-        stream::unfold((bell, all, None), |(bell, all, last)| async move {
-            bell.rung.notified().await;
+        stream::unfold((bell, all), |(bell, all)| async move {
+            bell.rings().await;
             // What comes together is taken together; unlike a debounce this never waits longer.
-            let apart = last.map_or(Duration::ZERO, |last: Instant| APART.saturating_sub(last.elapsed()));
-            tokio::time::sleep(TOGETHER.max(apart)).await;
-            let names = bell.take(&all);
-            Some((stream::iter(names), (bell, all, Some(Instant::now()))))
+            tokio::time::sleep(TOGETHER).await;
+            let names = bell.take(&all, Instant::now());
+            Some((stream::iter(names), (bell, all)))
         })
         .flatten()
     }
@@ -125,10 +166,35 @@ impl Wake {
     pub fn all(&self, cause: Cause) {
         self.0.with(|waiting| {
             waiting.all.get_or_insert_with(|| Call::now(cause));
-            // What has happened by now they have not seen.
-            waiting.first.iter_mut().for_each(BTreeSet::clear);
         });
         self.0.rung.notify_one();
+    }
+
+    /// A node has changed.
+    pub fn node(&self, node: &str) {
+        self.0.with(|waiting| {
+            let call = Call::now(Cause::Node);
+            for (name, _) in waiting.interests.iter().filter(|(_, interest)| interest.is_in(node)) {
+                waiting.called.entry(name.clone()).or_insert(call);
+            }
+            let leisure = waiting.leisure.get_or_insert_with(Leisure::begin);
+            leisure.changed.insert(node.to_owned());
+            // This change they have not seen.
+            leisure.seen.clear();
+        });
+        self.0.rung.notify_one();
+    }
+
+    /// What an allocation wants to hear of at once from now on. What has changed during its pass it may not have seen.
+    pub fn wants(&self, name: &str, interest: Interest) {
+        self.0.with(|waiting| {
+            let unseen = waiting.leisure.as_ref().filter(|leisure| !leisure.seen.contains(name));
+            if unseen.is_some_and(|leisure| leisure.changed.iter().any(|node| interest.is_in(node))) {
+                waiting.called.entry(name.to_owned()).or_insert(Call::now(Cause::Node));
+                self.0.rung.notify_one();
+            }
+            waiting.interests.insert(name.to_owned(), interest);
+        });
     }
 
     pub fn one(&self, name: &str, cause: Cause) {
@@ -152,22 +218,37 @@ impl Wake {
 }
 
 impl Bell {
+    /// Until somebody is to be woken, perhaps.
+    async fn rings(&self) {
+        let rung = self.rung.notified();
+        match self.with(|waiting| waiting.leisure.as_ref().map(|leisure| leisure.ends)) {
+            // Either is a reason to look.
+            Some(end) => drop(tokio::time::timeout_at(end, rung).await),
+            None => rung.await,
+        }
+    }
+
     /// Who is woken by name goes before those whom what has woken all may not concern.
-    fn take(&self, all: &Store<Guarded>) -> Vec<ObjectRef<Guarded>> {
+    fn take(&self, all: &Store<Guarded>, now: Instant) -> Vec<ObjectRef<Guarded>> {
         self.with(|waiting| {
-            let mut woken = std::mem::take(&mut waiting.called);
-            if waiting.all.is_some() && waiting.first.is_none() && !woken.is_empty() {
-                waiting.first = Some(woken.keys().cloned().collect());
-                self.rung.notify_one();
-            } else if let Some(call) = waiting.all.take() {
-                let first = waiting.first.take().unwrap_or_default();
-                for name in all.state().iter().map(|object| object.name_any()).filter(|name| !first.contains(name)) {
-                    woken.entry(name).or_insert(call);
-                }
+            let mut woken: Vec<(String, Call)> = std::mem::take(&mut waiting.called).into_iter().collect();
+            if let Some((call, mut seen)) = waiting.everybody(now) {
+                seen.extend(woken.iter().map(|(name, _)| name.clone()));
+                let mut others: Vec<String> = all.state().iter().map(|object| object.name_any()).collect();
+                others.retain(|name| !seen.contains(name));
+                others.sort();
+                woken.extend(others.into_iter().map(|name| (name, call)));
             }
             // One that is gone has no pass.
-            woken.retain(|name, _| all.get(&ObjectRef::new(name)).is_some());
-            let names = woken.keys().map(|name| ObjectRef::new(name)).collect();
+            let (woken, gone): (Vec<_>, Vec<_>) =
+                woken.into_iter().partition(|(name, _)| all.get(&ObjectRef::new(name)).is_some());
+            for (name, _) in gone {
+                waiting.interests.remove(&name);
+            }
+            if let Some(leisure) = &mut waiting.leisure {
+                leisure.seen.extend(woken.iter().map(|(name, _)| name.clone()));
+            }
+            let names = woken.iter().map(|(name, _)| ObjectRef::new(name)).collect();
             for (name, call) in woken {
                 waiting.queued.entry(name).or_insert(call);
             }
@@ -182,8 +263,8 @@ impl Bell {
 
 /// Wakes within so long are taken together: long enough for two permits that are given in one moment.
 const TOGETHER: Duration = Duration::from_millis(4);
-/// While many come they are taken no more often.
-const APART: Duration = Duration::from_millis(20);
+/// So late comes a change of a node to those whom it may not concern.
+const AT_LEISURE: Duration = Duration::from_secs(1);
 
 /// Whether a watch has shown everything once. `Init` proves nothing: it comes before the list is asked for.
 #[derive(Clone, Default)]
@@ -232,8 +313,8 @@ pub fn allocations(
         })
 }
 
-/// Nodes: kept in `writer`'s store; an item for each change that matters, with the allocation whose address the node has, if it
-/// says so. A heartbeat does not, and is not even kept: whoever has the node from the store shares it with all others.
+/// Nodes: kept in `writer`'s store; an item for each change that matters, the node's name, or none for a whole list. A heartbeat
+/// does not matter, and is not even kept: whoever has the node from the store shares it with all others.
 pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = Option<String>> + Send {
     let known = writer.as_reader();
     let mut complaints = Complaints::new("Nodes");
@@ -244,9 +325,7 @@ pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl S
         .reflect(writer)
         .filter_map(move |event| {
             let matters = match complaints.heard(event, &synced) {
-                Some(watcher::Event::Apply(node) | watcher::Event::Delete(node)) => {
-                    Some(node.label(ALLOCATION_LABEL).map(str::to_owned))
-                }
+                Some(watcher::Event::Apply(node) | watcher::Event::Delete(node)) => Some(Some(node.name_any())),
                 Some(watcher::Event::InitDone) => Some(None),
                 // Nothing of a list is to be seen before its end.
                 Some(watcher::Event::Init | watcher::Event::InitApply(_)) | None => None,
@@ -335,22 +414,73 @@ mod tests {
         assert_eq!(woken.next().await.unwrap().name, "a");
     }
 
-    #[tokio::test]
-    async fn who_is_woken_by_name_goes_first_and_nobody_waits_for_that_twice() {
-        let wake = Wake::new();
-        let (bell, known) = (wake.0.clone(), listed(&["a", "b", "c"]));
-        let taken = || bell.take(&known).into_iter().map(|woken| woken.name).collect::<Vec<_>>();
-        wake.all(Cause::Node);
-        wake.one("c", Cause::Node);
-        assert_eq!(taken(), ["c"]);
-        wake.one("b", Cause::Effect);
-        assert_eq!(taken(), ["a", "b"], "the others, although one was called by name again; c has seen what there was");
-        wake.one("c", Cause::Node);
-        wake.all(Cause::Node);
-        assert_eq!(taken(), ["c"]);
+    fn taken(wake: &Wake, known: &Store<Guarded>, now: Instant) -> Vec<String> {
+        wake.0.take(known, now).into_iter().map(|woken| woken.name).collect()
+    }
+
+    fn about(nodes: &[&str]) -> Interest {
+        Interest { nodes: nodes.iter().map(|node| (*node).to_owned()).collect(), any: false }
+    }
+
+    #[test]
+    fn a_node_wakes_those_whom_it_concerns_at_once_and_the_others_once_and_later() {
+        let (wake, known) = (Wake::new(), listed(&["a", "b", "c", "d"]));
+        let (taken, now) = (|now| taken(&wake, &known, now), Instant::now());
+        wake.wants("b", Interest { any: true, ..Interest::default() });
+        wake.wants("c", about(&["node-1"]));
+        wake.node("node-1");
+        assert_eq!(taken(now), ["b", "c"]);
+        assert!(taken(now).is_empty(), "the others have time");
+        wake.one("d", Cause::Effect);
+        assert_eq!(taken(now), ["d"]);
+        let later = Instant::now() + AT_LEISURE;
+        assert_eq!(taken(later), ["a"], "b, c and d have seen it");
+        assert!(taken(later).is_empty());
+
+        wake.node("node-1");
+        assert_eq!(taken(now), ["b", "c"]);
+        wake.node("node-2");
+        assert_eq!(taken(now), ["b"]);
+        let later = Instant::now() + AT_LEISURE;
+        assert_eq!(taken(later), ["a", "c", "d"], "c has not seen the last of it");
+
+        wake.node("node-2");
         wake.all(Cause::Cloud);
-        assert_eq!(taken(), ["a", "b", "c"], "c has not seen the last of it");
-        assert!(taken().is_empty());
+        assert_eq!(taken(now), ["b", "a", "c", "d"], "whom it concerns goes first");
+        assert!(taken(Instant::now() + AT_LEISURE).is_empty(), "and with that all have seen the node");
+    }
+
+    #[test]
+    fn what_has_changed_during_a_pass_that_wants_to_hear_of_it_is_not_heard_late() {
+        let (wake, known) = (Wake::new(), listed(&["a", "b"]));
+        let (taken, now) = (|now| taken(&wake, &known, now), Instant::now());
+        wake.node("node-1");
+        wake.wants("a", about(&["node-1"]));
+        wake.wants("b", about(&["node-2"]));
+        assert_eq!(taken(now), ["a"]);
+        wake.wants("a", about(&["node-1"]));
+        assert!(taken(now).is_empty(), "it has seen it");
+    }
+
+    #[test]
+    fn an_allocation_that_is_gone_is_of_no_interest_any_more() {
+        let (wake, known) = (Wake::new(), listed(&[]));
+        wake.wants("a", about(&["node-1"]));
+        wake.node("node-1");
+        assert!(taken(&wake, &known, Instant::now()).is_empty());
+        assert!(wake.0.with(|waiting| waiting.interests.is_empty()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_woken_at_leisure_is_woken_by_the_clock_and_has_not_waited_till_then() {
+        let wake = Wake::new();
+        let mut woken = Box::pin(wake.stream(listed(&["a"])));
+        let began = Instant::now();
+        wake.node("node-1");
+        let first = tokio::time::timeout(AT_LEISURE * 2, woken.next()).await;
+        assert_eq!(first.unwrap().unwrap().name, "a");
+        assert!(began.elapsed() >= AT_LEISURE);
+        assert!(wake.waited("a").is_some_and(|(waited, _)| waited < AT_LEISURE));
     }
 
     #[tokio::test]

@@ -199,7 +199,7 @@ impl Play {
                 answers.arrived(&Question::Find(scope.clone(), ip), moment.instant, Reply::Find(Ok(found)));
             }
         };
-        let scope = observe::scope(&object.spec, &nodes, &memory::held_places(&object)).ok();
+        let scope = observe::scope(&object.spec, &nodes, || memory::held_places(&object)).ok();
         scope.iter().for_each(&mut tell);
         for place in memory::held_places(&object) {
             let there = place.place().map(|place| place.scope());

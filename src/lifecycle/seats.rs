@@ -50,13 +50,13 @@ where
         self.by_resource.get(resource).into_iter().flatten().filter(move |(sitting, _)| sitting != subject)
     }
 
-    /// Of all on `resource` the smallest subject, and whose it is.
-    pub fn first<Q>(&self, resource: &Q) -> Option<&(S, O)>
+    /// Whether `resource` is another owner's: that of the smallest subject on it.
+    pub fn is_anothers<Q>(&self, resource: &Q, owner: &O) -> bool
     where
         R: Borrow<Q>,
         Q: Ord + ?Sized,
     {
-        self.by_resource.get(resource).into_iter().flatten().min()
+        self.by_resource.get(resource).into_iter().flatten().min().is_some_and(|(_, whose)| whose != owner)
     }
 
     /// Whether anybody sits on `resource`.
@@ -104,7 +104,12 @@ mod tests {
         seats.set(&"red", [("m1", "a")]);
         seats.set(&"blue", [("m1", "b")]);
         assert_eq!(seats.others(&"m1", &"a").collect::<Vec<_>>(), [&("b", "blue")]);
-        assert_eq!(seats.first("m1"), Some(&("a", "red")));
+        assert_eq!(
+            ["red", "blue"].map(|owner| seats.is_anothers("m1", &owner)),
+            [false, true],
+            "it is the first one's"
+        );
+        assert!(!seats.is_anothers("m2", &"red"), "it is nobody's");
         seats.drop_owner(&"blue");
         assert_eq!(seats.others(&"m1", &"a").count(), 0);
     }

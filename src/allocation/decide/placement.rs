@@ -102,13 +102,18 @@ pub struct Plan {
     pub spare: usize,
     /// Why a node is of no supported kind, if one is.
     pub unsupported: Option<String>,
-    /// Eligible nodes in zones that the address cannot go to.
+    /// Eligible nodes in zones that the address cannot go to, of each that needs a node.
     pub out_of_reach: BTreeMap<IpAddr, usize>,
     /// Why the node that a person names for a move cannot take the address.
     pub refused_move: Option<String>,
 }
 
 impl Plan {
+    /// Whether an address that needs a node has none.
+    pub fn leaves_one_out(&self) -> bool {
+        self.out_of_reach.keys().any(|ip| !self.targets.contains_key(ip))
+    }
+
     /// Why there is no node for the address, like the scheduler's message.
     pub fn verdicts(&self, ip: IpAddr) -> String {
         let total: usize = self.counts.values().sum();
@@ -406,10 +411,12 @@ mod tests {
         let nodes = [node("a", "z1"), node("b", "z2")];
         let plan = place(&[need(1), zonal.clone()], &nodes, &BTreeMap::new());
         assert_eq!((target(&plan, 1), target(&plan, 2)), (Some("b"), Some("a")));
+        assert!(!plan.leaves_one_out());
         let planned = Need { planned: Some("b".into()), ..zonal };
         assert_eq!(target(&place(std::slice::from_ref(&planned), &nodes, &BTreeMap::new()), 2), Some("a"));
         let plan = place(&[planned], &nodes[1..], &BTreeMap::new());
         assert_eq!(target(&plan, 2), None);
+        assert!(plan.leaves_one_out());
         assert_eq!(plan.verdicts(ip(2)), "1 node selected: 1 eligible, but in a zone that the address cannot go to");
     }
 

@@ -4,18 +4,34 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kube::ResourceExt;
 
-use crate::{allocation::tables::Uid, api::NetIPAllocation};
+use crate::{
+    allocation::{claims::Claimant, tables::Uid},
+    api::NetIPAllocation,
+};
 
 /// The newest version known of each allocation, by the object's uid.
 #[derive(Clone, Debug, Default)]
 pub struct Versions {
-    known: BTreeMap<Uid, Arc<NetIPAllocation>>,
+    known: BTreeMap<Uid, Known>,
+}
+
+/// A version, and what it says that other allocations must know.
+#[derive(Clone, Debug)]
+struct Known {
+    object: Arc<NetIPAllocation>,
+    claimant: Arc<Claimant>,
+}
+
+impl Known {
+    fn of(object: Arc<NetIPAllocation>) -> Self {
+        Self { claimant: Arc::new(Claimant::of(&object)), object }
+    }
 }
 
 impl Versions {
     /// Everything there is, read live at take-over (F6): what was known before is forgotten.
     pub fn of(all: impl IntoIterator<Item = Arc<NetIPAllocation>>) -> Self {
-        Self { known: all.into_iter().filter_map(|object| Some((object.uid()?, object))).collect() }
+        Self { known: all.into_iter().filter_map(|object| Some((object.uid()?, Known::of(object)))).collect() }
     }
 
     /// The version to act on, if the watch cache is not ahead of it; else the object has to be read live. Nothing is done
@@ -28,27 +44,32 @@ impl Versions {
     /// A live read is the truth, even where its version is lower: etcd may have been restored.
     pub fn read(&mut self, object: Arc<NetIPAllocation>) {
         if let Some(uid) = object.uid() {
-            self.known.insert(uid, object);
+            self.known.insert(uid, Known::of(object));
         }
     }
 
     /// A version that this process wrote, as the API server returned it.
     pub fn wrote(&mut self, object: Arc<NetIPAllocation>) {
         if let Some(uid) = object.uid()
-            && self.known.get(&uid).is_none_or(|older| number(&**older) <= number(&*object))
+            && self.get(&uid).is_none_or(|older| number(&*older) <= number(&*object))
         {
-            self.known.insert(uid, object);
+            self.known.insert(uid, Known::of(object));
         }
     }
 
     /// The version to act on, of an object that is known.
     pub fn get(&self, uid: &str) -> Option<Arc<NetIPAllocation>> {
-        self.known.get(uid).cloned()
+        self.known.get(uid).map(|known| known.object.clone())
     }
 
     /// All objects that are known.
     pub fn all(&self) -> impl Iterator<Item = &Arc<NetIPAllocation>> {
-        self.known.values()
+        self.known.values().map(|known| &known.object)
+    }
+
+    /// What they say that others must know.
+    pub fn claimants(&self) -> Vec<Arc<Claimant>> {
+        self.known.values().map(|known| known.claimant.clone()).collect()
     }
 
     /// Whether an object of that name is known: read or written by this process, and not gone since.
@@ -63,8 +84,12 @@ impl Versions {
 
     /// Forgets objects of that name, and says which: they are gone, or what stands of them is not known.
     pub fn forget(&mut self, name: &str) -> Vec<Uid> {
-        let gone: Vec<Uid> =
-            self.known.iter().filter(|(_, object)| object.name_any() == name).map(|(uid, _)| uid.clone()).collect();
+        let gone: Vec<Uid> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.object.name_any() == name)
+            .map(|(uid, _)| uid.clone())
+            .collect();
         for uid in &gone {
             self.known.remove(uid);
         }

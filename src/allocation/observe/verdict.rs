@@ -4,22 +4,22 @@ use super::{Surroundings, nodes::SlimNode};
 use crate::{
     allocation::decide::placement::Verdict,
     api::NetIPAllocationSpec,
-    cloud::{CloudError, ErrorKind, Interface, Power, ProviderId, Scope, Seat},
+    cloud::{CloudError, ErrorKind, Interface, Place, Power, ProviderId, Scope, Seat},
 };
 
 /// Who sits on a node's machine, as far as known.
-pub struct Seated<'a> {
-    /// By the seat table: an entry, an effect, a debt.
-    pub taken: bool,
-    /// A reserved address is on it by a survey that counts.
-    pub surveyed: bool,
-    /// A live read that counts.
-    pub seat: Option<&'a Result<Seat, CloudError>>,
+pub enum Seated<'a> {
+    /// Somebody: by the seat table (an entry, an effect, a debt), or by a survey that counts.
+    Taken,
+    /// By a live read that counts.
+    Read(&'a Result<Seat, CloudError>),
+    Unknown,
 }
 
-/// Judges a node for any address of the allocation.
+/// Judges a node for any address of the allocation. `location`: the node's.
 pub fn of<'a>(
     node: &SlimNode,
+    location: Option<&Place>,
     spec: &NetIPAllocationSpec,
     scope: &Scope,
     around: &Surroundings,
@@ -32,7 +32,7 @@ pub fn of<'a>(
     if node.unsupported().is_some() {
         return Verdict::Unsupported;
     }
-    let place = match node.location() {
+    let place = match location {
         Some(place) if place.provider == scope.provider => place,
         Some(_) | None => return Verdict::OtherProvider,
     };
@@ -45,10 +45,11 @@ pub fn of<'a>(
     if !spec.cloud.zones.is_empty() && !spec.cloud.zones.contains(&place.zone) {
         return Verdict::OtherZone;
     }
-    let seated = seated(&id);
-    if seated.taken || seated.surveyed {
-        return Verdict::HoldsAddress;
-    }
+    let read = match seated(&id) {
+        Seated::Taken => return Verdict::HoldsAddress,
+        Seated::Read(read) => Some(read),
+        Seated::Unknown => None,
+    };
     if node.deleting() {
         return Verdict::Deleting;
     }
@@ -61,7 +62,7 @@ pub fn of<'a>(
     if node.not_ready_since().is_some() {
         return Verdict::NotReady;
     }
-    match seated.seat {
+    match read {
         None | Some(Ok(Seat { power: Power::Running, interface: Interface::Empty | Interface::Ephemeral(_), .. })) => {
             Verdict::Eligible
         }
@@ -128,7 +129,8 @@ mod tests {
             disruption_taints: vec![DISRUPTION.to_owned()],
             moment: Moment::here(),
         };
-        of(&node, &spec, &scope, &around, |_| Seated { taken, surveyed: false, seat })
+        let seated = || if taken { Seated::Taken } else { seat.map_or(Seated::Unknown, Seated::Read) };
+        of(&node, node.location().as_ref(), &spec, &scope, &around, |_| seated())
     }
 
     fn seat(power: Power, interface: Interface) -> Result<Seat, CloudError> {
