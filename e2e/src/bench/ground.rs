@@ -59,7 +59,7 @@ impl Ground {
         }
         let objects = addresses.chunks(PER_OBJECT).enumerate();
         let objects = objects.map(|(n, ips)| (format!("bench-{n:02}"), ips.to_vec())).collect();
-        // A tenth is drained later, and one is lost.
+        // A tenth is drained later, then one of each object, and one is lost.
         let nodes: Vec<String> = (0..size + size.div_ceil(8) + 1).map(node).collect();
         println!("  adding {} nodes, and {pods} pods elsewhere", nodes.len());
         stage.add_nodes(&nodes, &[("role", "bench")]).await?;

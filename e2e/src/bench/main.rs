@@ -67,6 +67,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
         plays::cold_start(&ground, &mut figures).await?;
         plays::steady(&ground, &mut figures).await?;
         plays::rolling_drain(&ground, &mut figures).await?;
+        plays::drains_at_once(&ground, &mut figures).await?;
         plays::node_lost(&ground, &mut figures).await?;
         plays::hand_over(&ground, &mut figures).await?;
         ground.stage.cluster.stop().await;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
+    cluster::AuditEvent,
     cost::{cost, cpu_by_program},
     figures::Figures,
     stage::NAMESPACE,
@@ -129,48 +130,57 @@ async fn list_nodes(client: Client) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// A tenth of the nodes is drained, one of each object at a time.
+/// A tenth of the nodes is drained, one of each object at a time; the objects begin one after another, within the time that
+/// one move takes.
 pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()> {
-    let Ground { stage, history, size, objects } = ground;
+    let Ground { stage, size, objects, .. } = ground;
     stage.world.clear_calls();
     let (since, began, before) = (Timestamp::now(), Instant::now(), cpu_by_program()?);
-    let each = objects.values().map(|ips| {
+    let apart = (LATENCY.operation + LATENCY.spread) * 2 / u32::try_from(objects.len())?;
+    let each = objects.iter().zip(0..).map(|((object, ips), nth)| {
         let ips = ips.iter().take(ips.len().div_ceil(10));
         async move {
+            tokio::time::sleep(apart * nth).await;
             let mut moves = Vec::new();
             for ip in ips {
-                let from = history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
-                ground.cordon(&from).await?;
-                // No pod is on it: the drain has finished with the cordon.
-                let drained = Instant::now();
-                let (at, to) = history.moved(ip, &from, PATIENCE).await?;
-                moves.push(Move { drained, attached: at, from, to });
+                moves.push(drain(ground, object, ip).await?);
             }
             anyhow::Ok(moves)
         }
     });
     let moves: Vec<Move> = futures::future::try_join_all(each).await?.into_iter().flatten().collect();
     let (spent, after) = (began.elapsed(), cpu_by_program()?);
-    let mut own: Vec<Duration> = moves.iter().map(|done| done.own(&stage.world, moves.len())).collect();
-    own.sort();
-    let (p99, median) = (percentile(&own, 99), percentile(&own, 50));
+    let calls = stage.world.calls();
+    let own = own_times(ground, &calls, &moves, &[]);
+    let p99 = percentile(&own, 99);
     figures.add(
         *size,
         "drain finished to attached elsewhere, without the cloud's latency",
-        format!("p99 {} ms, median {} ms of {} moves", p99.as_millis(), median.as_millis(), moves.len()),
+        spread(&own),
         "p99 250 ms".to_owned(),
         p99 <= Duration::from_millis(250),
     );
     ground.rest().await?;
-    let requests = ground.asked_since(since)?;
-    let writes = requests.iter().filter(|event| event.subresource == "status");
-    let writes: Vec<_> = writes.filter(|event| event.resource == "netipallocations").collect();
-    let mut waits: Vec<Duration> = writes.iter().filter_map(|event| event.took).collect();
-    waits.sort();
+    let writes = status_writes(ground, since)?;
+    figures.add(
+        *size,
+        "drain finished to attached elsewhere, without the API server's time for status writes either",
+        spread(&own_times(ground, &calls, &moves, &writes)),
+        "nothing".to_owned(),
+        true,
+    );
+    let mut by_time: Vec<(&Duration, &Move)> = own.iter().zip(&moves).collect();
+    by_time.sort_by_key(|(own, _)| **own);
+    for (name, nth) in [("slowest", by_time.len().saturating_sub(1)), ("middle one", by_time.len() / 2)] {
+        if let Some((_, done)) = by_time.get(nth) {
+            println!("    the {name}, in ms: {}", done.story(&stage.world, &calls, &writes));
+        }
+    }
+    let waits: Vec<Duration> = writes.iter().filter_map(|event| event.took).collect();
     figures.add(
         *size,
         "the API server's time for a status write, in a rolling drain",
-        format!("median {} ms, p99 {} ms", percentile(&waits, 50).as_millis(), percentile(&waits, 99).as_millis()),
+        spread(&waits),
         "nothing".to_owned(),
         true,
     );
@@ -206,8 +216,62 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
     Ok(())
 }
 
-/// The nearest-rank percentile of what is sorted.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+/// One node of each object is drained, all in one moment: then the API server has as many statuses to write at once as there are
+/// objects, and what it uses of the cores nobody else has. Told, and held against nothing.
+pub async fn drains_at_once(ground: &Ground, figures: &mut Figures) -> Result<()> {
+    let Ground { stage, size, objects, .. } = ground;
+    if objects.len() < 2 {
+        return Ok(());
+    }
+    stage.world.clear_calls();
+    let since = Timestamp::now();
+    let each = objects.iter().filter_map(|(object, ips)| Some(drain(ground, object, ips.iter().rev().nth(1)?)));
+    let moves = futures::future::try_join_all(each).await?;
+    let calls = stage.world.calls();
+    let own = own_times(ground, &calls, &moves, &[]);
+    ground.rest().await?;
+    let without_writes = own_times(ground, &calls, &moves, &status_writes(ground, since)?);
+    figures.add(
+        *size,
+        "a drain of one node of each object in one moment, to attached elsewhere, without the cloud's latency",
+        format!("{}; without the API server's time for status writes {}", spread(&own), spread(&without_writes)),
+        "nothing".to_owned(),
+        true,
+    );
+    ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
+    Ok(())
+}
+
+/// Drains the node that the address is on, until it is attached elsewhere.
+async fn drain(ground: &Ground, object: &str, ip: &str) -> Result<Move> {
+    let from = ground.history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
+    ground.cordon(&from).await?;
+    // No pod is on it: the drain has finished with the cordon.
+    let (drained, since) = (Instant::now(), Timestamp::now());
+    let (attached, to) = ground.history.moved(ip, &from, PATIENCE).await?;
+    Ok(Move { object: object.to_owned(), drained, since, attached, from, to })
+}
+
+/// What the operator took for each of them.
+fn own_times(ground: &Ground, calls: &[Call], moves: &[Move], writes: &[AuditEvent]) -> Vec<Duration> {
+    moves.iter().map(|done| done.own(&ground.stage.world, calls, moves.len(), writes)).collect()
+}
+
+/// The operator's writes of status since then.
+fn status_writes(ground: &Ground, since: Timestamp) -> Result<Vec<AuditEvent>> {
+    let requests = ground.asked_since(since)?.into_iter();
+    Ok(requests.filter(|event| event.subresource == "status" && event.resource == "netipallocations").collect())
+}
+
+fn spread(all: &[Duration]) -> String {
+    let (p99, median) = (percentile(all, 99), percentile(all, 50));
+    format!("p99 {} ms, median {} ms of {}", p99.as_millis(), median.as_millis(), all.len())
+}
+
+/// The nearest-rank percentile.
+fn percentile(all: &[Duration], percent: usize) -> Duration {
+    let mut sorted = all.to_vec();
+    sorted.sort();
     sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
@@ -227,37 +291,71 @@ fn shares(before: &BTreeMap<String, Duration>, after: &BTreeMap<String, Duration
 
 /// One address went from one node to another.
 struct Move {
+    object: String,
     drained: Instant,
+    /// The same by the wall's clock, as the audit log has it.
+    since: Timestamp,
     attached: Instant,
     from: String,
     to: String,
 }
 
 impl Move {
+    /// The calls about either machine or an operation on it, but those by which the machine that was left got its own address back.
+    fn waited_for<'a>(&self, world: &World, calls: &'a [Call]) -> Vec<&'a Call> {
+        let operation = |call: &Call| call.target.rsplit('/').next().and_then(|name| world.machine_of_operation(name));
+        let about = |call: &Call, node: &str| call.target.contains(node) || operation(call).as_deref() == Some(node);
+        let within = |call: &&Call| call.at >= self.drained && call.at <= self.attached;
+        let changes = calls.iter().filter(within).filter(|call| call.mutating && about(call, &self.from));
+        let given_back = changes.map(|call| call.at).nth(1);
+        let left = |call: &Call| given_back.is_none_or(|then| call.at < then) && about(call, &self.from);
+        calls.iter().filter(within).filter(|call| left(call) || about(call, &self.to)).collect()
+    }
+
+    /// What it waited for, in milliseconds since it was drained.
+    fn story(&self, world: &World, calls: &[Call], writes: &[AuditEvent]) -> String {
+        let since = |at: Instant| at.saturating_duration_since(self.drained).as_millis();
+        let waited_for = self.waited_for(world, calls).into_iter();
+        let mut lines: Vec<(u128, String)> = waited_for
+            .map(|call| {
+                (
+                    since(call.at),
+                    format!("{}..{} {}", since(call.at), since(call.ended.unwrap_or(self.attached)), call.method),
+                )
+            })
+            .chain(
+                self.writes(writes)
+                    .into_iter()
+                    .map(|(from, to)| (since(from), format!("{}..{} status", since(from), since(to)))),
+            )
+            .collect();
+        lines.sort();
+        let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
+        format!("{}, attached at {}", lines.join(", "), since(self.attached))
+    }
+
+    /// When the API server was writing its object's status.
+    fn writes(&self, writes: &[AuditEvent]) -> Vec<(Instant, Instant)> {
+        let own = writes.iter().filter(|event| event.name == self.object);
+        let span = |event: &AuditEvent| {
+            let after = event.time.parse::<Timestamp>().ok()?.duration_since(self.since);
+            let began = self.drained + Duration::try_from(after).ok()?;
+            Some((began, began + event.took?))
+        };
+        own.filter_map(span).collect()
+    }
+
     /// What the operator took for it: the whole, without the time in which the cloud worked on either machine or answered
     /// about it or an operation on it, and without the answers about the address alone (the lists that are no surveys), which
     /// the moves share evenly. That the machine left behind gets its own address back meanwhile, by a second change, is waited
-    /// for by nobody.
-    fn own(&self, world: &World, moves: usize) -> Duration {
-        let calls = world.calls();
-        let within = |call: &&Call| call.at >= self.drained && call.at <= self.attached;
-        let operation = |call: &Call| call.target.rsplit('/').next().and_then(|name| world.machine_of_operation(name));
-        let about = |call: &Call, node: &str| call.target.contains(node) || operation(call).as_deref() == Some(node);
-        let changes = calls.iter().filter(within).filter(|call| call.mutating && about(call, &self.from));
-        let given_back = changes.map(|call| call.at).nth(1);
-        let waited_for = |call: &&Call| {
-            let left = given_back.is_none_or(|then| call.at < then) && about(call, &self.from);
-            left || about(call, &self.to)
-        };
-        let mut spans: Vec<(Instant, Instant)> = calls
-            .iter()
-            .filter(within)
-            .filter(waited_for)
-            .map(|call| (call.at, call.ended.unwrap_or(self.attached).min(self.attached)))
-            .collect();
+    /// for by nobody. And without the time of these `writes`.
+    fn own(&self, world: &World, calls: &[Call], moves: usize, writes: &[AuditEvent]) -> Duration {
+        let waited_for = self.waited_for(world, calls).into_iter();
+        let mut spans: Vec<(Instant, Instant)> =
+            waited_for.map(|call| (call.at, call.ended.unwrap_or(self.attached))).chain(self.writes(writes)).collect();
         spans.sort();
         let (mut busy, mut until) = (Duration::ZERO, self.drained);
-        for (from, to) in spans {
+        for (from, to) in spans.into_iter().map(|(from, to)| (from.min(self.attached), to.min(self.attached))) {
             busy += to.saturating_duration_since(from.max(until));
             until = until.max(to);
         }
@@ -271,15 +369,21 @@ impl Move {
 /// The machine and its Node go at once.
 pub async fn node_lost(ground: &Ground, figures: &mut Figures) -> Result<()> {
     let Ground { stage, history, size, objects } = ground;
-    let ip = objects.values().next().and_then(|ips| ips.last()).context("no address")?;
+    let (object, ips) = objects.iter().next().context("no object")?;
+    let ip = ips.last().context("no address")?;
     let from = history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
     stage.world.clear_calls();
     let nodes: Api<Node> = Api::all(stage.client()?);
     stage.world.delete_machine(&from);
     nodes.delete(&from, &DeleteParams::default()).await?;
-    let gone = Instant::now();
-    let (at, to) = history.moved(ip, &from, PATIENCE).await?;
-    let own = Move { drained: gone, attached: at, from, to }.own(&stage.world, 1);
+    let (drained, since) = (Instant::now(), Timestamp::now());
+    let (attached, to) = history.moved(ip, &from, PATIENCE).await?;
+    let own = Move { object: object.clone(), drained, since, attached, from, to }.own(
+        &stage.world,
+        &stage.world.calls(),
+        1,
+        &[],
+    );
     figures.add(
         *size,
         "node gone to attached elsewhere, without the cloud's latency",
