@@ -896,10 +896,12 @@ fn urgency(entry: &Entry, facts: &Facts) -> Option<u8> {
     match entry.state {
         State::Detached => Some(0),
         State::Unassigned if leaving::is_half_moved(entry) && facts.read.place == Whereabouts::Free => Some(0),
-        State::Draining | State::Releasing => Some(1),
-        State::Attached => leaving::cause(entry, facts).map(|_| 1),
+        // It is letting go: one that may still stay where it is comes after it.
+        State::Releasing => Some(1),
+        State::Draining => Some(2),
+        State::Attached => leaving::cause(entry, facts).map(|_| 2),
         State::Unassigned => match facts.read.place {
-            Whereabouts::Free | Whereabouts::Awaited | Whereabouts::Unknown(_) => Some(2),
+            Whereabouts::Free | Whereabouts::Awaited | Whereabouts::Unknown(_) => Some(3),
             Whereabouts::On(_)
             | Whereabouts::Unasked(_)
             | Whereabouts::Foreign(_)

@@ -257,6 +257,32 @@ fn strike(cosmos: &Cosmos, what: &What) -> Vec<Action> {
     }
 }
 
+/// What a life at random has shown: while one address was being taken off a cordoned node, the machine where it was to go could not be
+/// read for once, and a second address took that node, though it could have stayed where it was.
+#[test]
+fn p5_a_node_is_not_taken_from_an_address_that_is_letting_go_by_one_that_may_still_stay() {
+    let blow = |after, what| Blow { after, what };
+    let life = Life {
+        kind: Provider::Gcp,
+        nodes: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
+        allocations: vec![("red".to_owned(), (1..=3).map(ip).collect())],
+        evict: false,
+        timeout: Some(120),
+        lags: false,
+        max_unavailable: None,
+        named: false,
+        blows: vec![
+            blow(20, What::Outside(Outside::ReplaceMachine("b".to_owned()))),
+            blow(13, What::Break(CallFault::CrashBefore)),
+            blow(5, What::Crash),
+            blow(12, What::Outside(Outside::Cordon("c".to_owned()))),
+            blow(9, What::Break(CallFault::Fails)),
+            blow(14, What::Outside(Outside::Taint("b".to_owned(), DISRUPTION.to_owned()))),
+        ],
+    };
+    life.play(Rules::default(), Instant::now()).unwrap();
+}
+
 #[test]
 fn p1_to_p12_lives_at_random_keep_every_promise() {
     let lives = number("LIVES").unwrap_or(100_000);
