@@ -257,8 +257,8 @@ fn strike(cosmos: &Cosmos, what: &What) -> Vec<Action> {
     }
 }
 
-/// What a life at random has shown: while one address was being taken off a cordoned node, the machine where it was to go could not be
-/// read for once, and a second address took that node, though it could have stayed where it was.
+/// What a life at random has shown: while one address was being taken off a cordoned node a call failed, and a second address took the
+/// node where it was to go, though it could have stayed where it was.
 #[test]
 fn p5_a_node_is_not_taken_from_an_address_that_is_letting_go_by_one_that_may_still_stay() {
     let blow = |after, what| Blow { after, what };

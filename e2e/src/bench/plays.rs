@@ -312,25 +312,23 @@ impl Move {
         calls.iter().filter(within).filter(|call| left(call) || about(call, &self.to)).collect()
     }
 
-    /// What it waited for, in milliseconds since it was drained.
+    /// What it waited for, the API server's `writes` of its status included, in the order in which that began.
+    fn spans<'a>(&self, world: &World, calls: &'a [Call], writes: &[AuditEvent]) -> Vec<(Instant, Instant, &'a str)> {
+        let waited_for = self.waited_for(world, calls).into_iter();
+        let called = waited_for.map(|call| (call.at, call.ended.unwrap_or(self.attached), call.method.as_str()));
+        let written = self.writes(writes).into_iter().map(|(from, to)| (from, to, "status"));
+        let during = called.chain(written).filter(|(from, _, _)| *from <= self.attached);
+        let mut spans: Vec<_> = during.map(|(from, to, what)| (from, to.min(self.attached), what)).collect();
+        spans.sort();
+        spans
+    }
+
+    /// The same in words, in milliseconds since it was drained.
     fn story(&self, world: &World, calls: &[Call], writes: &[AuditEvent]) -> String {
         let since = |at: Instant| at.saturating_duration_since(self.drained).as_millis();
-        let waited_for = self.waited_for(world, calls).into_iter();
-        let mut lines: Vec<(u128, String)> = waited_for
-            .map(|call| {
-                (
-                    since(call.at),
-                    format!("{}..{} {}", since(call.at), since(call.ended.unwrap_or(self.attached)), call.method),
-                )
-            })
-            .chain(
-                self.writes(writes)
-                    .into_iter()
-                    .map(|(from, to)| (since(from), format!("{}..{} status", since(from), since(to)))),
-            )
-            .collect();
-        lines.sort();
-        let lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
+        let spans = self.spans(world, calls, writes).into_iter();
+        let lines: Vec<String> =
+            spans.map(|(from, to, what)| format!("{}..{} {what}", since(from), since(to))).collect();
         format!("{}, attached at {}", lines.join(", "), since(self.attached))
     }
 
@@ -350,12 +348,8 @@ impl Move {
     /// the moves share evenly. That the machine left behind gets its own address back meanwhile, by a second change, is waited
     /// for by nobody. And without the time of these `writes`.
     fn own(&self, world: &World, calls: &[Call], moves: usize, writes: &[AuditEvent]) -> Duration {
-        let waited_for = self.waited_for(world, calls).into_iter();
-        let mut spans: Vec<(Instant, Instant)> =
-            waited_for.map(|call| (call.at, call.ended.unwrap_or(self.attached))).chain(self.writes(writes)).collect();
-        spans.sort();
         let (mut busy, mut until) = (Duration::ZERO, self.drained);
-        for (from, to) in spans.into_iter().map(|(from, to)| (from.min(self.attached), to.min(self.attached))) {
+        for (from, to, _) in self.spans(world, calls, writes) {
             busy += to.saturating_duration_since(from.max(until));
             until = until.max(to);
         }
