@@ -92,10 +92,11 @@ impl Theatre {
     }
 }
 
-/// Shows what the operator said when a play failed.
+/// Shows what the operator said when a play failed. Why comes first: whoever has the beginning of it only has that.
 async fn told(stage: &Stage, play: impl Future<Output = Result<()>>) -> Result<()> {
     let result = play.await;
-    if result.is_err() {
+    if let Err(why) = &result {
+        println!("--- {why:#}");
         for (pod, log) in stage.logs().await.unwrap_or_default() {
             let lines: Vec<&str> = log.lines().collect();
             println!("--- {pod}\n{}", lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n"));
