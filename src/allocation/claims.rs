@@ -32,7 +32,7 @@ pub struct Claims {
     taints: Arc<NodeTaints>,
     nodes: Arc<Roster>,
     /// What the labels of the nodes say, looked at only where several claim one address.
-    labels: OnceLock<HashSet<(String, IpAddr)>>,
+    labels: OnceLock<HashMap<String, HashSet<IpAddr>>>,
 }
 
 impl Claims {
@@ -114,17 +114,23 @@ impl Claims {
         (claimant, standing): (&'a Arc<Claimant>, &Standing),
     ) -> (bool, bool, bool, Timestamp, &'a str) {
         // That is all that is left of an incumbent whose status is lost.
-        let labelled = self.labels().contains(&(claimant.name.clone(), ip));
+        let labelled = self.labels().get(&claimant.name).is_some_and(|addresses| addresses.contains(&ip));
         (!standing.verified, !standing.incumbent, !labelled, claimant.created, &claimant.uid)
     }
 
-    /// The allocations and addresses that nodes are labelled with.
-    fn labels(&self) -> &HashSet<(String, IpAddr)> {
-        let labels = |node: &Arc<SlimNode>| {
+    /// The addresses that nodes are labelled with, by allocation.
+    fn labels(&self) -> &HashMap<String, HashSet<IpAddr>> {
+        let label = |node: &Arc<SlimNode>| {
             let (name, ip) = (node.label(api::ALLOCATION_LABEL)?, node.label(api::ADDRESS_LABEL)?);
-            Some((name.to_owned(), ip.parse().ok()?))
+            Some((name.to_owned(), ip.parse::<IpAddr>().ok()?))
         };
-        self.labels.get_or_init(|| self.nodes.iter().filter_map(labels).collect())
+        self.labels.get_or_init(|| {
+            let mut labels: HashMap<String, HashSet<IpAddr>> = HashMap::new();
+            for (name, ip) in self.nodes.iter().filter_map(label) {
+                labels.entry(name).or_default().insert(ip);
+            }
+            labels
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use kube::{Api, api::ListParams, core::DeserializeGuard};
 use tokio::time::timeout;
 
 pub use self::versions::{Versions, number};
-use super::{claims::Claimant, tables::Uid};
+use super::{claims::Claims, tables::Uid};
 use crate::api::NetIPAllocation;
 
 /// For single calls to the API server.
@@ -110,9 +110,9 @@ impl Ledger {
         self.lock().all().cloned().collect()
     }
 
-    /// What they say that other allocations must know.
-    pub fn claimants(&self) -> Vec<Arc<Claimant>> {
-        self.lock().claimants()
+    /// What each of them claims.
+    pub fn claims(&self) -> Claims {
+        self.lock().claims()
     }
 
     /// Whether the object is known: read or written by this process, and not gone since.

@@ -40,9 +40,9 @@ pub fn read(status: &AddressStatus) -> Stored {
     understand(status).map_or_else(|| Stored::Foreign(Box::new(status.clone())), |entry| Stored::Known(Box::new(entry)))
 }
 
-/// The address and the state of an entry: all that other allocations go by. `None` for what [`read`] takes for foreign.
-pub fn standing(status: &AddressStatus) -> Option<(IpAddr, State)> {
-    bearings(status).map(|(ip, state, ..)| (ip, state))
+/// The state of an entry: all that other allocations go by. `None` for what [`read`] takes for foreign.
+pub fn standing(status: &AddressStatus) -> Option<State> {
+    bearings(status).map(|(_, state, ..)| state)
 }
 
 /// What has to be understood of an entry, or none of it is.
@@ -253,7 +253,7 @@ mod tests {
     fn an_entry_survives_status() {
         assert_eq!(read(&write(&entry())), Stored::Known(Box::new(entry())));
         assert_eq!(write(&entry()).state, "Draining", "two phases, one word");
-        assert_eq!(standing(&write(&entry())), Some((entry().ip, State::Releasing)));
+        assert_eq!(standing(&write(&entry())), Some(State::Releasing));
     }
 
     #[test]

@@ -28,7 +28,6 @@ use super::{
     },
     record::{self, Written, cadence::Timing, tell::Counted},
     round::{self, Entries, PodsByNode, Record, Round, Scene},
-    taints::NodeTaints,
 };
 use crate::{
     api::{self, NetIPAllocation},
@@ -196,8 +195,7 @@ impl Controller {
         {
             return known.claims.clone();
         }
-        let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
-        let claims = Arc::new(Claims::among(self.ledger.claimants(), taints).labelled(nodes));
+        let claims = Arc::new(self.ledger.claims().labelled(nodes));
         *last = Some(Claimed { revision, nodes: nodes.clone(), claims: claims.clone() });
         claims
     }

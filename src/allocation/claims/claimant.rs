@@ -1,7 +1,7 @@
 //! One allocation, as far as the others must know it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -34,7 +34,7 @@ pub struct Claimant {
 }
 
 /// Its standing with one address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     /// The node that its entry names.
     pub(super) node: Option<String>,
@@ -47,37 +47,42 @@ pub(super) struct Standing {
 impl Claimant {
     /// Of an entry no more is read than its standing and its plan.
     pub fn of(allocation: &NetIPAllocation) -> Self {
-        let mut held: BTreeMap<IpAddr, State> = BTreeMap::new();
-        let mut on: BTreeMap<IpAddr, String> = BTreeMap::new();
-        let (mut nodes, mut plans) = (HashSet::new(), Vec::new());
+        let (mut standings, mut nodes, mut plans) = (HashMap::new(), HashSet::new(), Vec::new());
         for stored in allocation.status.iter().flat_map(|status| &status.addresses) {
             nodes.extend(stored.node.clone());
-            on.extend(stored.ip.parse().ok().zip(stored.node.clone()));
             if let Some(planned) = &stored.planned_node {
                 plans.push((planned.clone(), urgency(stored)));
             }
-            // What a newer version wrote there holds the address.
-            let foreign = || Some((stored.ip.parse().ok()?, State::Attaching));
-            held.extend(memory::standing(stored).or_else(foreign));
+            if let Ok(ip) = stored.ip.parse::<IpAddr>() {
+                standings.insert(ip, Standing::of(stored));
+            }
         }
         let terminating = allocation.metadata.deletion_timestamp.is_some();
         let wanted = if terminating { BTreeSet::new() } else { listed(allocation).0 };
-        let standing = |ip: IpAddr| {
-            let state = held.get(&ip).copied();
-            // Detached included: it is between two nodes of its own.
-            let incumbent = state.is_some_and(|state| state != State::Unassigned);
-            let verified = matches!(state, Some(State::Attached | State::Draining));
-            let standing = || Standing { node: on.get(&ip).cloned(), incumbent, verified };
-            (incumbent || wanted.contains(&ip)).then(standing)
-        };
-        let claimed: BTreeSet<IpAddr> = wanted.iter().chain(held.keys()).copied().collect();
+        standings.retain(|ip, standing| standing.incumbent || wanted.contains(ip));
+        for ip in wanted {
+            standings.entry(ip).or_default();
+        }
         Self {
             uid: allocation.uid().unwrap_or_default(),
             name: allocation.name_any(),
             created: allocation.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
-            standings: claimed.into_iter().filter_map(|ip| Some((ip, standing(ip)?))).collect(),
+            standings,
             nodes,
             plans,
+        }
+    }
+}
+
+impl Standing {
+    fn of(stored: &AddressStatus) -> Self {
+        // What a newer version wrote there holds the address.
+        let state = memory::standing(stored).unwrap_or(State::Attaching);
+        Self {
+            node: stored.node.clone(),
+            // Detached included: it is between two nodes of its own.
+            incumbent: state != State::Unassigned,
+            verified: matches!(state, State::Attached | State::Draining),
         }
     }
 }

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use kube::ResourceExt;
 
 use crate::{
-    allocation::{claims::Claimant, tables::Uid},
+    allocation::{
+        claims::{Claimant, Claims},
+        tables::Uid,
+        taints::NodeTaints,
+    },
     api::NetIPAllocation,
 };
 
@@ -67,9 +71,10 @@ impl Versions {
         self.known.values().map(|known| &known.object)
     }
 
-    /// What they say that others must know.
-    pub fn claimants(&self) -> Vec<Arc<Claimant>> {
-        self.known.values().map(|known| known.claimant.clone()).collect()
+    /// What each of them claims.
+    pub fn claims(&self) -> Claims {
+        let claimants = self.known.values().map(|known| known.claimant.clone()).collect();
+        Claims::among(claimants, NodeTaints::of(self.all().map(AsRef::as_ref)))
     }
 
     /// Whether an object of that name is known: read or written by this process, and not gone since.

@@ -33,7 +33,6 @@ use ip_address_controller::{
         },
         round::{self, DebtState, Entries, PodsByNode, Record, Scene, Turn},
         tables::{Key, Tables, left_to_send},
-        taints::NodeTaints,
     },
     api::{self, NetIPAllocation},
     cloud::{CloudError, ErrorKind, MachineId, Scope},
@@ -505,10 +504,7 @@ impl Term {
         let subject = Subject::of(object, retain, false, &nodes, &self.answers);
         let entries = Entries::of(&subject, &nodes, moment);
         let claims = Arc::new(match rules.claims {
-            true => {
-                let taints = NodeTaints::of(self.versions.all().map(AsRef::as_ref));
-                Claims::among(self.versions.claimants(), taints).labelled(&nodes)
-            }
+            true => self.versions.claims().labelled(&nodes),
             false => Claims::default(),
         });
         let (survey, survey_error) = subject.scope.as_ref().map_or((None, None), |scope| self.answers.survey(scope));
