@@ -22,3 +22,7 @@ mod search;
 mod soak;
 mod story;
 mod writes;
+
+/// As in the program: the random lives and the model allocate a lot.
+#[global_allocator]
+static HEAP: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
