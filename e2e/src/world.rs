@@ -101,6 +101,8 @@ pub struct Ask {
     pub place: Place,
     /// What it is about, as a path; for the log, and for faults that are meant for one thing.
     pub target: String,
+    /// What cuts a list, in the cloud's words; empty where nothing does.
+    pub filter: String,
     pub caller: Caller,
     /// Permissions that the caller needs, in the provider's words.
     pub permissions: Vec<String>,

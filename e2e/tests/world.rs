@@ -34,6 +34,7 @@ fn ask(method: &str, target: &str) -> Ask {
         account: "prod".to_owned(),
         place: Place::Zone("us-west1-a".to_owned()),
         target: target.to_owned(),
+        filter: String::new(),
         caller: Caller::Trusted,
         permissions: vec![format!("compute.{method}")],
     }

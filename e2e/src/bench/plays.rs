@@ -1,6 +1,6 @@
 //! What is measured, one figure after another on one ground.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -245,16 +245,18 @@ pub async fn drains_at_once(ground: &Ground, figures: &mut Figures) -> Result<()
 /// Drains the node that the address is on, until it is attached elsewhere.
 async fn drain(ground: &Ground, object: &str, ip: &str) -> Result<Move> {
     let from = ground.history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
+    let before = ground.stage.world.external_ips();
     ground.cordon(&from).await?;
     // No pod is on it: the drain has finished with the cordon.
     let (drained, since) = (Instant::now(), Timestamp::now());
     let (attached, to) = ground.history.moved(ip, &from, PATIENCE).await?;
-    Ok(Move { object: object.to_owned(), drained, since, attached, from, to })
+    let read = [ip.parse().ok(), before.get(&to).copied()].into_iter().flatten().collect();
+    Ok(Move { object: object.to_owned(), read, drained, since, attached, from, to })
 }
 
 /// What the operator took for each of them.
 fn own_times(ground: &Ground, calls: &[Call], moves: &[Move], writes: &[AuditEvent]) -> Vec<Duration> {
-    moves.iter().map(|done| done.own(&ground.stage.world, calls, moves.len(), writes)).collect()
+    moves.iter().map(|done| done.own(&ground.stage.world, calls, writes)).collect()
 }
 
 /// The operator's writes of status since then.
@@ -292,6 +294,8 @@ fn shares(before: &BTreeMap<String, Duration>, after: &BTreeMap<String, Duration
 /// One address went from one node to another.
 struct Move {
     object: String,
+    /// It, and what the machine that it went to had before.
+    read: Vec<IpAddr>,
     drained: Instant,
     /// The same by the wall's clock, as the audit log has it.
     since: Timestamp,
@@ -301,7 +305,8 @@ struct Move {
 }
 
 impl Move {
-    /// The calls about either machine or an operation on it, but those by which the machine that was left got its own address back.
+    /// The calls about either machine, an operation on it, or the addresses that are read for it, but those by which the machine that
+    /// was left got its own address back.
     fn waited_for<'a>(&self, world: &World, calls: &'a [Call]) -> Vec<&'a Call> {
         let operation = |call: &Call| call.target.rsplit('/').next().and_then(|name| world.machine_of_operation(name));
         let about = |call: &Call, node: &str| call.target.contains(node) || operation(call).as_deref() == Some(node);
@@ -309,7 +314,8 @@ impl Move {
         let changes = calls.iter().filter(within).filter(|call| call.mutating && about(call, &self.from));
         let given_back = changes.map(|call| call.at).nth(1);
         let left = |call: &Call| given_back.is_none_or(|then| call.at < then) && about(call, &self.from);
-        calls.iter().filter(within).filter(|call| left(call) || about(call, &self.to)).collect()
+        let reads = |call: &Call| self.read.iter().any(|ip| call.filter.contains(&format!("\"{ip}\"")));
+        calls.iter().filter(within).filter(|call| left(call) || about(call, &self.to) || reads(call)).collect()
     }
 
     /// What it waited for, the API server's `writes` of its status included, in the order in which that began.
@@ -343,20 +349,16 @@ impl Move {
         own.filter_map(span).collect()
     }
 
-    /// What the operator took for it: the whole, without the time in which the cloud worked on either machine or answered
-    /// about it or an operation on it, and without the answers about the address alone (the lists that are no surveys), which
-    /// the moves share evenly. That the machine left behind gets its own address back meanwhile, by a second change, is waited
-    /// for by nobody. And without the time of these `writes`.
-    fn own(&self, world: &World, calls: &[Call], moves: usize, writes: &[AuditEvent]) -> Duration {
+    /// What the operator took for it: the whole, without the time in which the cloud worked on either machine or answered about it,
+    /// an operation on it or its addresses. That the machine left behind gets its own address back meanwhile, by a second change, is
+    /// waited for by nobody. And without the time of these `writes`.
+    fn own(&self, world: &World, calls: &[Call], writes: &[AuditEvent]) -> Duration {
         let (mut busy, mut until) = (Duration::ZERO, self.drained);
         for (from, to, _) in self.spans(world, calls, writes) {
             busy += to.saturating_duration_since(from.max(until));
             until = until.max(to);
         }
-        let lists = calls.iter().filter(|call| !call.mutating && call.method.ends_with(".list")).count();
-        let surveys = calls.len().min(self.attached.duration_since(self.drained).as_secs() as usize / 30);
-        let answers = LATENCY.answer * u32::try_from(lists.saturating_sub(surveys) / moves.max(1)).unwrap_or_default();
-        (self.attached - self.drained).saturating_sub(busy).saturating_sub(answers)
+        (self.attached - self.drained).saturating_sub(busy)
     }
 }
 
@@ -367,17 +369,15 @@ pub async fn node_lost(ground: &Ground, figures: &mut Figures) -> Result<()> {
     let ip = ips.last().context("no address")?;
     let from = history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
     stage.world.clear_calls();
+    let before = stage.world.external_ips();
     let nodes: Api<Node> = Api::all(stage.client()?);
     stage.world.delete_machine(&from);
     nodes.delete(&from, &DeleteParams::default()).await?;
     let (drained, since) = (Instant::now(), Timestamp::now());
     let (attached, to) = history.moved(ip, &from, PATIENCE).await?;
-    let own = Move { object: object.clone(), drained, since, attached, from, to }.own(
-        &stage.world,
-        &stage.world.calls(),
-        1,
-        &[],
-    );
+    let read = [ip.parse().ok(), before.get(&to).copied()].into_iter().flatten().collect();
+    let done = Move { object: object.clone(), read, drained, since, attached, from, to };
+    let own = done.own(&stage.world, &stage.world.calls(), &[]);
     figures.add(
         *size,
         "node gone to attached elsewhere, without the cloud's latency",

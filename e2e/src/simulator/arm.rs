@@ -229,6 +229,7 @@ impl Routed {
             account: self.account(),
             place,
             target: format!("/{}", self.request.path.join("/").to_lowercase()),
+            filter: String::new(),
             caller: Caller::Bearer(self.request.bearer()),
             permissions: self.method.actions.iter().map(|action| (*action).to_owned()).collect(),
         }

@@ -92,6 +92,7 @@ impl Routed {
             account: self.account.clone(),
             place: Place::Region(self.region.clone()),
             target,
+            filter: String::new(),
             caller: Caller::Bearer(self.key.clone()),
             permissions: vec![self.action.permission.to_owned()],
         }

@@ -180,6 +180,7 @@ impl Routed {
             account: self.part("project"),
             place,
             target,
+            filter: self.query("filter").cloned().unwrap_or_default(),
             caller: Caller::Bearer(self.request.bearer()),
             permissions: self.method.permissions.iter().map(|permission| (*permission).to_owned()).collect(),
         }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
+use super::Ask;
+
 /// How a call ended, as seen in the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,6 +31,8 @@ pub struct Call {
     pub method: String,
     /// What it was about, as a path.
     pub target: String,
+    /// What cut a list, in the cloud's words; empty where nothing did.
+    pub filter: String,
     pub mutating: bool,
     pub outcome: Outcome,
 }
@@ -61,12 +65,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn open(&mut self, method: &str, target: &str, mutating: bool) -> usize {
+    pub(super) fn open(&mut self, ask: &Ask, mutating: bool) -> usize {
         self.calls.push(Call {
             at: Instant::now(),
             ended: None,
-            method: method.to_owned(),
-            target: target.to_owned(),
+            method: ask.method.clone(),
+            target: ask.target.clone(),
+            filter: ask.filter.clone(),
             mutating,
             outcome: Outcome::Running,
         });

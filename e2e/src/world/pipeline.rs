@@ -149,7 +149,7 @@ impl World {
     /// Logs the call and finds out what it meets.
     async fn arrive(&self, ask: &Ask, mutating: bool) -> (usize, Result<Option<Fault>, Refusal>) {
         let (number, met) = self.change(|state| {
-            let number = state.log.open(&ask.method, &ask.target, mutating);
+            let number = state.log.open(ask, mutating);
             let met = if !state.knows(&ask.caller) {
                 Err(Refusal::Unauthenticated)
             } else if !state.budgets.spend(&ask.account, &ask.method, mutating) {

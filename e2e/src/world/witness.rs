@@ -1,6 +1,6 @@
 //! Witnesses: what a test asks afterwards, and how it waits for it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Call, Holder, Machine, Removal, World};
 
@@ -27,6 +27,12 @@ impl World {
     /// The external address of the machine of that name.
     pub fn external_ip(&self, name: &str) -> Option<IpAddr> {
         self.machine(name)?.external?.ip
+    }
+
+    /// The external address of each machine that has one, by the machine's name.
+    pub fn external_ips(&self) -> BTreeMap<String, IpAddr> {
+        let ip = |machine: &Machine| Some((machine.key.name.clone(), machine.external.as_ref()?.ip?));
+        self.look(|state| state.inventory.machines().filter_map(ip).collect())
     }
 
     /// Every call since the log was cleared, in the order of arrival.
