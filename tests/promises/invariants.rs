@@ -407,8 +407,11 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     if cosmos.excuses.has(ip) || edited {
         return Ok(());
     }
-    let machine = place.and_then(|place| cosmos.cloud.machine(place));
-    let there = machine.is_some_and(|machine| machine.slot == Slot::Reserved(ip));
+    // The very machine: a change may have landed on one that came under its name in that moment.
+    let there = before.machine.as_ref().is_some_and(|said| {
+        let machine = cosmos.cloud.machine(&said.place).filter(|machine| machine.instance == said.instance);
+        machine.is_some_and(|machine| machine.slot == Slot::Reserved(ip))
+    });
     if after.reason == Reason::AddressNotFound && cosmos.cloud.find(ip) != Whereabouts::NotFound {
         return broken(format!("P3: {ip} is said not to exist, and does"));
     }
@@ -560,15 +563,29 @@ fn one_target(cosmos: &Cosmos) -> Judged {
         for entry in of(object).filter(|entry| has_given_up(object, entry) && !cosmos.excuses.has(entry.ip)) {
             let Some(node) = entry.planned_node else { continue };
             let (first, ip) = *given.entry(node.clone()).or_insert((name, entry.ip));
-            if ip != entry.ip {
+            if ip == entry.ip || gives_way(cosmos, entry.ip, &node) {
+                continue;
+            }
+            if !gives_way(cosmos, ip, &node) {
                 return broken(format!(
                     "P5: {ip} of {first} and {} of {name} gave up their nodes for {node}",
                     entry.ip
                 ));
             }
+            given.insert(node, (name, entry.ip));
         }
     }
     Ok(())
+}
+
+/// It keeps nobody from that node any more: another one is promised to it, and its status says so with the next write, for which a new
+/// plan alone is no reason; or the cloud denies it, and nothing comes of it for now.
+fn gives_way(cosmos: &Cosmos, ip: IpAddr, planned: &str) -> bool {
+    let Some(term) = cosmos.leader().and_then(|leader| leader.term.as_ref()) else { return false };
+    let nobody = IpAddr::from([0, 0, 0, 0]);
+    let promised = |node: &String| term.tables.promised.others(node, &nobody).any(|(going, _)| *going == ip);
+    let denied = term.tables.failure(ip).is_some_and(|failure| failure.kind.is_denial());
+    denied || cosmos.names.keys().any(|node| node != planned && promised(node))
 }
 
 /// It has left its node, or is about to, for a cause for which it would have stayed without a target.

@@ -506,6 +506,14 @@ impl Cosmos {
         }
     }
 
+    /// For a trace: the call that an action makes.
+    fn called_by(&self, action: &Action) -> String {
+        let Action::Step(id, flight) = action else { return String::new() };
+        let term = self.process(*id).term.as_ref();
+        let flight = term.and_then(|term| term.flights.get(flight));
+        flight.map(|flight| format!(": {:?}", flight.errand.next())).unwrap_or_default()
+    }
+
     /// It happens.
     ///
     /// # Errors
@@ -513,7 +521,7 @@ impl Cosmos {
     pub fn happen(&mut self, action: &Action) -> Result<(), String> {
         let moment = self.tick();
         if tells() {
-            println!("{} {action:?}", self.now);
+            println!("{} {action:?}{}", self.now, self.called_by(action));
         }
         match action {
             Action::Sync(id) => {
