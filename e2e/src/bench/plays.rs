@@ -242,15 +242,24 @@ pub async fn drains_at_once(ground: &Ground, figures: &mut Figures) -> Result<()
     Ok(())
 }
 
-/// Drains the node that the address is on, until it is attached elsewhere.
+/// Drains the node that the address is on, until it is attached elsewhere. No pod is on it: the drain has finished with the cordon.
 async fn drain(ground: &Ground, object: &str, ip: &str) -> Result<Move> {
+    moved_by(ground, object, ip, async |from| ground.cordon(from).await).await
+}
+
+/// Something befalls the node that the address is on: until it is attached elsewhere.
+async fn moved_by(
+    ground: &Ground,
+    object: &str,
+    ip: &str,
+    befalls: impl AsyncFnOnce(&str) -> Result<()>,
+) -> Result<Move> {
     let from = ground.history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
     let before = ground.stage.world.external_ips();
-    ground.cordon(&from).await?;
-    // No pod is on it: the drain has finished with the cordon.
+    befalls(&from).await?;
     let (drained, since) = (Instant::now(), Timestamp::now());
     let (attached, to) = ground.history.moved(ip, &from, PATIENCE).await?;
-    let read = [ip.parse().ok(), before.get(&to).copied()].into_iter().flatten().collect();
+    let read = std::iter::once(ip.parse()?).chain(before.get(&to).copied()).collect();
     Ok(Move { object: object.to_owned(), read, drained, since, attached, from, to })
 }
 
@@ -364,20 +373,17 @@ impl Move {
 
 /// The machine and its Node go at once.
 pub async fn node_lost(ground: &Ground, figures: &mut Figures) -> Result<()> {
-    let Ground { stage, history, size, objects } = ground;
+    let Ground { stage, size, objects, .. } = ground;
     let (object, ips) = objects.iter().next().context("no object")?;
     let ip = ips.last().context("no address")?;
-    let from = history.now().get(ip).and_then(|word| word.node.clone()).context("on no node")?;
     stage.world.clear_calls();
-    let before = stage.world.external_ips();
     let nodes: Api<Node> = Api::all(stage.client()?);
-    stage.world.delete_machine(&from);
-    nodes.delete(&from, &DeleteParams::default()).await?;
-    let (drained, since) = (Instant::now(), Timestamp::now());
-    let (attached, to) = history.moved(ip, &from, PATIENCE).await?;
-    let read = [ip.parse().ok(), before.get(&to).copied()].into_iter().flatten().collect();
-    let done = Move { object: object.clone(), read, drained, since, attached, from, to };
-    let own = done.own(&stage.world, &stage.world.calls(), &[]);
+    let done = moved_by(ground, object, ip, async |from| {
+        stage.world.delete_machine(from);
+        nodes.delete(from, &DeleteParams::default()).await?;
+        Ok(())
+    });
+    let own = done.await?.own(&stage.world, &stage.world.calls(), &[]);
     figures.add(
         *size,
         "node gone to attached elsewhere, without the cloud's latency",
