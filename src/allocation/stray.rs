@@ -5,6 +5,7 @@
 //! are kept (`taints`). Beside that, what is over is forgotten, and the gauges over all nodes are told.
 
 mod evicting;
+mod evidence;
 
 use std::{
     sync::Arc,
@@ -23,11 +24,10 @@ use super::{
         users::{self, Workload},
     },
     moment::Moment,
-    observe::{answers::holder, nodes::SlimNode},
+    observe::nodes::SlimNode,
     record::{audience, events::Event, tell::Word},
     tables::Key,
     tainting::Failing,
-    taints::NodeTaints,
 };
 use crate::{
     api::{ALLOCATION_LABEL, Mode, READY_LABEL},
@@ -39,8 +39,6 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(2);
 /// Between two times at which what is over is forgotten: it is in nobody's way.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// A survey older than this proves no stray: nobody keeps that scope surveyed any more.
-const BELIEVED: Duration = Duration::from_secs(3600);
 
 impl Controller {
     /// Sweeps until the term ends.
@@ -158,30 +156,18 @@ impl Controller {
         }
     }
 
-    /// A complete survey that counts shows no address on its machine, nothing of ours sits or works there, and its label
-    /// names no allocation of another release.
+    /// Its machine has no address of ours for sure, and its label names no allocation of another release.
     async fn is_stray(&self, node: &SlimNode) -> bool {
         if self.is_observed(node) {
             return false;
         }
         let Some(place) = node.place() else { return false };
         let Some(home) = node.location().map(Place::scope) else { return false };
-        let Some(surveys) = self.view.answers().surveys_at(&home, BELIEVED, &Moment::here()) else { return false };
-        if surveys.is_empty() {
-            return false;
-        }
-        {
+        let is_empty = {
             let tables = self.tables();
-            let key = Key::Machine(place.clone());
-            if tables.flights.is_busy(&key)
-                || tables.seats.is_taken(&place)
-                || surveys.iter().any(|survey| !tables.reads.counts([&key], survey.began))
-            {
-                return false;
-            }
-        }
-        let mut shown = surveys.iter().flat_map(|survey| survey.addresses.values()).filter_map(holder);
-        if shown.any(|machine| *machine == place) {
+            evidence::is_empty(&place, &home, &self.view.answers(), &tables, &Moment::here())
+        };
+        if !is_empty {
             return false;
         }
         match node.label(ALLOCATION_LABEL) {
@@ -220,9 +206,9 @@ impl Controller {
         let name = node.name_any();
         tracing::warn!(node = name, "ip.ready is on a node without an address of ours; taken off");
         let whose = node.label(ALLOCATION_LABEL).unwrap_or_default().to_owned();
-        let taints = NodeTaints::of(self.ledger.all().iter().map(AsRef::as_ref));
+        let claims = self.claims(&self.nodes.all());
         let mut noted = Vec::new();
-        let done = self.actor.unlabel(&name, place, &whose, None, &taints, &mut noted).await;
+        let done = self.actor.unlabel(&name, place, &whose, None, claims.taints(), &mut noted).await;
         if noted.iter().any(|noted| matches!(noted, Noted::Unlabeled(_))) {
             let note = format!("node {name} has no address of ours, so ip.ready was taken off");
             self.teller.say_of_node(node, Word::new(Event::NodeUnlabeled, "", note));
