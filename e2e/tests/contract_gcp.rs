@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use e2e::{
     contract::{Bench, Home, NODE, ONE, Open, PRIVATE, TWO, Told, Words, furnish},
     simulator::Simulator,
-    world::{Address, Fault, Latency, NewMachine, Tier, World},
+    world::{Address, Fault, Latency, NewMachine, Point, Tier, World},
 };
 use google_cloud_auth::credentials::mds;
 use ip_address_controller::cloud::{
@@ -183,6 +183,26 @@ async fn a_survey_of_which_one_page_fails_is_an_error() {
     bench.world.fail_next("addresses.list", Fault::refuse(403, "rateLimitExceeded", "slow down"));
     let error = bench.cloud.survey(&bench.scope()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Throttled);
+}
+
+/// Compute Engine takes the machine's name, and tells with the operation whose it was by then (`targetId`).
+#[tokio::test]
+async fn p3_an_address_that_landed_on_another_machine_of_that_name_is_not_said_to_be_on_the_one_that_was_meant() {
+    let bench = GcpBench::start().await.unwrap();
+    let order = bench.attach(ONE, PRIVATE);
+    let meant = order.machine.clone();
+    let adding = bench.world.hold("instances.addAccessConfig", Point::Arrival);
+    let meanwhile = async {
+        adding.arrived(1).await;
+        bench.world.replace_machine(PRIVATE).unwrap();
+        adding.release();
+    };
+    let (attached, ()) = tokio::join!(bench.cloud.attach(&order), meanwhile);
+    let error = attached.unwrap_err();
+    assert_eq!((error.kind, error.settled), (ErrorKind::NotFound, true), "{error}");
+    assert!(error.message.contains("another machine has its name"), "{error}");
+    assert_eq!(bench.world.machine_of(ip(ONE)).as_deref(), Some(PRIVATE), "it works there all the same");
+    assert_ne!(bench.machine(PRIVATE), meant);
 }
 
 #[tokio::test]

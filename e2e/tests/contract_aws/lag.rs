@@ -6,7 +6,7 @@ use e2e::{
     contract::{Bench as _, NODE, NODE_2, ONE, PRIVATE, TWO},
     world::Fault,
 };
-use ip_address_controller::cloud::{Cloud as _, ErrorKind, Holder, Restored};
+use ip_address_controller::cloud::{Cloud as _, ErrorKind, Holder, Interface, Restored};
 
 use crate::bench::{AwsBench, ip, scope};
 
@@ -120,6 +120,22 @@ async fn a_machine_that_was_just_left_is_still_owed_its_own_address() {
     assert_eq!(bench.cloud.restore(&bench.restore("wide")).await.unwrap(), Restored::Given);
     assert!(bench.world.external_ip("wide").is_some());
     assert_eq!(bench.calls("ModifyNetworkInterfaceAttribute").len(), 1);
+}
+
+#[tokio::test]
+async fn p10_what_a_machine_had_before_an_address_came_and_went_is_not_taken_for_what_it_is_given_back() {
+    let bench = AwsBench::start().await.unwrap();
+    bench.add_wide("wide");
+    bench.world.set_read_lag(LONG);
+    bench.cloud.attach(&bench.attach(ONE, "wide")).await.unwrap();
+    bench.cloud.detach(&bench.detach(ONE, "wide")).await.unwrap();
+    // Nothing of both is shown yet: it seems to have its own address all the time.
+    let seat = bench.cloud.inspect(&bench.machine("wide").place).await.unwrap();
+    assert!(matches!(seat.interface, Interface::Ephemeral(_)), "{seat:?}");
+    let error = bench.cloud.restore(&bench.restore("wide")).await.unwrap_err();
+    assert_eq!((error.kind, error.settled), (ErrorKind::Unavailable, true), "{error}");
+    assert_eq!(bench.calls("ModifyNetworkInterfaceAttribute").len(), 1);
+    assert!(bench.world.external_ip("wide").is_some());
 }
 
 #[tokio::test]

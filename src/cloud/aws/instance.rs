@@ -1,8 +1,8 @@
 //! The SDK's words for instances and their interfaces into ours. Pure.
 
-use aws_sdk_ec2::types::{
-    Instance, InstanceNetworkInterface, InstanceNetworkInterfaceAssociation, InstanceStateName, OperatorResponse,
-};
+use std::net::IpAddr;
+
+use aws_sdk_ec2::types::{Instance, InstanceNetworkInterface, InstanceStateName, OperatorResponse};
 
 use super::translate::text;
 use crate::cloud::{CloudError, ErrorKind, Interface, MachineId, Own, Power, ProviderId};
@@ -29,6 +29,8 @@ pub(super) struct Primary {
     /// Pods' traffic leaves under this one, so an address belongs to it and to no other.
     pub private_ip: String,
     pub external: Interface,
+    /// The address that AWS lends it, where it has one of its own.
+    pub lent: Option<IpAddr>,
 }
 
 /// # Errors
@@ -96,19 +98,14 @@ fn primary_interface(interface: &InstanceNetworkInterface) -> Option<Primary> {
         Some(primary) => primary.association.as_ref(),
         None => interface.association.as_ref(),
     };
-    Some(Primary {
-        id: text(&interface.network_interface_id)?,
-        private_ip,
-        external: association.map_or(Interface::Empty, external),
-    })
-}
-
-fn external(association: &InstanceNetworkInterfaceAssociation) -> Interface {
-    match text(&association.public_ip).and_then(|ip| ip.parse().ok()) {
+    let public = association.and_then(|association| text(&association.public_ip)?.parse().ok());
+    let lent = public.filter(|_| association.is_some_and(|it| it.ip_owner_id.as_deref() == Some(LENT)));
+    let external = match public {
         None => Interface::Empty,
-        Some(_) if association.ip_owner_id.as_deref() == Some(LENT) => Interface::Ephemeral(Own::default()),
+        Some(_) if lent.is_some() => Interface::Ephemeral(Own::default()),
         Some(ip) => Interface::Reserved(ip),
-    }
+    };
+    Some(Primary { id: text(&interface.network_interface_id)?, private_ip, external, lent })
 }
 
 fn power(state: Option<&InstanceStateName>) -> Power {
@@ -122,7 +119,8 @@ fn power(state: Option<&InstanceStateName>) -> Power {
 #[cfg(test)]
 mod tests {
     use aws_sdk_ec2::types::{
-        InstanceNetworkInterfaceAttachment as Attachment, InstancePrivateIpAddress as Private, InstanceState, Placement,
+        InstanceNetworkInterfaceAssociation, InstanceNetworkInterfaceAttachment as Attachment,
+        InstancePrivateIpAddress as Private, InstanceState, Placement,
     };
 
     use super::*;

@@ -24,6 +24,8 @@ struct Made {
     at: Instant,
     /// Its end was asked for, and it is not known whether that took effect.
     doubtful: bool,
+    /// What AWS had lent the interface before.
+    displaced: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ struct Ended {
     ip: IpAddr,
     interface: String,
     at: Instant,
+    /// What AWS had lent the interface before it, if we had made it a moment ago.
+    displaced: Option<IpAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -44,17 +48,26 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// The cloud has answered that the address is there.
-    pub fn made(&mut self, allocation: &str, ip: IpAddr, association: Association, now: Instant) {
+    /// The cloud has answered that the address is there. `displaced`: what AWS had lent the interface before.
+    pub fn made(
+        &mut self,
+        allocation: &str,
+        ip: IpAddr,
+        association: Association,
+        displaced: Option<IpAddr>,
+        now: Instant,
+    ) {
         self.forget(now);
-        self.made.insert(allocation.to_owned(), Made { ip, association, at: now, doubtful: false });
+        self.made.insert(allocation.to_owned(), Made { ip, association, at: now, doubtful: false, displaced });
     }
 
     /// The cloud has answered that the association is gone.
     pub fn ended(&mut self, ip: IpAddr, association: &Association, now: Instant) {
         self.forget(now);
-        self.made.retain(|_, made| made.association.id != association.id);
-        let ended = Ended { ip, interface: association.interface.clone(), at: now };
+        let mut gone = self.made.extract_if(.., |_, made| made.association.id == association.id);
+        let displaced = gone.next().and_then(|(_, made)| made.displaced);
+        drop(gone);
+        let ended = Ended { ip, interface: association.interface.clone(), at: now, displaced };
         self.ended.insert(association.id.clone(), ended);
     }
 
@@ -119,6 +132,13 @@ impl Recent {
         }
     }
 
+    /// Whether this address, which AWS lends an interface, is the one that it had before our association: neither that nor its end is
+    /// shown yet.
+    pub fn is_of_the_past(&self, interface: &str, lent: IpAddr, now: Instant) -> bool {
+        let mut ended = self.ended.values().filter(|ended| ended.interface == interface && young(ended.at, now));
+        ended.any(|ended| ended.displaced == Some(lent))
+    }
+
     /// An instance has been asked to take an address of its own.
     pub fn asked(&mut self, instance: &str, now: Instant) {
         self.forget(now);
@@ -167,7 +187,7 @@ mod tests {
     fn what_we_made_counts_until_reads_must_show_it() {
         let (mut recent, now) = (Recent::default(), Instant::now());
         let made = association("eipassoc-1", "eni-1");
-        recent.made(ALLOCATION, ip(), made.clone(), now);
+        recent.made(ALLOCATION, ip(), made.clone(), None, now);
         assert_eq!(recent.association(ALLOCATION, None, now), Some(made));
         assert_eq!(recent.interface("eni-1", Interface::Empty, now), Interface::Reserved(ip()));
         assert_eq!(recent.interface("eni-2", Interface::Empty, now), Interface::Empty);
@@ -190,18 +210,30 @@ mod tests {
     fn a_move_shows_the_new_place_alone() {
         let (mut recent, now) = (Recent::default(), Instant::now());
         let (old, new) = (association("eipassoc-1", "eni-1"), association("eipassoc-2", "eni-2"));
-        recent.made(ALLOCATION, ip(), old.clone(), now);
+        recent.made(ALLOCATION, ip(), old.clone(), None, now);
         recent.ended(ip(), &old, now);
-        recent.made(ALLOCATION, ip(), new.clone(), now);
+        recent.made(ALLOCATION, ip(), new.clone(), None, now);
         assert_eq!(recent.association(ALLOCATION, Some(old), now), Some(new));
         assert_eq!(recent.interface("eni-1", Interface::Reserved(ip()), now), Interface::Empty);
         assert_eq!(recent.interface("eni-2", Interface::Empty, now), Interface::Reserved(ip()));
     }
 
     #[test]
+    fn p10_what_an_interface_was_lent_before_an_association_that_came_and_went_is_of_the_past() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        let [before, after] = ["198.51.100.4", "198.51.100.5"].map(|ip| ip.parse().unwrap());
+        let made = association("eipassoc-1", "eni-1");
+        recent.made(ALLOCATION, ip(), made.clone(), Some(before), now);
+        recent.ended(ip(), &made, now);
+        assert!(recent.is_of_the_past("eni-1", before, now));
+        assert!(!recent.is_of_the_past("eni-1", after, now) && !recent.is_of_the_past("eni-2", before, now));
+        assert!(!recent.is_of_the_past("eni-1", before, later(now)));
+    }
+
+    #[test]
     fn what_somebody_else_made_is_taken_as_shown() {
         let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.made(ALLOCATION, ip(), association("eipassoc-1", "eni-1"), now);
+        recent.made(ALLOCATION, ip(), association("eipassoc-1", "eni-1"), None, now);
         let theirs = association("eipassoc-9", "eni-9");
         assert_eq!(recent.association(ALLOCATION, Some(theirs.clone()), now), Some(theirs));
         let other = Interface::Reserved("203.0.113.8".parse().unwrap());
@@ -212,7 +244,7 @@ mod tests {
     fn a_doubtful_association_counts_only_for_who_wants_to_end_it() {
         let (mut recent, now) = (Recent::default(), Instant::now());
         let made = association("eipassoc-1", "eni-1");
-        recent.made(ALLOCATION, ip(), made.clone(), now);
+        recent.made(ALLOCATION, ip(), made.clone(), None, now);
         assert!(recent.doubt(&made));
         assert!(!recent.doubt(&made), "it was doubtful before");
         assert_eq!(recent.association(ALLOCATION, None, now), None);
@@ -225,7 +257,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_longer_than_it_counts() {
         let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.made(ALLOCATION, ip(), association("eipassoc-1", "eni-1"), now);
+        recent.made(ALLOCATION, ip(), association("eipassoc-1", "eni-1"), None, now);
         recent.ended(ip(), &association("eipassoc-0", "eni-0"), now);
         recent.asked("i-1", now);
         assert!(recent.was_asked("i-1", now) && !recent.was_asked("i-1", now + ASKED_FOR));

@@ -12,7 +12,7 @@ pub(super) const MODIFY: &str = "ModifyNetworkInterfaceAttribute";
 
 enum Paid {
     Yes(Restored),
-    NotYet(Live),
+    NotYet(Box<Live>),
 }
 
 impl Aws {
@@ -65,10 +65,13 @@ impl Aws {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(Paid::Yes(Restored::MachineGone)),
             Err(error) => return Err(error),
         };
-        let shown = live.primary.external.clone();
-        live.primary.external = self.recent(|recent| recent.interface(&live.primary.id, shown, Instant::now()));
+        let (shown, now) = (live.primary.external.clone(), Instant::now());
+        live.primary.external = self.recent(|recent| recent.interface(&live.primary.id, shown, now));
+        let of_the_past = |lent| self.recent(|recent| recent.is_of_the_past(&live.primary.id, lent, now));
+        let past = live.primary.lent.is_some_and(of_the_past);
         Ok(match live.primary.external {
-            Interface::Empty => Paid::NotYet(live),
+            Interface::Ephemeral(_) if past => Paid::NotYet(live.into()),
+            Interface::Empty => Paid::NotYet(live.into()),
             Interface::Ephemeral(_) | Interface::Reserved(_) => Paid::Yes(Restored::Given),
         })
     }

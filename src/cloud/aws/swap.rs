@@ -78,7 +78,8 @@ impl Aws {
                 private_ip: live.primary.private_ip.clone(),
                 instance: live.machine.instance.clone(),
             };
-            self.recent(|recent| recent.made(&shown.allocation, order.address, association, now));
+            let displaced = live.primary.lent;
+            self.recent(|recent| recent.made(&shown.allocation, order.address, association, displaced, now));
         }
         Ok(Verified::sure(now, on(order)))
     }
@@ -305,7 +306,7 @@ mod tests {
     }
 
     fn live(external: Interface) -> Live {
-        let primary = Primary { id: "eni-0".to_owned(), private_ip: "10.0.0.1".to_owned(), external };
+        let primary = Primary { id: "eni-0".to_owned(), private_ip: "10.0.0.1".to_owned(), external, lent: None };
         Live { machine: node(), power: Power::Running, zone: "us-west-2a".to_owned(), primary, interfaces: 1 }
     }
 

@@ -141,7 +141,12 @@ mod tests {
             machine: MachineId { place: node(), instance: instance.to_owned() },
             power: Power::Running,
             zone: "us-west-2a".to_owned(),
-            primary: Primary { id: "eni-0".to_owned(), private_ip: "10.0.0.1".to_owned(), external: Interface::Empty },
+            primary: Primary {
+                id: "eni-0".to_owned(),
+                private_ip: "10.0.0.1".to_owned(),
+                external: Interface::Empty,
+                lent: None,
+            },
             interfaces: 1,
         }
     }

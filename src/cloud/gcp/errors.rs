@@ -8,7 +8,7 @@ use std::error::Error as _;
 use google_cloud_compute_v1::{errors::OperationError, model::Operation};
 use google_cloud_gax::error::{Error, rpc::StatusDetails};
 
-use crate::cloud::{Closed, CloudError, ErrorKind};
+use crate::cloud::{Closed, CloudError, ErrorKind, MachineId};
 
 /// Longest message taken over from the cloud: it ends up in status and events.
 const LONGEST: usize = 400;
@@ -32,6 +32,11 @@ pub(super) fn late(call: &'static str) -> CloudError {
 /// The gate did not let a change leave.
 pub(super) fn not_sent(call: &'static str, closed: &Closed) -> CloudError {
     CloudError::new(ErrorKind::Unavailable, call, closed.to_string())
+}
+
+/// The machine that was meant is gone, and another has its name.
+pub(super) fn another_life(call: &'static str, machine: &MachineId) -> CloudError {
+    CloudError::new(ErrorKind::NotFound, call, format!("{machine} is gone; another machine has its name"))
 }
 
 /// An operation that has ended: its result. Both outcomes are final.

@@ -7,7 +7,7 @@ use google_cloud_gax::{error::Error, options::RequestOptionsBuilder as _, retry_
 use tokio::time::Instant;
 
 use super::{Gcp, errors, read::SERVICE};
-use crate::cloud::{CloudError, ErrorKind, Gate, Place, Provider, request};
+use crate::cloud::{CloudError, ErrorKind, Gate, MachineId, Place, Provider, request};
 
 const WAIT: &str = "zoneOperations.wait";
 
@@ -20,10 +20,12 @@ impl Gcp {
     /// one send (F1), so nothing may send a second time behind its back.
     ///
     /// # Errors
-    /// Unsettled when it is not known how, or whether, the change ended.
+    /// Unsettled when it is not known how, or whether, the change ended. NotFound when it was another machine under the name of
+    /// `machine` that it has changed: the cloud takes a name, and says with the operation whose it was by then.
     pub(super) async fn change(
         &self,
         call: &'static str,
+        machine: &MachineId,
         place: &Place,
         gate: &dyn Gate,
         send: impl Future<Output = Result<Operation, Error>>,
@@ -36,13 +38,19 @@ impl Gcp {
                 Err(_) => Err(errors::late(call).unsettled()),
             })
         };
-        request::change(Provider::Gcp, SERVICE, call, accepted, |accepted| self.end(call, place, accepted)).await
+        request::change(Provider::Gcp, SERVICE, call, accepted, |accepted| async {
+            let ended = self.end(call, place, accepted).await?;
+            let target = ended.target_id;
+            errors::of_operation(call, ended)?;
+            if is_about(machine, target) { Ok(()) } else { Err(errors::another_life(call, machine)) }
+        })
+        .await
     }
 
     /// Waits until the operation is done, by `zoneOperations.wait`: it answers when the operation ends, or after two minutes at
     /// the latest (Compute Engine API reference), so the end is heard of at once and by one request. By our own loop, because
     /// the SDK's has no deadline and takes a failed operation for a success.
-    async fn end(&self, call: &'static str, place: &Place, accepted: Operation) -> Result<(), CloudError> {
+    async fn end(&self, call: &'static str, place: &Place, accepted: Operation) -> Result<Operation, CloudError> {
         let deadline = Instant::now() + self.operation_timeout;
         let mut pause = FIRST_PAUSE;
         let mut operation = accepted;
@@ -81,8 +89,14 @@ impl Gcp {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-        errors::of_operation(call, operation)
+        Ok(operation)
     }
+}
+
+/// Whether the operation's `targetId`, "which identifies a specific incarnation of the target resource" (Compute Engine API
+/// reference, zoneOperations), is that of the machine. One that has none says nothing.
+fn is_about(machine: &MachineId, target: Option<u64>) -> bool {
+    target.is_none_or(|target| target.to_string() == machine.instance)
 }
 
 fn state(operation: &Operation) -> Option<String> {

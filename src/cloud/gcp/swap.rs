@@ -16,7 +16,7 @@ use google_cloud_gax::{options::RequestOptionsBuilder as _, retry_policy::NeverR
 use uuid::Uuid;
 
 use super::{
-    Gcp,
+    Gcp, errors,
     translate::{self, Live, PRIMARY},
 };
 use crate::cloud::{
@@ -52,7 +52,7 @@ impl Gcp {
         }
         let live = self.live(&order.machine.place).await?;
         if live.machine != order.machine {
-            return Err(another_life(ADD, &order.machine));
+            return Err(errors::another_life(ADD, &order.machine));
         }
         let reservation = self.reserved(&order.scope, order.address).await?.ok_or_else(|| not_reserved(order))?;
         // What sits there already matters only if it is not the address itself: then one more read tells whose it is.
@@ -65,7 +65,7 @@ impl Gcp {
             }
             let config = access_config(order.operation, reservation.network_tier.as_deref())
                 .set_nat_ip(order.address.to_string());
-            self.add(&place, config, order.operation, "add", gate).await?;
+            self.add(&order.machine, &place, config, order.operation, "add", gate).await?;
         }
         let ours = Holder::Machine(order.machine.place.clone());
         let (seen, verified) = self.look(&order.scope, order.address, |holder| *holder == ours).await?;
@@ -111,12 +111,13 @@ impl Gcp {
         let mut added = Ok(());
         if let Some(name) = public_ptr_domain_name {
             let named = plain.clone().set_set_public_ptr(true).set_public_ptr_domain_name(name);
-            added = self.add(&place, named, order.operation, "restore", &*order.gate).await;
+            added = self.add(&order.machine, &place, named, order.operation, "restore", &*order.gate).await;
         }
         // The new address is another one, so the cloud may refuse the old name for it; an address without the name is
         // still far better than none.
         if public_ptr_domain_name.is_none() || added.as_ref().is_err_and(refuses_the_name) {
-            added = self.add(&place, plain, order.operation, "restore without name", &*order.gate).await;
+            added =
+                self.add(&order.machine, &place, plain, order.operation, "restore without name", &*order.gate).await;
         }
         match added {
             Err(error) if !error.settled => Err(error),
@@ -157,7 +158,7 @@ impl Gcp {
             .set_access_config(name)
             .set_request_id(request_id(operation, &format!("delete {name}")))
             .with_retry_policy(NeverRetry);
-        let Err(refused) = self.change(DELETE, place, gate, delete.send()).await else {
+        let Err(refused) = self.change(DELETE, machine, place, gate, delete.send()).await else {
             return Ok(());
         };
         // Somebody may have been quicker; the cloud's words for that are many, a read is sure.
@@ -172,6 +173,7 @@ impl Gcp {
 
     async fn add(
         &self,
+        machine: &MachineId,
         place: &Place,
         config: AccessConfig,
         operation: Uuid,
@@ -188,7 +190,7 @@ impl Gcp {
             .set_request_id(request_id(operation, step))
             .set_body(config)
             .with_retry_policy(NeverRetry);
-        self.change(ADD, place, gate, add.send()).await
+        self.change(ADD, machine, place, gate, add.send()).await
     }
 
     /// The closing read, repeated for a few seconds while it does not show what is expected. Says whether it did.
@@ -268,10 +270,6 @@ fn request_id(operation: Uuid, step: &str) -> String {
 
 fn refuses_the_name(error: &CloudError) -> bool {
     error.settled && matches!(error.kind, ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Unsupported)
-}
-
-fn another_life(call: &'static str, machine: &MachineId) -> CloudError {
-    CloudError::new(ErrorKind::NotFound, call, format!("{machine} is gone; another machine has its name"))
 }
 
 fn out_of_reach(order: &Attach, place: &Place) -> CloudError {
