@@ -13,6 +13,7 @@ use std::{
 
 use ip_address_controller::{
     allocation::{
+        claims::listed,
         decide::{
             facts::{Entry, User},
             failover::Health,
@@ -237,10 +238,11 @@ fn unlabels(cosmos: &Cosmos, flight: &Flight, node: &str) -> Judged {
 }
 
 fn leads(cosmos: &Cosmos, process: u8, what: &str) -> Judged {
-    if cosmos.cluster.lease.holder == Some(process) {
+    if cosmos.leads(process) {
         return Ok(());
     }
-    broken(format!("P8: process {process} sent {what} while {:?} held the Lease", cosmos.cluster.lease.holder))
+    let holder = cosmos.cluster.lease.holder;
+    broken(format!("P8: process {process} sent {what} without proof for long enough, and {holder:?} held the Lease"))
 }
 
 /// After a request has landed.
@@ -407,13 +409,22 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     if cosmos.excuses.has(ip) || edited {
         return Ok(());
     }
-    // The very machine: a change may have landed on one that came under its name in that moment.
-    let there = before.machine.as_ref().is_some_and(|said| {
+    // The very machine, and not one that came under its name.
+    let is_on = |said: &MachineId| {
         let machine = cosmos.cloud.machine(&said.place).filter(|machine| machine.instance == said.instance);
         machine.is_some_and(|machine| machine.slot == Slot::Reserved(ip))
-    });
+    };
+    let there = before.machine.as_ref().is_some_and(is_on);
     if after.reason == Reason::AddressNotFound && cosmos.cloud.find(ip) != Whereabouts::NotFound {
         return broken(format!("P3: {ip} is said not to exist, and does"));
+    }
+    // One that is gone never comes back: this is never so because a read is old.
+    let lives = |said: &MachineId| {
+        cosmos.cloud.machine(&said.place).is_some_and(|machine| machine.exists && machine.instance == said.instance)
+    };
+    let gone = before.reason != after.reason && matches!(after.reason, Reason::MachineGone | Reason::NodeReplaced);
+    if gone && let Some(machine) = before.machine.as_ref().filter(|machine| lives(machine)) {
+        return broken(format!("P3: {ip} leaves {machine} as one that is gone, and it is there"));
     }
     if before.state == State::Attached && after.reason == Reason::Drifted && there {
         return broken(format!("P3: {ip} is said to have drifted from {place:?}, and is there"));
@@ -426,9 +437,9 @@ fn truthful(cosmos: &Cosmos, before: &Entry, after: &Entry) -> Judged {
     if after.state == State::Attached
         && before.state != State::Attached
         && let Some(machine) = &after.machine
-        && cosmos.cloud.on(ip).as_ref() != Some(&machine.place)
+        && !is_on(machine)
     {
-        return broken(format!("P4: {ip} is said to be on {}, and is on {:?}", machine.place, cosmos.cloud.on(ip)));
+        return broken(format!("P4: {ip} is said to be on {machine}, and is on {:?}", cosmos.cloud.on(ip)));
     }
     Ok(())
 }
@@ -474,11 +485,11 @@ fn held(cosmos: &Cosmos, object: &NetIPAllocation, before: &Entry, after: &Entry
 /// `strategy.maxUnavailable`: who begins to leave by choice, still labelled, is no more than that many with those that are on
 /// their way. Others may be: what is lost waits for no turn. `object`: as it was before the pass.
 fn in_turn(cosmos: &Cosmos, process: u8, object: &NetIPAllocation, turns: &[(Entry, Entry, Option<String>)]) -> Judged {
-    let wanted = |entry: &Entry| object.spec.reserved_ips.iter().any(|text| *text == entry.ip.to_string());
     if object.metadata.deletion_timestamp.is_some() || cosmos.excuses.is_edited(&object.name_any()) {
         return Ok(());
     }
-    let addresses = turns.iter().filter(|(before, ..)| wanted(before)).count();
+    let wanted = wanted(object);
+    let addresses = turns.iter().filter(|(before, ..)| wanted.contains(&before.ip)).count();
     let most = object.spec.strategy.max_unavailable.resolve(addresses).max(1);
     let on_its_way = |entry: &Entry| matches!(entry.state, State::Attaching | State::Releasing | State::Detached);
     for (place, (before, after, _)) in turns.iter().enumerate() {
@@ -560,7 +571,10 @@ fn one_target(cosmos: &Cosmos) -> Judged {
     }
     let mut given: BTreeMap<String, (&str, IpAddr)> = BTreeMap::new();
     for (name, object) in cosmos.cluster.allocations() {
-        for entry in of(object).filter(|entry| has_given_up(object, entry) && !cosmos.excuses.has(entry.ip)) {
+        let wanted = wanted(object);
+        let given_up =
+            |entry: &Entry| has_given_up(entry) && wanted.contains(&entry.ip) && !cosmos.excuses.has(entry.ip);
+        for entry in of(object).filter(given_up) {
             let Some(node) = entry.planned_node else { continue };
             let (first, ip) = *given.entry(node.clone()).or_insert((name, entry.ip));
             if ip == entry.ip || gives_way(cosmos, entry.ip, &node) {
@@ -589,15 +603,18 @@ fn gives_way(cosmos: &Cosmos, ip: IpAddr, planned: &str) -> bool {
 }
 
 /// It has left its node, or is about to, for a cause for which it would have stayed without a target.
-fn has_given_up(object: &NetIPAllocation, entry: &Entry) -> bool {
+fn has_given_up(entry: &Entry) -> bool {
     let cause = match entry.state {
         State::Releasing => Cause::of(entry.reason),
         State::Detached => entry.last_move.as_ref().and_then(|last| Cause::of(Reason::parse(&last.reason)?)),
         State::Unassigned | State::Attaching | State::Attached | State::Draining => None,
     };
-    let wanted = object.metadata.deletion_timestamp.is_none()
-        && object.spec.reserved_ips.iter().any(|text| *text == entry.ip.to_string());
-    wanted && cause.is_some_and(|cause| cause.row().needs_target)
+    cause.is_some_and(|cause| cause.row().needs_target)
+}
+
+/// The addresses that an object asks for.
+fn wanted(object: &NetIPAllocation) -> BTreeSet<IpAddr> {
+    if object.metadata.deletion_timestamp.is_some() { BTreeSet::new() } else { listed(object).0 }
 }
 
 /// What is judged after every action where the world is small, and in a large one only after some: at the end, whole.
@@ -610,21 +627,25 @@ pub fn whole(cosmos: &Cosmos) -> Judged {
 /// The finalizer went: nothing of the object's is left outside, unless it was to stay.
 fn released(cosmos: &Cosmos, object: &NetIPAllocation) -> Judged {
     let name = object.name_any();
-    let retained = object.spec.deletion_policy == DeletionPolicy::Retain || object.spec.mode == Mode::Observe;
+    if object.spec.mode == Mode::Observe {
+        return Ok(());
+    }
+    let retained = object.spec.deletion_policy == DeletionPolicy::Retain;
+    let edited = cosmos.excuses.is_edited(&name);
+    // With Retain open intents are ended first (design §3.2); what was sent twice for an address that is where it was to go changes
+    // nothing.
+    let ends = |entry: &Entry, cuts: bool| if retained { entry.state.is_open_intent() && !edited } else { !cuts };
     let under_way = cosmos.cloud.requests().values().any(|request| {
         request.meta.address.is_some_and(|ip| object.spec.reserved_ips.contains(&ip.to_string()))
-            && !request.order.cuts()
-            && of(object).any(|entry| entry.operation.is_some_and(|operation| operation.id == request.meta.operation))
+            && of(object)
+                .filter(|entry| ends(entry, request.order.cuts()))
+                .any(|entry| entry.operation.is_some_and(|operation| operation.id == request.meta.operation))
     });
-    if retained || cosmos.excuses.is_edited(&name) {
-        return if under_way && !retained {
-            broken(format!("P9: {name} went while a request was under way"))
-        } else {
-            Ok(())
-        };
-    }
     if under_way {
         return broken(format!("P9: {name} went while a request was under way"));
+    }
+    if retained || edited {
+        return Ok(());
     }
     if let Some(entry) = of(object).next() {
         return broken(format!("P9: {name} went while it had an entry for {}", entry.ip));

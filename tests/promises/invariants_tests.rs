@@ -16,7 +16,7 @@ use super::*;
 use crate::cosmos::{
     cloud::Sender,
     course::{Action, Lie, Outside},
-    process::{Rules, Told, Write},
+    process::{Rules, TIMEOUT, Told, Write},
 };
 
 fn ip() -> IpAddr {
@@ -370,6 +370,31 @@ fn p6_a_node_is_not_given_up_before_it_has_been_not_ready_for_long_enough() {
 }
 
 #[test]
+fn p3_a_machine_that_is_there_is_not_said_to_be_gone() {
+    let (mut cosmos, node) = at_rest(&["a", "b"], json!({}));
+    let place = cosmos.place(&node).unwrap().clone();
+    let before = red(&cosmos);
+    for reason in [Reason::MachineGone, Reason::NodeReplaced] {
+        let after = Entry { reason, ..before.clone() };
+        refused(truthful(&cosmos, &before, &after), "as one that is gone");
+    }
+    cosmos.cloud.replace(&place);
+    let after = Entry { reason: Reason::NodeReplaced, ..before.clone() };
+    truthful(&cosmos, &before, &after).expect("now it is");
+}
+
+#[test]
+fn p8_nothing_leaves_whose_answer_may_come_after_the_proof_has_ended() {
+    let (mut cosmos, node) = at_rest(&["a"], json!({}));
+    let machine = cosmos.place(&node).unwrap().clone();
+    let order = Order::DeleteConfig { name: cosmos.cloud.machine(&machine).unwrap().mark.clone(), machine };
+    refused(super::sends(&cosmos, 0, "red", &order, &meta(&cosmos)), "P2");
+    let ends = cosmos.instant + TIMEOUT - Duration::from_millis(1);
+    Arc::make_mut(&mut cosmos.processes[0]).term.as_mut().unwrap().proof = ends;
+    refused(super::sends(&cosmos, 0, "red", &order, &meta(&cosmos)), "P8");
+}
+
+#[test]
 fn p8_who_does_not_hold_the_lease_writes_nothing() {
     let (cosmos, _) = at_rest(&["a"], json!({}));
     for write in [Write::Finalizer, Write::Status, Write::Move, Write::Release] {
@@ -547,6 +572,9 @@ fn p9_an_object_goes_when_nothing_of_it_is_left() {
     let (name, meta) = (cosmos.cloud.machine(&machine).unwrap().mark.clone(), meta(&cosmos));
     cosmos.cloud.send(Order::AddConfig { machine, name, ip: Some(ip()) }, meta);
     refused(goes(&cosmos, &|_| {}), "while a request was under way");
+    goes(&cosmos, &retain).expect("it is where it was to go");
+    edit(&mut cosmos, |entry| entry.state = "Attaching".to_owned());
+    refused(goes(&cosmos, &retain), "while a request was under way");
 }
 
 #[test]

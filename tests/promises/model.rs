@@ -36,12 +36,14 @@ pub struct Budget {
     pub crashes: u8,
     /// A call whose answer is lost: it took effect, or not, or does so later.
     pub lost_answers: u8,
-    /// Looks after a while that is shorter than every deadline: seconds that count.
+    /// Looks after a while that is shorter than the life of what is under way. A standby that waits for the Lease needs none.
     pub short_waits: u8,
 }
 
 /// Shorter than the life of an intent, longer than a Lease.
 const SHORT: Duration = Duration::from_secs(20);
+/// No request of an intent may be sent any more, and one that was may still land.
+const MEDIUM: Duration = Duration::from_secs(75);
 /// Longer than anything that is waited for.
 const LONG: Duration = Duration::from_secs(1_300);
 
@@ -297,13 +299,11 @@ impl System for Model {
         all.extend(pods.map(|pod| free(Action::Outside(Outside::EndPod(pod.uid.clone())))));
         all.extend(self.answered_to_nobody().map(|(process, flight)| free(Action::TimeOut(process, flight))));
         if self.cosmos.is_idle() {
-            if self.budget.short_waits > 0 {
-                all.push(Event {
-                    action: Action::Elapse(SHORT),
-                    write: None,
-                    last_first: false,
-                    cost: Cost::ShortWait,
-                });
+            if self.cosmos.waits_for_a_lease() {
+                all.push(free(Action::Elapse(SHORT)));
+            } else if self.budget.short_waits > 0 {
+                let waits = [SHORT, MEDIUM].map(|time| free(Action::Elapse(time)));
+                all.extend(waits.map(|wait| Event { cost: Cost::ShortWait, ..wait }));
             }
             all.push(free(Action::Elapse(LONG)));
         }

@@ -217,7 +217,7 @@ impl Play {
         let none = BTreeSet::new();
         let part = self.until("come up from nothing", self.size, |cosmos| all_attached(cosmos, &none));
         assert_eq!(part.requests.changes, self.size, "each address is put on a machine once");
-        overdraws_by_reads_alone(&self.beats.cosmos.journal.made[part.from..]);
+        overdraws_by_reads_alone(&self.beats.cosmos.journal.made[part.from..]).unwrap();
         self.rests(part);
     }
 
@@ -230,7 +230,7 @@ impl Play {
             2 * cordoned.len(),
             "each is cut once and put on once, and nothing else moves"
         );
-        overdraws_by_reads_alone(&self.beats.cosmos.journal.made[part.from..]);
+        overdraws_by_reads_alone(&self.beats.cosmos.journal.made[part.from..]).unwrap();
         self.rests(part);
         cordoned.into_iter().for_each(|node| self.befall(Outside::Uncordon(node)));
     }

@@ -63,6 +63,12 @@ pub struct Machine {
     pub had_own: bool,
 }
 
+impl Machine {
+    fn id(&self, place: &ProviderId) -> MachineId {
+        MachineId { place: place.clone(), instance: self.instance.clone() }
+    }
+}
+
 /// A request that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -146,17 +152,27 @@ pub type Moved = Option<(ProviderId, Slot)>;
 #[derive(Clone, Debug)]
 pub struct Landed {
     pub request: Request,
-    /// With the id of the association that was made (AWS). Refused for sure otherwise: nothing was changed.
-    pub result: Result<Option<Mark>, CloudError>,
+    /// Refused for sure otherwise: nothing was changed.
+    pub result: Result<Told, CloudError>,
     pub removed: Moved,
     pub put: Moved,
+}
+
+/// What the cloud tells with a change that has ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    Nothing,
+    /// The association that was made (AWS).
+    Association(Mark),
+    /// The machine whose it was by then, known by its name (Google Cloud's `targetId`).
+    Machine(MachineId),
 }
 
 /// A machine read live, with what a change of it must name.
 #[derive(Clone, Debug)]
 pub struct Live {
     pub seat: Seat,
-    /// Of the access config or interface; on AWS nothing of use.
+    /// Of the access config or interface; on AWS of what it has, lent or reserved.
     pub mark: Mark,
     /// It has others beside the primary one.
     pub several_interfaces: bool,
@@ -317,8 +333,7 @@ impl Cloud {
         let kind = self.kind;
         for machine in self.change().machines.values_mut() {
             let counts = match kind {
-                Provider::Gcp => machine.slot != Slot::Empty,
-                Provider::Aws => matches!(machine.slot, Slot::Reserved(_)),
+                Provider::Gcp | Provider::Aws => machine.slot != Slot::Empty,
                 Provider::Azure => machine.exists || machine.slot != Slot::Empty,
             };
             if !counts {
@@ -506,7 +521,7 @@ impl Cloud {
         Landed { request, result, removed, put }
     }
 
-    fn act(&mut self, order: &Order, removed: &mut Moved, put: &mut Moved) -> Result<Option<Mark>, CloudError> {
+    fn act(&mut self, order: &Order, removed: &mut Moved, put: &mut Moved) -> Result<Told, CloudError> {
         let call = order.call();
         match order {
             Order::DeleteConfig { machine, name } => {
@@ -516,7 +531,7 @@ impl Cloud {
                 }
                 *removed = Some((machine.clone(), seat.slot));
                 self.set(machine, Slot::Empty, None);
-                Ok(None)
+                Ok(Told::Machine(seat.id(machine)))
             }
             Order::AddConfig { machine, name, ip } => {
                 let seat = self.seat(call, machine)?;
@@ -526,7 +541,7 @@ impl Cloud {
                 let slot = self.reserved_slot(call, *ip)?;
                 *put = Some((machine.clone(), slot));
                 self.set(machine, slot, Some(name.clone()));
-                Ok(None)
+                Ok(Told::Machine(seat.id(machine)))
             }
             Order::Associate { machine, ip, reassociate } => {
                 let seat = self.seat(call, machine)?;
@@ -534,7 +549,7 @@ impl Cloud {
                     return refused(ErrorKind::Unavailable, call, "the instance is neither running nor stopped");
                 }
                 if seat.slot == Slot::Reserved(*ip) {
-                    return Ok(Some(seat.mark));
+                    return Ok(Told::Association(seat.mark));
                 }
                 if *reassociate && let Some(place) = self.on(*ip) {
                     *removed = Some((place.clone(), Slot::Reserved(*ip)));
@@ -547,7 +562,7 @@ impl Cloud {
                 let association = self.mark();
                 *put = Some((machine.clone(), slot));
                 self.set(machine, slot, Some(association.clone()));
-                Ok(Some(association))
+                Ok(Told::Association(association))
             }
             Order::Disassociate { association } => {
                 let held = self
@@ -561,7 +576,7 @@ impl Cloud {
                 let place = place.clone();
                 *removed = Some((place.clone(), machine.slot));
                 self.off(&place);
-                Ok(None)
+                Ok(Told::Nothing)
             }
             Order::GiveOwn { machine } => {
                 let seat = self.seat(call, machine)?;
@@ -572,8 +587,9 @@ impl Cloud {
                     return refused(ErrorKind::Invalid, call, "the interface has a public address");
                 }
                 *put = Some((machine.clone(), Slot::Own));
-                self.set(machine, Slot::Own, None);
-                Ok(None)
+                let lent = self.mark();
+                self.set(machine, Slot::Own, Some(lent));
+                Ok(Told::Nothing)
             }
             Order::PutInterface { machine, etag, set } => {
                 // A machine that is gone may have left its interface behind.
@@ -595,7 +611,7 @@ impl Cloud {
                 }
                 let etag = self.mark();
                 self.set(machine, slot, Some(etag));
-                Ok(None)
+                Ok(Told::Nothing)
             }
         }
     }
@@ -705,7 +721,7 @@ impl Cloud {
             Slot::Own => Interface::Ephemeral(Own::default()),
             Slot::Reserved(ip) => Interface::Reserved(ip),
         };
-        let id = MachineId { place: place.clone(), instance: machine.instance.clone() };
+        let id = machine.id(place);
         Ok(Live {
             seat: Seat { machine: id, power: machine.power, interface },
             mark: machine.mark.clone(),

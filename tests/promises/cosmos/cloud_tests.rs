@@ -26,6 +26,14 @@ fn cloud(kind: Provider) -> (Cloud, ProviderId, ProviderId) {
     (cloud, a, b)
 }
 
+/// The association that it makes.
+fn made(cloud: &mut Cloud, order: Order) -> Mark {
+    match land(cloud, order).result.unwrap() {
+        Told::Association(association) => association,
+        told => panic!("{told:?}"),
+    }
+}
+
 fn land(cloud: &mut Cloud, order: Order) -> Landed {
     let id = cloud.send(order, meta());
     cloud.land(id)
@@ -134,7 +142,7 @@ fn aws_takes_an_address_from_nobody_unless_it_is_told_that_it_may() {
 fn aws_ends_an_association_by_its_id_and_gives_the_machine_its_own_address_back_by_itself() {
     let (mut cloud, a, b) = cloud(Provider::Aws);
     let associate = |machine: &ProviderId| Order::Associate { machine: machine.clone(), ip: ip(), reassociate: false };
-    let association = land(&mut cloud, associate(&a)).result.unwrap().unwrap();
+    let association = made(&mut cloud, associate(&a));
     let late = cloud.send(Order::Disassociate { association: association.clone() }, meta());
     assert_eq!(land(&mut cloud, Order::Disassociate { association }).removed, Some((a.clone(), Slot::Reserved(ip()))));
     assert_eq!(slot(&cloud, &a), Slot::Own);
@@ -149,7 +157,7 @@ fn aws_gives_an_own_address_back_later_or_when_it_is_asked() {
     for (returns, refused) in [(OwnReturns::Later, Some(ErrorKind::Denied)), (OwnReturns::WhenAsked, None)] {
         cloud.returns = returns;
         let associate = Order::Associate { machine: a.clone(), ip: ip(), reassociate: false };
-        let association = land(&mut cloud, associate).result.unwrap().unwrap();
+        let association = made(&mut cloud, associate);
         land(&mut cloud, Order::Disassociate { association });
         assert_eq!(slot(&cloud, &a), Slot::Empty);
         assert_eq!(kind(&land(&mut cloud, Order::GiveOwn { machine: a.clone() })), refused);

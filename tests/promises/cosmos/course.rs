@@ -31,7 +31,7 @@ use super::{
     errand::{Answer, Call, Recent, Reply},
     excuses::Excuses,
     pace::{Journal, Look, Pace, SLOTS},
-    process::{Break, FlightId, LEASE, Process, Rules, SKEW, Term, Write, WriteFault},
+    process::{Break, FlightId, LEASE, Process, Rules, SKEW, TIMEOUT, Term, Write, WriteFault},
 };
 use crate::invariants;
 
@@ -441,6 +441,12 @@ impl Cosmos {
         leading.find(|process| process.id == holder).map(AsRef::as_ref)
     }
 
+    /// Whether a process holds the Lease, and its proof of that outlasts the answer to what it sends now (F1).
+    pub fn leads(&self, id: u8) -> bool {
+        let proven = |term: &Term| term.proof >= self.instant + TIMEOUT;
+        self.cluster.lease.holder == Some(id) && self.process(id).term.as_ref().is_some_and(proven)
+    }
+
     pub fn place(&self, node: &str) -> Option<&ProviderId> {
         self.names.get(node)
     }
@@ -492,6 +498,12 @@ impl Cosmos {
                 && term.pace.as_ref().is_none_or(|pace| !pace.can_serve(self.instant))
                 && !self.cluster.is_ahead_of(&process.cache)
         })
+    }
+
+    /// Nobody who runs leads, and a standby has to wait until the Lease has run out: what the last leader sent is still on its way.
+    pub fn waits_for_a_lease(&self) -> bool {
+        let mut running = self.processes.iter().filter(|process| !process.paused).peekable();
+        running.peek().is_some() && running.all(|process| process.term.is_none() && !self.may_lead(process))
     }
 
     fn may_lead(&self, process: &Process) -> bool {
@@ -628,7 +640,7 @@ impl Cosmos {
     }
 
     fn pass(&mut self, id: u8, name: &str, broken: Option<Break>, moment: &Moment) -> Result<(), String> {
-        let leads = self.cluster.lease.holder == Some(id);
+        let leads = self.leads(id);
         let Self { cluster, cloud, rules, processes, pace, journal, .. } = self;
         let Some(process) = one_of(processes, id) else { return Ok(()) };
         let Some(term) = &mut process.term else { return Ok(()) };
@@ -655,6 +667,7 @@ impl Cosmos {
                 self.excuse_what_is_left(object);
             }
             if observes || object.spec.deletion_policy == api::DeletionPolicy::Retain {
+                self.excuse_what_was_displaced(object);
                 self.left.insert(name.to_owned());
             }
         }
@@ -796,7 +809,7 @@ impl Cosmos {
         let Landed { request: told, result, .. } = &landed;
         let sender = told.meta.sender;
         let answer = match result {
-            Ok(mark) => Answer::Done(mark.clone()),
+            Ok(said) => Answer::Done(said.clone()),
             Err(error) => Answer::Failed(error.clone()),
         };
         invariants::landed(self, &landed)?;

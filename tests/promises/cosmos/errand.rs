@@ -39,7 +39,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    cloud::{Cloud, Found, Live, Mark, Order},
+    cloud::{Cloud, Found, Live, Mark, Order, Told},
     cluster::{Cluster, Evicted, Refused},
 };
 pub use recent::Recent;
@@ -131,8 +131,8 @@ pub enum Answer {
     Evicted(Evicted),
     Live(Live),
     Found(Found),
-    /// The change has ended well; with the id of the association that was made (AWS).
-    Done(Option<Mark>),
+    /// The change has ended well.
+    Done(Told),
     /// The cloud says no: nothing is under way.
     Failed(CloudError),
     /// The API server says no.
@@ -224,6 +224,11 @@ enum Step {
         refused: CloudError,
     },
     Change(Order),
+    /// AWS, with the machine's own address that it takes the place of.
+    Associate {
+        order: Order,
+        displaced: Option<Mark>,
+    },
     /// AWS: the change was refused, so a read says whose the address is (attach), or who followed (detach).
     Whose {
         refused: Option<CloudError>,
@@ -291,9 +296,9 @@ fn found(answer: Answer) -> Result<Found, On> {
 }
 
 /// How a change ended; unsettled when that is not known.
-fn changed(call: &'static str, answer: Answer) -> Result<Option<Mark>, CloudError> {
+fn changed(call: &'static str, answer: Answer) -> Result<Told, CloudError> {
     match answer {
-        Answer::Done(mark) => Ok(mark),
+        Answer::Done(told) => Ok(told),
         Answer::Failed(error) => Err(error),
         Answer::Closed(why) => Err(CloudError::new(ErrorKind::Unavailable, call, format!("not sent: {why}"))),
         _ => Err(late(call).unsettled()),
@@ -366,7 +371,7 @@ impl Errand {
                 self.inspect()
             }
             Step::Delete { name, .. } => Call::Send(self.delete(name)),
-            Step::Change(order) => Call::Send(order.clone()),
+            Step::Change(order) | Step::Associate { order, .. } => Call::Send(order.clone()),
         }
     }
 
@@ -407,8 +412,9 @@ impl Errand {
         On::Go(Step::Closing { expect, left: self.rules.looks })
     }
 
-    fn another_life(&self, call: &'static str) -> On {
-        fail(ErrorKind::NotFound, call, format!("{} is gone; another machine has its name", self.intent().machine))
+    fn another_life(&self, call: &'static str) -> CloudError {
+        let why = format!("{} is gone; another machine has its name", self.intent().machine);
+        CloudError::new(ErrorKind::NotFound, call, why)
     }
 
     fn not_reserved(&self) -> On {
@@ -433,7 +439,8 @@ impl Errand {
     /// Until when the present call may be sent, beside the proof of leadership: only requests to the cloud have a limit
     /// (`Actor::gate`, `Actor::gate_until`).
     pub fn send_before(&self) -> Option<Instant> {
-        matches!(self.step, Step::Delete { .. } | Step::Change(_)).then(|| self.intent().send_before)
+        matches!(self.step, Step::Delete { .. } | Step::Change(_) | Step::Associate { .. })
+            .then(|| self.intent().send_before)
     }
 
     /// Google Cloud: the address that the machine has is another one, and whose that is has to be asked, too

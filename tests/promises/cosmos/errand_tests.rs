@@ -31,6 +31,8 @@ struct Scene {
     calls: Vec<String>,
     /// The request with this number, from 0, has no answer; it lands if the flag says so.
     silent: Option<(usize, bool)>,
+    /// Before the request with this number lands, another machine takes the place of this one.
+    replaced: Option<usize>,
     closed: bool,
     sent: usize,
 }
@@ -53,6 +55,7 @@ impl Scene {
             rules: Rules::default(),
             calls: Vec::new(),
             silent: None,
+            replaced: None,
             closed: false,
             sent: 0,
         }
@@ -124,6 +127,9 @@ impl Scene {
             latest: self.now,
         };
         let id = self.cloud.send(order, meta);
+        if self.replaced == Some(self.sent) {
+            self.cloud.replace(&self.machine.place);
+        }
         let silent = self.silent.filter(|(number, _)| *number == self.sent);
         self.sent += 1;
         match silent {
@@ -557,6 +563,16 @@ fn without_f7_a_change_goes_on_whatever_was_read() {
         scene.detach(Cut::Now);
         assert_eq!(scene.slot() == Slot::Reserved(other()), kind == Provider::Aws, "AWS names the address's own");
     }
+}
+
+#[test]
+fn at_google_cloud_a_change_of_another_machine_of_that_name_is_not_taken_for_one_of_ours() {
+    let mut scene = Scene::new(Provider::Gcp);
+    scene.machine = scene.cloud.add_machine("c", false);
+    scene.replaced = Some(0);
+    let Ended::Failed(error) = scene.attach() else { panic!("the machine that was meant has nothing") };
+    assert_eq!((error.kind, error.settled), (ErrorKind::NotFound, true));
+    assert_eq!(scene.slot(), Slot::Reserved(ip()), "it landed on the other one");
 }
 
 #[test]

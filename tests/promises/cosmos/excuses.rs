@@ -131,13 +131,19 @@ impl Cosmos {
     }
 
     fn excuse_debts(&mut self, object: &NetIPAllocation) {
-        let Some(status) = &object.status else { return };
-        let owed = status.owed.iter().filter_map(memory::read_owed).map(|owed| owed.machine.place);
-        let named = status.addresses.iter().filter_map(|stored| match memory::read(stored) {
-            Stored::Known(entry) => entry.machine.map(|machine| machine.place),
-            Stored::Foreign(_) => None,
-        });
-        self.excuses.machines.extend(owed.chain(named));
+        let owed = object.status.iter().flat_map(|status| &status.owed).filter_map(memory::read_owed);
+        self.excuses.machines.extend(owed.map(|owed| owed.machine.place));
+        self.excuse_what_was_displaced(object);
+    }
+
+    /// An object goes and its addresses stay: what their machines had before them nobody knows any more.
+    pub(super) fn excuse_what_was_displaced(&mut self, object: &NetIPAllocation) {
+        let named =
+            object.status.iter().flat_map(|status| &status.addresses).filter_map(|stored| match memory::read(stored) {
+                Stored::Known(entry) => entry.machine.map(|machine| machine.place),
+                Stored::Foreign(_) => None,
+            });
+        self.excuses.machines.extend(named);
     }
 
     /// An object goes that leaves everything as it is, half-done swaps too: what it has is excused.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ip_address_controller::cloud::{CloudError, ErrorKind, Holder, Interface, Power, Restored, Whereabouts};
 
 use super::{Ended, Errand, On, Recent, Reply, Step, Work, changed, fail, failed, found, live, read, verified};
-use crate::cosmos::cloud::{Found, Live, Mark, Mount, Order};
+use crate::cosmos::cloud::{Found, Live, Mark, Mount, Order, Told};
 
 const ASSOCIATE: &str = "AssociateAddress";
 const DISASSOCIATE: &str = "DisassociateAddress";
@@ -32,9 +32,9 @@ impl Errand {
         let (ip, machine) = (self.terms().ip, &self.intent().machine);
         Ok(match step {
             Step::First => {
-                let Some(live) = live(answer)? else { return Err(self.another_life(ASSOCIATE)) };
+                let Some(live) = live(answer)? else { return Err(failed(self.another_life(ASSOCIATE))) };
                 if self.rules.live_read_before_change && !self.same_life(&live) {
-                    return Err(self.another_life(ASSOCIATE));
+                    return Err(failed(self.another_life(ASSOCIATE)));
                 }
                 On::Go(Step::Second { live: Some(live), found: None, began })
             }
@@ -42,6 +42,7 @@ impl Errand {
                 let Found { whereabouts: Whereabouts::Here(shown), mount } = found(answer)? else {
                     return Err(self.not_reserved());
                 };
+                let displaced = matches!(live.seat.interface, Interface::Ephemeral(_)).then(|| live.mark.clone());
                 live.seat.interface = recent.interface(&machine.place, live.seat.interface.clone(), now);
                 let association = recent.association(ip, mount, now);
                 match association.as_ref().is_some_and(|association| Self::is_on(association, &live)) {
@@ -51,14 +52,15 @@ impl Errand {
                             self.may_associate(&live, &shown.holder, association.as_ref(), may_displace_own)?;
                         }
                         let reassociate = !self.rules.takes_from_nobody;
-                        On::Go(Step::Change(Order::Associate { machine: machine.place.clone(), ip, reassociate }))
+                        let order = Order::Associate { machine: machine.place.clone(), ip, reassociate };
+                        On::Go(Step::Associate { order, displaced })
                     }
                 }
             }
-            Step::Change(_) => match changed(ASSOCIATE, answer) {
-                Ok(made) => {
-                    if let Some(mark) = made {
-                        recent.made(ip, self.mount(mark), now);
+            Step::Associate { displaced, .. } => match changed(ASSOCIATE, answer) {
+                Ok(told) => {
+                    if let Told::Association(mark) = told {
+                        recent.made(ip, self.mount(mark), displaced, now);
                     }
                     verified(now, self.ours())
                 }
@@ -244,6 +246,9 @@ impl Errand {
         let gone = Ok(On::End(Ended::Restored(Restored::MachineGone)));
         let Some(live) = live.filter(|live| self.same_life(live)) else { return gone };
         match recent.interface(&self.intent().machine.place, live.seat.interface.clone(), now) {
+            Interface::Ephemeral(_) if recent.is_of_the_past(&self.intent().machine.place, &live.mark, now) => {
+                Err(live)
+            }
             Interface::Empty => Err(live),
             Interface::Ephemeral(_) | Interface::Reserved(_) => Ok(On::End(Ended::Restored(Restored::Given))),
         }

@@ -15,9 +15,9 @@ impl Errand {
         let go = || -> Result<On, On> {
             Ok(match (step, &self.work) {
                 (Step::First, Work::Attach { .. }) => {
-                    let Some(live) = live(answer)? else { return Err(self.another_life(WRITE)) };
+                    let Some(live) = live(answer)? else { return Err(failed(self.another_life(WRITE))) };
                     if !self.same_life(&live) && !blind {
-                        return Err(self.another_life(WRITE));
+                        return Err(failed(self.another_life(WRITE)));
                     }
                     On::Go(Step::Second { live: Some(live), found: None, began })
                 }

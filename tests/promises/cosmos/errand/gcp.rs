@@ -2,8 +2,8 @@
 
 use ip_address_controller::cloud::{CloudError, ErrorKind, Holder, Interface, Restored, Verified, Whereabouts};
 
-use super::{Ended, Errand, Expect, On, Reply, Step, Work, changed, fail, failed, found, live, verified};
-use crate::cosmos::cloud::{Live, Mark, Order, THEIRS};
+use super::{Answer, Ended, Errand, Expect, On, Reply, Step, Work, changed, fail, failed, found, live, verified};
+use crate::cosmos::cloud::{Live, Mark, Order, THEIRS, Told};
 
 const ADD: &str = "instances.addAccessConfig";
 const DELETE: &str = "instances.deleteAccessConfig";
@@ -14,9 +14,9 @@ impl Errand {
         let go = || -> Result<On, On> {
             Ok(match (step, &self.work) {
                 (Step::First, Work::Attach { .. }) => {
-                    let Some(live) = live(answer)? else { return Err(self.another_life(ADD)) };
+                    let Some(live) = live(answer)? else { return Err(failed(self.another_life(ADD))) };
                     if self.rules.live_read_before_change && !self.same_life(&live) {
-                        return Err(self.another_life(ADD));
+                        return Err(failed(self.another_life(ADD)));
                     }
                     On::Go(Step::Second { live: Some(live), found: None, began })
                 }
@@ -29,7 +29,7 @@ impl Errand {
                     let Whereabouts::Here(shown) = found(answer)?.whereabouts else { return Err(self.not_reserved()) };
                     self.onto_google(&live, &shown.holder, *may_displace_own)
                 }
-                (Step::Delete { name, then_add }, _) => match changed(DELETE, answer) {
+                (Step::Delete { name, then_add }, _) => match self.changed(DELETE, answer) {
                     Ok(_) => self.deleted(then_add),
                     // Somebody may have been quicker; a read is sure.
                     Err(refused)
@@ -46,13 +46,13 @@ impl Errand {
                 (Step::Recheck { name, then_add, refused }, _) => match live(answer)? {
                     Some(live) if self.same_life(&live) && !has_config(&live, &name) => self.deleted(then_add),
                     Some(_) => failed(refused),
-                    None => self.another_life(DELETE),
+                    None => failed(self.another_life(DELETE)),
                 },
-                (Step::Change(_), Work::Restore) => match changed(ADD, answer) {
+                (Step::Change(_), Work::Restore) => match self.changed(ADD, answer) {
                     Err(error) if !error.settled => failed(error),
                     result => On::Go(Step::Paid { refused: result.err(), left: 1 }),
                 },
-                (Step::Change(_), _) => match changed(ADD, answer) {
+                (Step::Change(_), _) => match self.changed(ADD, answer) {
                     Ok(_) => self.closing(Expect::Ours),
                     Err(error) => failed(error),
                 },
@@ -91,6 +91,14 @@ impl Errand {
             })
         };
         go().unwrap_or_else(|on| on)
+    }
+
+    /// `Gcp::change`: whose machine it was by then is told with the end of a change.
+    fn changed(&self, call: &'static str, answer: Answer) -> Result<(), CloudError> {
+        match changed(call, answer)? {
+            Told::Machine(machine) if machine != self.intent().machine => Err(self.another_life(call)),
+            Told::Machine(_) | Told::Association(_) | Told::Nothing => Ok(()),
+        }
     }
 
     /// `plan`.

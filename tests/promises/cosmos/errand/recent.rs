@@ -19,6 +19,8 @@ struct Made {
     at: Instant,
     /// Its end was asked for, and it is not known whether that took effect.
     doubtful: bool,
+    /// The address of its own that the interface had before.
+    displaced: Option<Mark>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,6 +28,7 @@ struct Ended {
     ip: IpAddr,
     place: ProviderId,
     at: Instant,
+    displaced: Option<Mark>,
 }
 
 /// See the module.
@@ -37,15 +40,17 @@ pub struct Recent {
 }
 
 impl Recent {
-    pub(super) fn made(&mut self, ip: IpAddr, mount: Mount, now: Instant) {
+    pub(super) fn made(&mut self, ip: IpAddr, mount: Mount, displaced: Option<Mark>, now: Instant) {
         self.forget(now);
-        self.made.insert(ip, Made { mount, at: now, doubtful: false });
+        self.made.insert(ip, Made { mount, at: now, doubtful: false, displaced });
     }
 
     pub(super) fn ended(&mut self, ip: IpAddr, mount: &Mount, now: Instant) {
         self.forget(now);
-        self.made.retain(|_, made| made.mount.mark != mount.mark);
-        self.ended.insert(mount.mark.clone(), Ended { ip, place: mount.place.clone(), at: now });
+        let mut gone = self.made.extract_if(.., |_, made| made.mount.mark == mount.mark);
+        let displaced = gone.next().and_then(|(_, made)| made.displaced);
+        drop(gone);
+        self.ended.insert(mount.mark.clone(), Ended { ip, place: mount.place.clone(), at: now, displaced });
     }
 
     pub(super) fn doubt(&mut self, mount: &Mount) -> bool {
@@ -99,6 +104,11 @@ impl Recent {
             (Interface::Reserved(_), None) => Interface::Empty,
             (shown, None) => shown,
         }
+    }
+
+    pub(super) fn is_of_the_past(&self, place: &ProviderId, own: &Mark, now: Instant) -> bool {
+        let mut ended = self.ended.values().filter(|ended| ended.place == *place && young(ended.at, now));
+        ended.any(|ended| ended.displaced.as_ref() == Some(own))
     }
 
     pub(super) fn asked(&mut self, instance: &str, now: Instant) {
