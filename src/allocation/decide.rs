@@ -554,7 +554,11 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(Reason::Attaching, format!("is being attached to node {node}"), LATER);
     }
-    if facts.read.is_on(machine) && life(entry, facts) != Life::Replaced {
+    // A read goes by the machine's name. Where the cloud has said that the machine is gone, another may have it there.
+    let gone = spent(operation, facts)
+        && facts.failure.as_ref().is_some_and(|failure| failure.kind == ErrorKind::NotFound)
+        && life(entry, facts) != Life::Running;
+    if facts.read.is_on(machine) && life(entry, facts) != Life::Replaced && !gone {
         return go(State::Attached, Reason::Verified, Note::Plain);
     }
     if let Some(reason) = undo(entry, machine, operation, facts) {

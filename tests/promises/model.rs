@@ -36,7 +36,8 @@ pub struct Budget {
     pub crashes: u8,
     /// A call whose answer is lost: it took effect, or not, or does so later.
     pub lost_answers: u8,
-    /// Looks after a while that is shorter than the life of what is under way. A standby that waits for the Lease needs none.
+    /// Looks after a while that is shorter than the life of what is under way. A standby that waits for the Lease
+    /// needs none for that.
     pub short_waits: u8,
 }
 

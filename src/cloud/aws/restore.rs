@@ -81,6 +81,12 @@ impl Aws {
 fn refused_for(live: &Live, error: CloudError) -> CloudError {
     let machine = &live.machine.place;
     match error.kind {
+        // It may well have another one by now, which is not shown yet.
+        _ if matches!(live.primary.external, Interface::Ephemeral(_)) => CloudError::new(
+            ErrorKind::Unavailable,
+            MODIFY,
+            format!("{machine} is still shown with what it had before, and refuses: {}", error.message),
+        ),
         ErrorKind::Denied if live.interfaces <= 1 => CloudError::new(
             ErrorKind::Unavailable,
             MODIFY,

@@ -7,7 +7,7 @@ use google_cloud_gax::{error::Error, options::RequestOptionsBuilder as _, retry_
 use tokio::time::Instant;
 
 use super::{Gcp, errors, read::SERVICE};
-use crate::cloud::{CloudError, ErrorKind, Gate, MachineId, Place, Provider, request};
+use crate::cloud::{CloudError, ErrorKind, Gate, Place, Provider, request};
 
 const WAIT: &str = "zoneOperations.wait";
 
@@ -19,17 +19,18 @@ impl Gcp {
     /// Sends one change and waits for its end. The request must have been built with `NeverRetry`: the gate answers for
     /// one send (F1), so nothing may send a second time behind its back.
     ///
+    /// Says which instance it has changed, by the number that no two have, where the cloud says so (`targetId`, Compute Engine API
+    /// reference, zoneOperations). For the cloud takes a name, and another machine may have it by then.
+    ///
     /// # Errors
-    /// Unsettled when it is not known how, or whether, the change ended. NotFound when it was another machine under the name of
-    /// `machine` that it has changed: the cloud takes a name, and says with the operation whose it was by then.
+    /// Unsettled when it is not known how, or whether, the change ended.
     pub(super) async fn change(
         &self,
         call: &'static str,
-        machine: &MachineId,
         place: &Place,
         gate: &dyn Gate,
         send: impl Future<Output = Result<Operation, Error>>,
-    ) -> Result<(), CloudError> {
+    ) -> Result<Option<u64>, CloudError> {
         // Futures do nothing before they are awaited: nothing has left up to here, and giving up drops what has not.
         gate.open_for(self.timeout).map_err(|closed| errors::not_sent(call, &closed))?;
         let accepted = async {
@@ -41,8 +42,7 @@ impl Gcp {
         request::change(Provider::Gcp, SERVICE, call, accepted, |accepted| async {
             let ended = self.end(call, place, accepted).await?;
             let target = ended.target_id;
-            errors::of_operation(call, ended)?;
-            if is_about(machine, target) { Ok(()) } else { Err(errors::another_life(call, machine)) }
+            errors::of_operation(call, ended).map(|()| target)
         })
         .await
     }
@@ -91,12 +91,6 @@ impl Gcp {
         }
         Ok(operation)
     }
-}
-
-/// Whether the operation's `targetId`, "which identifies a specific incarnation of the target resource" (Compute Engine API
-/// reference, zoneOperations), is that of the machine. One that has none says nothing.
-fn is_about(machine: &MachineId, target: Option<u64>) -> bool {
-    target.is_none_or(|target| target.to_string() == machine.instance)
 }
 
 fn state(operation: &Operation) -> Option<String> {

@@ -139,7 +139,8 @@ impl Gcp {
         }
     }
 
-    /// Deletes the access config of that name, as just read. Already deleted is success.
+    /// Deletes the access config of that name, as just read. Already deleted is success; and so is what another machine under that name
+    /// had: what follows tells, and puts something in its place.
     async fn delete(
         &self,
         machine: &MachineId,
@@ -158,7 +159,7 @@ impl Gcp {
             .set_access_config(name)
             .set_request_id(request_id(operation, &format!("delete {name}")))
             .with_retry_policy(NeverRetry);
-        let Err(refused) = self.change(DELETE, machine, place, gate, delete.send()).await else {
+        let Err(refused) = self.change(DELETE, place, gate, delete.send()).await else {
             return Ok(());
         };
         // Somebody may have been quicker; the cloud's words for that are many, a read is sure.
@@ -171,6 +172,8 @@ impl Gcp {
         Err(refused)
     }
 
+    /// # Errors
+    /// Among others `NotFound` where another machine under that name has it now.
     async fn add(
         &self,
         machine: &MachineId,
@@ -190,7 +193,8 @@ impl Gcp {
             .set_request_id(request_id(operation, step))
             .set_body(config)
             .with_retry_policy(NeverRetry);
-        self.change(ADD, machine, place, gate, add.send()).await
+        let target = self.change(ADD, place, gate, add.send()).await?;
+        if is_of(machine, target) { Ok(()) } else { Err(errors::another_life(ADD, machine)) }
     }
 
     /// The closing read, repeated for a few seconds while it does not show what is expected. Says whether it did.
@@ -266,6 +270,11 @@ fn access_config(operation: Uuid, tier: Option<&str>) -> AccessConfig {
 /// One id per step of an attempt (F9).
 fn request_id(operation: Uuid, step: &str) -> String {
     Uuid::new_v5(&operation, step.as_bytes()).to_string()
+}
+
+/// Whether that is what was changed. An operation that does not say it is believed.
+fn is_of(machine: &MachineId, target: Option<u64>) -> bool {
+    target.is_none_or(|target| target.to_string() == machine.instance)
 }
 
 fn refuses_the_name(error: &CloudError) -> bool {
@@ -399,6 +408,13 @@ mod tests {
         assert_eq!(request_id(one, "add"), request_id(one, "add"));
         assert_ne!(request_id(one, "add"), request_id(one, "delete External NAT"));
         assert_ne!(request_id(one, "add"), request_id(two, "add"));
+    }
+
+    #[test]
+    fn a_change_is_of_the_machine_whose_number_it_tells() {
+        let meant = node("node-1");
+        assert!(is_of(&meant, Some(1)) && !is_of(&meant, Some(2)));
+        assert!(is_of(&meant, None), "it does not say");
     }
 
     #[test]

@@ -665,9 +665,10 @@ impl Cosmos {
             let observes = object.spec.mode == api::Mode::Observe;
             if observes {
                 self.excuse_what_is_left(object);
+            } else if object.spec.deletion_policy == api::DeletionPolicy::Retain {
+                self.excuse_what_was_displaced(object);
             }
             if observes || object.spec.deletion_policy == api::DeletionPolicy::Retain {
-                self.excuse_what_was_displaced(object);
                 self.left.insert(name.to_owned());
             }
         }

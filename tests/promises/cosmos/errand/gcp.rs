@@ -29,7 +29,7 @@ impl Errand {
                     let Whereabouts::Here(shown) = found(answer)?.whereabouts else { return Err(self.not_reserved()) };
                     self.onto_google(&live, &shown.holder, *may_displace_own)
                 }
-                (Step::Delete { name, then_add }, _) => match self.changed(DELETE, answer) {
+                (Step::Delete { name, then_add }, _) => match changed(DELETE, answer) {
                     Ok(_) => self.deleted(then_add),
                     // Somebody may have been quicker; a read is sure.
                     Err(refused)
@@ -48,11 +48,11 @@ impl Errand {
                     Some(_) => failed(refused),
                     None => failed(self.another_life(DELETE)),
                 },
-                (Step::Change(_), Work::Restore) => match self.changed(ADD, answer) {
+                (Step::Change(_), Work::Restore) => match self.added(answer) {
                     Err(error) if !error.settled => failed(error),
                     result => On::Go(Step::Paid { refused: result.err(), left: 1 }),
                 },
-                (Step::Change(_), _) => match self.changed(ADD, answer) {
+                (Step::Change(_), _) => match self.added(answer) {
                     Ok(_) => self.closing(Expect::Ours),
                     Err(error) => failed(error),
                 },
@@ -93,10 +93,10 @@ impl Errand {
         go().unwrap_or_else(|on| on)
     }
 
-    /// `Gcp::change`: whose machine it was by then is told with the end of a change.
-    fn changed(&self, call: &'static str, answer: Answer) -> Result<(), CloudError> {
-        match changed(call, answer)? {
-            Told::Machine(machine) if machine != self.intent().machine => Err(self.another_life(call)),
+    /// `Gcp::add`: whose machine it was by then is told with the end.
+    fn added(&self, answer: Answer) -> Result<(), CloudError> {
+        match changed(ADD, answer)? {
+            Told::Machine(machine) if machine != self.intent().machine => Err(self.another_life(ADD)),
             Told::Machine(_) | Told::Association(_) | Told::Nothing => Ok(()),
         }
     }
