@@ -222,6 +222,10 @@ impl Errand {
             },
             Step::Paid { refused, left } => match (self.paid_at_aws(live(answer)?, recent, now), refused) {
                 (Ok(paid), _) => paid,
+                (Err(live), Some(_)) if matches!(live.seat.interface, Interface::Ephemeral(_)) => {
+                    let why = format!("{} is still shown with what it had before, and refuses", machine.place);
+                    fail(ErrorKind::Unavailable, MODIFY, why)
+                }
                 (Err(_), Some(error)) if error.kind == ErrorKind::Denied => {
                     let why = format!(
                         "{} has one interface, so AWS gives it an address of its own by itself within minutes",
