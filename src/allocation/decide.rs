@@ -554,11 +554,13 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
     if facts.in_flight {
         return wait(Reason::Attaching, format!("is being attached to node {node}"), LATER);
     }
-    // A read goes by the machine's name. Where the cloud has said that the machine is gone, another may have it there.
-    let gone = spent(operation, facts)
-        && facts.failure.as_ref().is_some_and(|failure| failure.kind == ErrorKind::NotFound)
-        && life(entry, facts) != Life::Running;
-    if facts.read.is_on(machine) && life(entry, facts) != Life::Replaced && !gone {
+    // A read goes by the machine's name, which another may have by now.
+    let is_same_machine = match life(entry, facts) {
+        Life::Running => true,
+        Life::Replaced => false,
+        Life::Stopped | Life::Gone | Life::Unknown => !is_said_to_be_gone(operation, facts),
+    };
+    if is_same_machine && facts.read.is_on(machine) {
         return go(State::Attached, Reason::Verified, Note::Plain);
     }
     if let Some(reason) = undo(entry, machine, operation, facts) {
@@ -582,6 +584,11 @@ fn attaching(entry: &Entry, facts: &Facts) -> Decision {
         return wait(reason, message, recheck);
     }
     again(entry, operation, facts, || perform_attach(entry, node, machine, operation))
+}
+
+/// Whether the attach has ended because the cloud has no such machine.
+fn is_said_to_be_gone(operation: &Operation, facts: &Facts) -> bool {
+    spent(operation, facts) && facts.failure.as_ref().is_some_and(|failure| failure.kind == ErrorKind::NotFound)
 }
 
 fn perform_attach(entry: &Entry, node: &str, machine: &MachineId, operation: &Operation) -> Decision {

@@ -68,12 +68,12 @@ impl Aws {
         let (shown, now) = (live.primary.external.clone(), Instant::now());
         live.primary.external = self.recent(|recent| recent.interface(&live.primary.id, shown, now));
         let of_the_past = |lent| self.recent(|recent| recent.is_of_the_past(&live.primary.id, lent, now));
-        let past = live.primary.lent.is_some_and(of_the_past);
-        Ok(match live.primary.external {
-            Interface::Ephemeral(_) if past => Paid::NotYet(live.into()),
-            Interface::Empty => Paid::NotYet(live.into()),
-            Interface::Ephemeral(_) | Interface::Reserved(_) => Paid::Yes(Restored::Given),
-        })
+        let has_none = match live.primary.external {
+            Interface::Empty => true,
+            Interface::Ephemeral(_) => live.primary.lent.is_some_and(of_the_past),
+            Interface::Reserved(_) => false,
+        };
+        Ok(if has_none { Paid::NotYet(live.into()) } else { Paid::Yes(Restored::Given) })
     }
 }
 

@@ -663,12 +663,13 @@ impl Cosmos {
         self.struck.extend(passed.refused.iter().cloned());
         if let Some(object) = &passed.released {
             let observes = object.spec.mode == api::Mode::Observe;
+            let retains = object.spec.deletion_policy == api::DeletionPolicy::Retain;
             if observes {
                 self.excuse_what_is_left(object);
-            } else if object.spec.deletion_policy == api::DeletionPolicy::Retain {
+            } else if retains {
                 self.excuse_what_was_displaced(object);
             }
-            if observes || object.spec.deletion_policy == api::DeletionPolicy::Retain {
+            if observes || retains {
                 self.left.insert(name.to_owned());
             }
         }
