@@ -146,13 +146,17 @@ impl fmt::Display for Scope {
 /// Two texts of one machine are equal: an EC2 instance by its id alone, because an address names its holder without the
 /// zone; an Azure machine in any case, because the Node, the address and the interface each spell it their own way.
 ///
-/// Compared more often than anything else, so what is compared is made once.
+/// Compared and asked where it stands more often than anything else, so what a text says is made out once.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct ProviderId {
-    text: Arc<str>,
-    /// The one way in which all texts of this machine could be spelled.
-    key: Arc<str>,
+pub struct ProviderId(Arc<Said>);
+
+/// A provider ID, and what it says.
+struct Said {
+    text: String,
+    /// The one way in which all texts of this machine could be spelled, where that is not this one.
+    key: Option<String>,
+    place: Option<Place>,
 }
 
 /// What a provider ID says, parsed.
@@ -171,77 +175,52 @@ pub struct Place {
 
 impl Place {
     /// The account and region in which the machine stands, all resource groups of it.
-    pub fn scope(self) -> Scope {
-        Scope { provider: self.provider, account: self.account, region: self.region, resource_group: None }
+    pub fn scope(&self) -> Scope {
+        let Self { provider, account, region, .. } = self;
+        Scope { provider: *provider, account: account.clone(), region: region.clone(), resource_group: None }
     }
 }
 
 impl ProviderId {
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
+    pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
         let key = match ec2_instance(&text) {
-            Some((_, instance)) => format!("aws:///{instance}").into(),
-            None if text.starts_with("azure://") => text.to_ascii_lowercase().into(),
-            None => text.clone(),
+            Some((_, instance)) => Some(format!("aws:///{instance}")),
+            None if text.starts_with("azure://") => Some(text.to_ascii_lowercase()),
+            None => None,
         };
-        Self { text, key }
+        let key = key.filter(|key| *key != text);
+        let place = told_by(&text);
+        Self(Arc::new(Said { text, key, place }))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
+    }
+
+    fn key(&self) -> &str {
+        self.0.key.as_deref().unwrap_or(&self.0.text)
     }
 
     /// What the text says, or `None` for a form that no supported cloud uses.
     ///
     /// Forms: `gce://PROJECT/ZONE/NAME` (cloud-provider-gcp), `aws:///ZONE/i-…` (cloud-provider-aws),
     /// `azure:///subscriptions/SUB/resourceGroups/GROUP/providers/Microsoft.Compute/virtualMachines/NAME`
-    /// (cloud-provider-azure). A URL parser will not do: domain-scoped projects contain a colon (`example.com:project`).
-    pub fn place(&self) -> Option<Place> {
-        if let Some((zone, instance)) = ec2_instance(&self.text) {
-            return Some(Place {
-                provider: Provider::Aws,
-                account: String::new(),
-                region: ec2_region(zone)?.to_owned(),
-                zone: zone.to_owned(),
-                machine: instance.to_owned(),
-            });
-        }
-        if let Some((subscription, machine)) = azure_machine(&self.text) {
-            return Some(Place {
-                provider: Provider::Azure,
-                account: subscription.to_lowercase(),
-                region: String::new(),
-                zone: String::new(),
-                machine: machine.to_owned(),
-            });
-        }
-        let mut parts = self.text.strip_prefix("gce://")?.split('/');
-        let (project, zone, name) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || project.is_empty() || name.is_empty() {
-            return None;
-        }
-        let (region, suffix) = zone.rsplit_once('-')?;
-        if region.is_empty() || suffix.is_empty() {
-            return None;
-        }
-        Some(Place {
-            provider: Provider::Gcp,
-            account: project.to_owned(),
-            region: region.to_owned(),
-            zone: zone.to_owned(),
-            machine: name.to_owned(),
-        })
+    /// (cloud-provider-azure).
+    pub fn place(&self) -> Option<&Place> {
+        self.0.place.as_ref()
     }
 
     /// Why a machine of a supported cloud can never take an address, and what to use instead.
     pub fn unsupported(&self) -> Option<&'static str> {
-        let begins = |scheme: &str| self.text.get(..scheme.len()).is_some_and(|text| text.eq_ignore_ascii_case(scheme));
-        let last = || self.text.rsplit('/').next().unwrap_or_default();
+        let begins =
+            |scheme: &str| self.as_str().get(..scheme.len()).is_some_and(|text| text.eq_ignore_ascii_case(scheme));
+        let last = || self.as_str().rsplit('/').next().unwrap_or_default();
         if begins("eks-hybrid://") {
             Some("an EKS hybrid node is no EC2 instance, so AWS cannot put an address on it; use EC2 nodes")
         } else if begins("aws://") && last().to_lowercase().starts_with("fargate-") {
             Some("a Fargate node has no network interface of yours to put an address on; use EC2 nodes")
-        } else if begins("azure://") && self.text.to_lowercase().contains("/virtualmachinescalesets/") {
+        } else if begins("azure://") && self.as_str().to_lowercase().contains("/virtualmachinescalesets/") {
             Some(
                 "Azure cannot attach a reserved IP to a Uniform scale-set instance; use a VirtualMachines or Flexible pool, or a node public IP prefix",
             )
@@ -257,7 +236,7 @@ impl ProviderId {
 
 impl fmt::Debug for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ProviderId").field(&self.text).finish()
+        f.debug_tuple("ProviderId").field(&self.as_str()).finish()
     }
 }
 
@@ -275,7 +254,7 @@ impl From<ProviderId> for String {
 
 impl PartialEq for ProviderId {
     fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
+        self.key() == other.key()
     }
 }
 
@@ -289,14 +268,52 @@ impl PartialOrd for ProviderId {
 
 impl Ord for ProviderId {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key.cmp(&other.key)
+        self.key().cmp(other.key())
     }
 }
 
 impl Hash for ProviderId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
+        self.key().hash(state);
     }
+}
+
+/// A URL parser will not do: domain-scoped projects contain a colon (`example.com:project`).
+fn told_by(text: &str) -> Option<Place> {
+    if let Some((zone, instance)) = ec2_instance(text) {
+        return Some(Place {
+            provider: Provider::Aws,
+            account: String::new(),
+            region: ec2_region(zone)?.to_owned(),
+            zone: zone.to_owned(),
+            machine: instance.to_owned(),
+        });
+    }
+    if let Some((subscription, machine)) = azure_machine(text) {
+        return Some(Place {
+            provider: Provider::Azure,
+            account: subscription.to_lowercase(),
+            region: String::new(),
+            zone: String::new(),
+            machine: machine.to_owned(),
+        });
+    }
+    let mut parts = text.strip_prefix("gce://")?.split('/');
+    let (project, zone, name) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || project.is_empty() || name.is_empty() {
+        return None;
+    }
+    let (region, suffix) = zone.rsplit_once('-')?;
+    if region.is_empty() || suffix.is_empty() {
+        return None;
+    }
+    Some(Place {
+        provider: Provider::Gcp,
+        account: project.to_owned(),
+        region: region.to_owned(),
+        zone: zone.to_owned(),
+        machine: name.to_owned(),
+    })
 }
 
 /// Zone and instance of `aws:///ZONE/i-…` (also seen with two slashes, and without a zone where an address names its
@@ -339,7 +356,7 @@ fn azure_machine(text: &str) -> Option<(&str, &str)> {
 
 impl fmt::Display for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.as_str())
     }
 }
 
@@ -724,7 +741,7 @@ mod tests {
         "azure:///subscriptions/0a1b/resourceGroups/mc_prod/providers/Microsoft.Compute/virtualMachines/aks-sip-1";
 
     fn place(text: &str) -> Option<(String, String, String, String)> {
-        let Place { account, region, zone, machine, .. } = ProviderId::new(text).place()?;
+        let Place { account, region, zone, machine, .. } = ProviderId::new(text).place()?.clone();
         Some((account, region, zone, machine))
     }
 

@@ -8,6 +8,7 @@ pub mod requested;
 mod verdict;
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
@@ -199,10 +200,10 @@ pub fn scope(
     let selected = || nodes.iter().filter(|node| node.matches(&spec.node_selector));
     let held_at = |machine: &ProviderId| {
         let node = nodes.iter().find(|node| node.place().as_ref() == Some(machine));
-        node.map_or_else(|| machine.place(), |node| node.location())
+        node.map_or_else(|| machine.place().cloned(), |node| node.location().map(Cow::into_owned))
     };
     let held = std::iter::once_with(held).flatten().filter_map(|machine| held_at(&machine));
-    let mut places = selected().filter_map(|node| node.location()).chain(held);
+    let mut places = selected().filter_map(|node| node.location().map(Cow::into_owned)).chain(held);
     let place = places.find(|place| {
         place.provider == provider
             && spec.cloud.region.as_ref().is_none_or(|region| place.region.is_empty() || *region == place.region)
@@ -604,25 +605,23 @@ impl Eyes<'_> {
     /// §3.4, over the selected nodes and the gone ones that entries name.
     fn frozen(&self, entries: &[Entry], tables: &mut Tables) -> bool {
         let spec = &self.subject.object.spec;
-        let mut judged: HashSet<&str> = HashSet::new();
+        let mut judged = 0;
         let mut suspects: Vec<Option<ProviderId>> = Vec::new();
         for node in self.around.nodes.iter().filter(|node| node.matches(&spec.node_selector)) {
-            judged.extend(node.metadata.name.as_deref());
+            judged += 1;
             if node.not_ready_since().is_some() {
                 suspects.push(node.place());
             }
         }
-        for (name, machine) in entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)))
-        {
-            // One that stands and is not selected any more says nothing of the others.
-            if self.around.node(name).is_none() && judged.insert(name) {
-                suspects.push(Some(machine.place.clone()));
-            }
-        }
+        let held = entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)));
+        // One that stands and is not selected any more says nothing of the others. By name: two addresses may have been on one.
+        let gone: BTreeMap<_, _> = held.filter(|(name, _)| self.around.node(name).is_none()).collect();
+        judged += gone.len();
+        suspects.extend(gone.into_values().map(|machine| Some(machine.place.clone())));
         let mass = |nodes: usize, unhealthy: usize| {
             Health { nodes, unhealthy }.is_mass_failure(spec.failover.max_unhealthy.resolve(nodes))
         };
-        let suspected = mass(judged.len(), suspects.len());
+        let suspected = mass(judged, suspects.len());
         // Whether they run is asked, and asked again, for as long as the answer matters: spares that are stopped must not
         // freeze the others' failover.
         if suspected && let Ok(scope) = &self.subject.scope {
@@ -631,7 +630,7 @@ impl Eyes<'_> {
             }
         }
         let dead = suspects.iter().flatten().filter(|place| self.proven_dead(place)).count();
-        let proven = mass(judged.len() - dead, suspects.len() - dead);
+        let proven = mass(judged - dead, suspects.len() - dead);
         let answered = suspects.iter().flatten().all(|place| self.lately_inspected(place));
         // A new leader goes on where the last one stood.
         let frozen_before = || {
@@ -746,8 +745,10 @@ impl Eyes<'_> {
     /// Every selected node, judged.
     pub fn candidates(&self, tables: &Tables) -> Vec<Candidate> {
         let selector = &self.subject.object.spec.node_selector;
-        let shown = self.around.survey.iter().flat_map(|survey| survey.addresses.values());
-        let held: HashSet<&ProviderId> = shown.filter_map(holder).collect();
+        let shown = self.around.survey.as_ref().map(|survey| &survey.addresses);
+        // With room for all: most addresses are on a machine, and this is made in each pass.
+        let mut held: HashSet<&ProviderId> = HashSet::with_capacity(shown.map_or(0, BTreeMap::len));
+        held.extend(shown.iter().flat_map(|addresses| addresses.values()).filter_map(holder));
         let nodes = self.around.nodes.iter();
         nodes
             .filter(|node| node.matches(selector) || (selector.is_empty() && node.control_plane()))
@@ -759,7 +760,7 @@ impl Eyes<'_> {
         let (spec, location) = (&self.subject.object.spec, node.location());
         let verdict = match &self.subject.scope {
             Err(_) => Verdict::NoProviderID,
-            Ok(scope) => verdict::of(node, location.as_ref(), spec, scope, self.around, |place| {
+            Ok(scope) => verdict::of(node, location.as_deref(), spec, scope, self.around, |place| {
                 self.seated(node, place, held, tables)
             }),
         };
@@ -769,7 +770,7 @@ impl Eyes<'_> {
             node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], self.around.moment.instant));
         Candidate {
             name: node.name_any(),
-            zone: location.map_or_else(|| node.zone().to_owned(), |place| place.zone),
+            zone: location.as_deref().map_or_else(|| node.zone(), |place| &place.zone).to_owned(),
             verdict,
             why,
             last_choice: node.may_end_soon() || unreadable,

@@ -162,7 +162,7 @@ impl Controller {
             return false;
         }
         let Some(place) = node.place() else { return false };
-        let Some(home) = node.location().map(Place::scope) else { return false };
+        let Some(home) = node.location().as_deref().map(Place::scope) else { return false };
         let is_empty = {
             let tables = self.tables();
             evidence::is_empty(&place, &home, &self.view.answers(), &tables, &Moment::here())

@@ -73,7 +73,7 @@ impl<C: Cloud> Metered<C> {
         address: Option<IpAddr>,
         work: impl Future<Output = Result<T, CloudError>>,
     ) -> Result<T, CloudError> {
-        let place = machine.place();
+        let place = machine.place().cloned();
         let span = self.span(operation, place.as_ref().map_or("", |place| place.region.as_str()));
         span.record("machine", machine.as_str());
         if let Some(address) = address {

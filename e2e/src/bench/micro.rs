@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// What was timed, and what each of its sizes took.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 8] = [
     ("copied", "the facts of every address copied: linear by construction"),
     ("decide", "decide, every address"),
     ("placement", "placement, every address new"),
     ("pass", "one full pass at rest"),
+    ("pass of 100", "one full pass at rest over 100 of them, an object"),
     ("status diff", "status diff"),
     ("survey/read", "survey, read and parsed"),
     ("survey/bytes alone", "the same bytes, fetched and not looked at"),

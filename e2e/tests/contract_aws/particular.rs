@@ -254,7 +254,8 @@ async fn a_plain_http_endpoint_outside_loopback_is_refused() {
 async fn the_operators_ids_are_those_of_a_node() {
     let bench = AwsBench::start().await.unwrap();
     let machine = bench.world.machine(NODE).unwrap();
-    let place = ProviderId::new(ec2::provider_id(&machine)).place().unwrap();
+    let id = ProviderId::new(ec2::provider_id(&machine));
+    let place = id.place().unwrap();
     assert_eq!((place.region.as_str(), place.zone.as_str()), (HOME.region, HOME.zone));
     assert_eq!(place.machine, ec2::instance_id(&machine));
 }

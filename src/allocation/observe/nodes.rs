@@ -1,6 +1,7 @@
 //! What is read of Nodes: a slim type (images and the like are never parsed), and this process's own writes on top.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -92,13 +93,13 @@ impl SlimNode {
 
     /// Where its machine stands: what the provider ID says, and what the cloud controller's labels say where that is
     /// silent (an Azure provider ID names neither region nor zone).
-    pub fn location(&self) -> Option<Place> {
-        let mut place = self.place()?.place()?;
+    pub fn location(&self) -> Option<Cow<'_, Place>> {
+        let mut place = Cow::Borrowed(self.spec.provider_id.as_ref()?.place()?);
         if place.region.is_empty() {
-            place.region = self.label(REGION).unwrap_or_default().to_lowercase();
+            place.to_mut().region = self.label(REGION).unwrap_or_default().to_lowercase();
         }
         if place.zone.is_empty() {
-            place.zone = self.zone().to_owned();
+            place.to_mut().zone = self.zone().to_owned();
         }
         Some(place)
     }
@@ -348,7 +349,7 @@ mod tests {
     fn labels_say_where_a_machine_stands_only_where_its_provider_id_does_not() {
         let labels = [(REGION, "WestEurope"), (ZONE, "westeurope-2")];
         let vm = "azure:///subscriptions/0A1B/resourceGroups/mc/providers/Microsoft.Compute/virtualMachines/vm-1";
-        let at = |node: &SlimNode| node.location().map(|place| (place.region, place.zone));
+        let at = |node: &SlimNode| node.location().map(|place| (place.region.clone(), place.zone.clone()));
         assert_eq!(at(&node(vm, &labels)), Some(("westeurope".to_owned(), "westeurope-2".to_owned())));
         let told = at(&node("aws:///us-west-2a/i-0abc", &labels));
         assert_eq!(told, Some(("us-west-2".to_owned(), "us-west-2a".to_owned())));

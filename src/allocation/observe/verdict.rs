@@ -130,7 +130,7 @@ mod tests {
             moment: Moment::here(),
         };
         let seated = || if taken { Seated::Taken } else { seat.map_or(Seated::Unknown, Seated::Read) };
-        of(&node, node.location().as_ref(), &spec, &scope, &around, |_| seated())
+        of(&node, node.location().as_deref(), &spec, &scope, &around, |_| seated())
     }
 
     fn seat(power: Power, interface: Interface) -> Result<Seat, CloudError> {

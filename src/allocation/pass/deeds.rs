@@ -247,7 +247,7 @@ fn span(deed: &Deed) -> Span {
         netipallocation.ip = %deed.ip,
         k8s.node.name = deed.effect.node(),
         cloud.provider = deed.scope.provider.as_str(),
-        cloud.availability_zone = deed.machine.place().map(|place| place.zone),
+        cloud.availability_zone = deed.machine.place().map(|place| place.zone.as_str()),
     )
 }
 

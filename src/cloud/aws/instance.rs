@@ -56,7 +56,7 @@ pub(super) fn live(call: &'static str, place: &ProviderId, instance: &Instance) 
         None if state == Some(&InstanceStateName::ShuttingDown) => return Err(gone(call, place)),
         None => None,
     };
-    let said = place.place().map(|place| place.zone).unwrap_or_default();
+    let said = place.place().map(|place| place.zone.as_str()).unwrap_or_default();
     let zone = instance.placement.as_ref().and_then(|placement| text(&placement.availability_zone));
     let place = match &zone {
         // An address names its holder without the zone.
@@ -66,7 +66,7 @@ pub(super) fn live(call: &'static str, place: &ProviderId, instance: &Instance) 
     Ok(Live {
         machine: MachineId { place: place.clone(), instance: id },
         power: power(state),
-        zone: zone.unwrap_or(said),
+        zone: zone.unwrap_or_else(|| said.to_owned()),
         primary: primary
             .ok_or_else(|| unsupported("has no primary interface with a private IPv4 address".to_owned()))?,
         interfaces: interfaces.len(),

@@ -33,7 +33,7 @@ impl Aws {
     pub(super) async fn put_on(&self, order: &Attach) -> Result<Verified, CloudError> {
         let place = translate::place(ASSOCIATE, &order.machine.place)?;
         if place.region != order.scope.region {
-            return Err(other_region(order, &place));
+            return Err(other_region(order, place));
         }
         let began = Instant::now();
         let mut live = self.live(&order.machine.place).await?;

@@ -34,7 +34,7 @@ pub(super) struct Shown {
 }
 
 /// Where a machine stands, or `Unsupported` for a provider ID that is no EC2 instance's.
-pub(super) fn place(call: &'static str, machine: &ProviderId) -> Result<Place, CloudError> {
+pub(super) fn place<'a>(call: &'static str, machine: &'a ProviderId) -> Result<&'a Place, CloudError> {
     let unsupported = || {
         let why = match machine.unsupported() {
             Some(why) => format!("{machine}: {why}"),

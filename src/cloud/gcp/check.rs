@@ -40,8 +40,8 @@ impl Gcp {
         });
         match machine {
             Some(machine) => {
-                findings.extend(self.test_machine(&machine).await);
-                findings.push(self.test_operations(&machine).await);
+                findings.extend(self.test_machine(machine).await);
+                findings.push(self.test_operations(machine).await);
             }
             None => findings.extend(ON_MACHINES.into_iter().chain([POLL]).map(|name| untested(scope, name))),
         }

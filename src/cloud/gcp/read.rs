@@ -51,7 +51,7 @@ impl Gcp {
 
     pub(super) async fn live(&self, machine: &ProviderId) -> Result<Live, CloudError> {
         let place = translate::place(GET, machine)?;
-        let get = self.instances.get().set_project(place.account).set_zone(place.zone).set_instance(place.machine);
+        let get = self.instances.get().set_project(&place.account).set_zone(&place.zone).set_instance(&place.machine);
         let instance = self.read(GET, get.send()).await?;
         translate::live(GET, machine, &instance)
     }
@@ -63,9 +63,7 @@ impl Gcp {
         };
         if let Some(ip) = config.ip {
             let place = translate::place(LIST, &live.machine.place)?;
-            let home =
-                Scope { provider: place.provider, account: place.account, region: place.region, resource_group: None };
-            if self.reserved(&home, ip).await?.is_some() {
+            if self.reserved(&place.scope(), ip).await?.is_some() {
                 return Ok(Interface::Reserved(ip));
             }
         }

@@ -48,7 +48,7 @@ impl Gcp {
         let place = translate::place(ADD, &order.machine.place)?;
         // The cloud would say so only after the machine's own address has been taken off to make room.
         if place.region != order.scope.region {
-            return Err(out_of_reach(order, &place));
+            return Err(out_of_reach(order, place));
         }
         let live = self.live(&order.machine.place).await?;
         if live.machine != order.machine {
@@ -61,11 +61,11 @@ impl Gcp {
         let gate = &*order.gate;
         if let Plan::Add { displace } = plan(order, &live, &interface, &reservation)? {
             if let Some(name) = displace {
-                self.delete(&order.machine, &place, &name, order.operation, gate).await?;
+                self.delete(&order.machine, &name, order.operation, gate).await?;
             }
             let config = access_config(order.operation, reservation.network_tier.as_deref())
                 .set_nat_ip(order.address.to_string());
-            self.add(&order.machine, &place, config, order.operation, "add", gate).await?;
+            self.add(&order.machine, config, order.operation, "add", gate).await?;
         }
         let ours = Holder::Machine(order.machine.place.clone());
         let (seen, verified) = self.look(&order.scope, order.address, |holder| *holder == ours).await?;
@@ -73,12 +73,11 @@ impl Gcp {
     }
 
     pub(super) async fn take_off(&self, order: &Detach) -> Result<Verified, CloudError> {
-        let place = translate::place(DELETE, &order.machine.place)?;
         let ours = Holder::Machine(order.machine.place.clone());
         let same_life = match self.live(&order.machine.place).await {
             Ok(live) if live.machine == order.machine => {
                 if let Some(config) = live.config.filter(|config| config.ip == Some(order.address)) {
-                    self.delete(&order.machine, &place, &config.name, order.operation, &*order.gate).await?;
+                    self.delete(&order.machine, &config.name, order.operation, &*order.gate).await?;
                 }
                 true
             }
@@ -102,7 +101,6 @@ impl Gcp {
     }
 
     pub(super) async fn give_back(&self, order: &Restore) -> Result<Restored, CloudError> {
-        let place = translate::place(ADD, &order.machine.place)?;
         if let Some(ended) = self.paid(&order.machine).await? {
             return Ok(ended);
         }
@@ -111,13 +109,12 @@ impl Gcp {
         let mut added = Ok(());
         if let Some(name) = public_ptr_domain_name {
             let named = plain.clone().set_set_public_ptr(true).set_public_ptr_domain_name(name);
-            added = self.add(&order.machine, &place, named, order.operation, "restore", &*order.gate).await;
+            added = self.add(&order.machine, named, order.operation, "restore", &*order.gate).await;
         }
         // The new address is another one, so the cloud may refuse the old name for it; an address without the name is
         // still far better than none.
         if public_ptr_domain_name.is_none() || added.as_ref().is_err_and(refuses_the_name) {
-            added =
-                self.add(&order.machine, &place, plain, order.operation, "restore without name", &*order.gate).await;
+            added = self.add(&order.machine, plain, order.operation, "restore without name", &*order.gate).await;
         }
         match added {
             Err(error) if !error.settled => Err(error),
@@ -144,11 +141,11 @@ impl Gcp {
     async fn delete(
         &self,
         machine: &MachineId,
-        place: &Place,
         name: &str,
         operation: Uuid,
         gate: &dyn Gate,
     ) -> Result<(), CloudError> {
+        let place = translate::place(DELETE, &machine.place)?;
         let delete = self
             .instances
             .delete_access_config()
@@ -177,12 +174,12 @@ impl Gcp {
     async fn add(
         &self,
         machine: &MachineId,
-        place: &Place,
         config: AccessConfig,
         operation: Uuid,
         step: &str,
         gate: &dyn Gate,
     ) -> Result<(), CloudError> {
+        let place = translate::place(ADD, &machine.place)?;
         let add = self
             .instances
             .add_access_config()

@@ -46,7 +46,7 @@ impl Live {
 }
 
 /// Where a machine stands, or `Unsupported` for a provider ID that is not Google's.
-pub(super) fn place(call: &'static str, machine: &ProviderId) -> Result<Place, CloudError> {
+pub(super) fn place<'a>(call: &'static str, machine: &'a ProviderId) -> Result<&'a Place, CloudError> {
     machine.place().filter(|place| place.provider == Provider::Gcp).ok_or_else(|| {
         CloudError::new(
             ErrorKind::Unsupported,
