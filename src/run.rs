@@ -59,8 +59,10 @@ pub enum RunError {
 /// After SIGTERM, effects in flight are waited for so long: less than the pod's grace period, so that the Lease is still
 /// released in time.
 const LAST_EFFECTS: Duration = Duration::from_secs(20);
-/// How often readiness and the lasting gauges are looked after.
+/// How often readiness and the lasting gauges are looked after,
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// and while it is not ready: a rollout waits for that.
+const UNREADY: Duration = Duration::from_millis(20);
 
 /// The client of the cluster that this pod, or the kubeconfig, names.
 ///
@@ -313,9 +315,7 @@ async fn housekeeping(
     leads: Arc<std::sync::atomic::AtomicBool>,
     synced: [Synced; 2],
 ) {
-    let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {
-        tick.tick().await;
         let missing = match &synced {
             [allocations, _] if !allocations.is() => Some("NetIPAllocations are not listed yet; is the CRD installed?"),
             [_, nodes] if !nodes.is() => Some("Nodes are not listed yet"),
@@ -335,6 +335,8 @@ async fn housekeeping(
             leads: leads.load(std::sync::atomic::Ordering::Acquire),
             ready: health.is_ready(),
             healthy: health.is_healthy(),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         });
+        tokio::time::sleep(if health.is_ready() { HOUSEKEEPING } else { UNREADY }).await;
     }
 }

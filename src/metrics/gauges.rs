@@ -121,15 +121,18 @@ pub struct ControllerGauges {
     pub leads: bool,
     pub ready: bool,
     pub healthy: bool,
+    /// Tasks of the runtime that have not ended.
+    pub tasks: usize,
 }
 
 impl ControllerGauges {
     fn write(&self, sheet: &mut Sheet<'_>) {
-        let Self { pod_name, version, leads, ready, healthy } = self;
+        let Self { pod_name, version, leads, ready, healthy, tasks } = self;
         let pod = ("pod_name", pod_name.as_str());
         sheet.line(CONTROLLER_IS_LEADER, &[pod], flag(*leads));
         sheet.line(CONTROLLER_READY, &[pod], flag(*ready));
         sheet.line(CONTROLLER_HEALTHY, &[pod], flag(*healthy));
+        sheet.line(CONTROLLER_TASKS, &[pod], float(*tasks));
         sheet.line(CONTROLLER_INFO, &[("version", version), pod], 1.0);
     }
 }

@@ -17,6 +17,7 @@ const PROMISED: &str = "
     counter   netipallocation_cloud_api_requests_total          operation outcome provider
     gauge     netipallocation_conflicting_ips                   crd_name
     gauge     netipallocation_controller_healthy                pod_name
+    gauge     netipallocation_controller_tasks                  pod_name
     gauge     netipallocation_controller_info                   pod_name version
     gauge     netipallocation_controller_is_leader              pod_name
     gauge     netipallocation_controller_ready                  pod_name
@@ -141,6 +142,7 @@ fn everything(gauges: &Gauges) {
         leads: true,
         ready: true,
         healthy: true,
+        tasks: 40,
     });
     gauges.nodes(vec![NodeGauges { name: "node-a".to_owned(), cordoned: true }]);
     gauges.effects_in_flight(vec![(Provider::Gcp, 1)]);

@@ -21,6 +21,8 @@ const MEMORY: u64 = 8 * MIB;
 /// Sockets come and go with their keep-alive, threads with what blocks them.
 const FILES: usize = 8;
 const THREADS: usize = 4;
+/// A connection of a client is one, too.
+const TASKS: usize = 8;
 /// Watches of other programs are broken and begun again, too.
 const WATCHES: usize = 4;
 const MIB: u64 = 1024 * 1024;
@@ -39,6 +41,8 @@ pub struct Reading {
     pub series: BTreeMap<String, usize>,
     /// Effects under way.
     pub effects: f64,
+    /// Of the leader's runtime.
+    pub tasks: usize,
     /// Of everybody, as the API server counts them.
     pub watches: f64,
 }
@@ -66,6 +70,7 @@ impl Reading {
             series: series::count(&text),
             // A cloud at which nothing is under way is not told of.
             effects: series::value(&text, "netipallocation_effects_in_flight").unwrap_or(0.0),
+            tasks: series::value(&text, "netipallocation_controller_tasks").context("no count of tasks")? as usize,
             watches,
         };
         println!("  {reading}");
@@ -83,11 +88,11 @@ impl Reading {
 
 impl std::fmt::Display for Reading {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { share, at_rest, moves, transitions, pid, cost, watches, effects, .. } = self;
+        let Self { share, at_rest, moves, transitions, pid, cost, watches, effects, tasks, .. } = self;
         let when = if *at_rest { "at rest" } else { "under way" };
         write!(
             f,
-            "{share} %, {when}: {moves} moves, {transitions} transitions; process {pid}: {:.1} MiB, {} threads, {} open files, \
+            "{share} %, {when}: {moves} moves, {transitions} transitions; process {pid}: {:.1} MiB, {} threads, {tasks} tasks, {} open files, \
              {} series, {effects} effects in flight; {watches} watches",
             self.mib(),
             cost.threads,
@@ -109,16 +114,16 @@ async fn watches(stage: &Stage) -> Result<f64> {
 
 /// As a table of Markdown.
 pub fn table(readings: &[Reading]) -> String {
-    let mut text = "| at | moves | transitions | process | memory | threads | open files | series | effects in flight | watches |\n\
-                    | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    let mut text = "| at | moves | transitions | process | memory | threads | tasks | open files | series | effects in flight | watches |\n\
+                    | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     for reading in readings {
-        let Reading { share, at_rest, moves, transitions, pid, cost, effects, watches, .. } = reading;
+        let Reading { share, at_rest, moves, transitions, pid, cost, effects, tasks, watches, .. } = reading;
         let when = if *at_rest { ", at rest" } else { "" };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {share} %{when} | {moves} | {transitions} | {pid} | {:.1} MiB | {} | {} | {} | {effects} | {watches} |",
+            "| {share} %{when} | {moves} | {transitions} | {pid} | {:.1} MiB | {} | {tasks} | {} | {} | {effects} | {watches} |",
             reading.mib(),
             cost.threads,
             cost.files,
@@ -159,6 +164,7 @@ pub fn judge(readings: &[Reading], after: u32, size: Size, figures: &mut Figures
         figures.add(size.addresses, what, late.to_string(), format!("{early}, and {slack} more"), reached);
     };
     no_more("threads of the leader at rest", early.cost.threads, late.cost.threads, THREADS);
+    no_more("tasks of the leader at rest", early.tasks, late.tasks, TASKS);
     no_more("open files of the leader at rest", early.cost.files, late.cost.files, FILES);
     no_more("watches at rest, of everybody", early.watches as usize, late.watches as usize, WATCHES);
     let effects = at_rest().map(|reading| reading.effects).fold(0.0, f64::max);
