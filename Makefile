@@ -34,7 +34,8 @@ test: ## Every test, end to end ones included
 
 SIZES ?= 10,100,1000
 PODS ?= 30000
-bench: ## Measure what the operator costs and how that grows, into docs/performance.md; SIZES=10,100 for less; not part of .ci/run
+CLOUD ?= gcp
+bench: ## Measure what the operator costs and how that grows, into docs/performance.md; SIZES=10,100 for less, CLOUD=aws; not part of .ci/run
 	$(call needs)
 	@e2e/tools/build >/dev/null
 	@echo "==> building the release and the benchmarks (the first time about 45 minutes on two cores)"
@@ -42,8 +43,8 @@ bench: ## Measure what the operator costs and how that grows, into docs/performa
 	@echo "==> the parts of a pass"
 	@cargo bench --locked --workspace --bench micro
 	@echo "==> the operator on a real control plane"
-	@$(CARGO_TARGET_DIR)/release/bench --sizes $(SIZES) --pods $(PODS) --criterion $(CARGO_TARGET_DIR)/criterion \
-	  --commit "$$(git rev-parse --short HEAD)" --report docs/performance.md
+	@$(CARGO_TARGET_DIR)/release/bench --sizes $(SIZES) --pods $(PODS) --cloud $(CLOUD) --criterion $(CARGO_TARGET_DIR)/criterion \
+	  --commit "$$(git describe --always --dirty --exclude '*')" --report docs/performance.md
 
 SOAK_SECONDS ?= 600
 SEED ?=

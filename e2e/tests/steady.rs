@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use acts::{ACCOUNT, INTERVAL, Theatre, allocation, is_survey, pool, reserve, surveys, writes};
 use anyhow::{Result, ensure};
-use e2e::cluster::{Seen, wait_for};
+use e2e::{
+    cluster::{Seen, wait_for},
+    stage::Stage,
+};
 
 static THEATRE: Theatre = Theatre::new();
 
@@ -18,13 +21,15 @@ const MANY: usize = 100;
 const WINDOW: usize = 8;
 
 #[test]
-fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_and_no_write() -> Result<()> {
+fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_no_write_and_no_watch_of_pods() -> Result<()> {
     THEATRE.alone(async |stage| {
         let name = "many";
         let ips: Vec<String> = (1..=MANY).map(|last| format!("198.51.100.{last}")).collect();
         let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
         reserve(stage, &ips)?;
-        pool(stage, name, MANY).await?;
+        // One more, for the address that is to move.
+        let nodes = pool(stage, name, MANY + 1).await?;
+        let heard = stage.cluster.audit()?.len();
 
         let began = Instant::now();
         stage.cluster.apply(&allocation(name, &ips, "")).await?;
@@ -67,7 +72,31 @@ fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_and_no_write() ->
             .filter(|event| event.user == ACCOUNT && event.resource != "leases" && event.verb != "watch")
             .map(|event| format!("{} {}", event.verb, event.uri))
             .collect();
+        // Of pods it hears nothing but on a node that an address has to leave.
+        let asked = asked_of_pods(stage, heard)?;
+        ensure!(asked.is_empty(), "asked of pods while no address leaves its node: {asked:#?}");
+        let object = stage.allocation(name).await?.and_then(|object| object.status).unwrap();
+        let left = object.addresses[0].node.clone().unwrap();
+        ensure!(nodes.contains(&left), "{left} is none of the pool");
+        stage.cluster.kubectl(&["cordon", &left]).await?;
+        wait_for("the address has left the node that was cordoned", Duration::from_secs(60), || async {
+            let status = stage.allocation(name).await?.and_then(|object| object.status).unwrap();
+            let address = &status.addresses[0];
+            let moved = address.state == "Attached" && address.node.as_ref() != Some(&left);
+            Ok(Seen::when(moved, address.clone()))
+        })
+        .await?;
+        let asked = asked_of_pods(stage, heard)?;
+        let on_it = format!("fieldSelector=spec.nodeName%3D{left}");
+        let alone = asked.iter().all(|uri| uri.split('&').any(|part| part == on_it));
+        ensure!(alone && !asked.is_empty(), "not of {left} alone: {asked:#?}");
         println!("{} cloud calls, {renewals} calls about the Lease, other calls: {reads:?}", calls.len());
         Ok(())
     })
+}
+
+/// What the operator has asked the API server of pods, of all that it was asked from the nth request on.
+fn asked_of_pods(stage: &Stage, nth: usize) -> Result<Vec<String>> {
+    let events = stage.cluster.audit()?.into_iter().skip(nth);
+    Ok(events.filter(|event| event.user == ACCOUNT && event.resource == "pods").map(|event| event.uri).collect())
 }

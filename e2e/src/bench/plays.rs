@@ -1,6 +1,10 @@
 //! What is measured, one figure after another on one ground.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -162,12 +166,10 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
     );
     ground.rest().await?;
     let writes = status_writes(ground, since)?;
-    figures.add(
+    figures.tell(
         *size,
         "drain finished to attached elsewhere, without the API server's time for status writes either",
         spread(&own_times(ground, &calls, &moves, &writes)),
-        "nothing".to_owned(),
-        true,
     );
     let mut by_time: Vec<(&Duration, &Move)> = own.iter().zip(&moves).collect();
     by_time.sort_by_key(|(own, _)| **own);
@@ -177,20 +179,8 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
         }
     }
     let waits: Vec<Duration> = writes.iter().filter_map(|event| event.took).collect();
-    figures.add(
-        *size,
-        "the API server's time for a status write, in a rolling drain",
-        spread(&waits),
-        "nothing".to_owned(),
-        true,
-    );
-    figures.add(
-        *size,
-        "who used the cores in a rolling drain, in shares of one",
-        shares(&before, &after, spent),
-        "nothing".to_owned(),
-        true,
-    );
+    figures.tell(*size, "the API server's time for a status write, in a rolling drain", spread(&waits));
+    figures.tell(*size, "who used the cores in a rolling drain, in shares of one", shares(&before, &after, spent));
     let per_move = writes.len() as f64 / moves.len() as f64;
     figures.add(
         *size,
@@ -198,6 +188,18 @@ pub async fn rolling_drain(ground: &Ground, figures: &mut Figures) -> Result<()>
         format!("{per_move:.2}"),
         "4".to_owned(),
         per_move <= 4.0,
+    );
+    let mut writers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for event in &writes {
+        writers.entry(&event.name).or_default().insert(&event.pod);
+    }
+    let most = writers.values().map(BTreeSet::len).max().unwrap_or_default();
+    figures.add(
+        *size,
+        "writers of the status of one object, in a rolling drain",
+        most.to_string(),
+        "1".to_owned(),
+        most <= 1,
     );
     let mut by_second: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for event in &writes {
@@ -231,12 +233,10 @@ pub async fn drains_at_once(ground: &Ground, figures: &mut Figures) -> Result<()
     let own = own_times(ground, &calls, &moves, &[]);
     ground.rest().await?;
     let without_writes = own_times(ground, &calls, &moves, &status_writes(ground, since)?);
-    figures.add(
+    figures.tell(
         *size,
         "a drain of one node of each object in one moment, to attached elsewhere, without the cloud's latency",
         format!("{}; without the API server's time for status writes {}", spread(&own), spread(&without_writes)),
-        "nothing".to_owned(),
-        true,
     );
     ensure!(stage.world.violations().is_empty(), "{:?}", stage.world.violations());
     Ok(())
