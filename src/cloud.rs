@@ -149,10 +149,10 @@ impl fmt::Display for Scope {
 /// Compared and asked where it stands more often than anything else, so what a text says is made out once.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct ProviderId(Arc<Said>);
+pub struct ProviderId(Arc<Parsed>);
 
 /// A provider ID, and what it says.
-struct Said {
+struct Parsed {
     text: String,
     /// The one way in which all texts of this machine could be spelled, where that is not this one.
     key: Option<String>,
@@ -190,8 +190,8 @@ impl ProviderId {
             None => None,
         };
         let key = key.filter(|key| *key != text);
-        let place = told_by(&text);
-        Self(Arc::new(Said { text, key, place }))
+        let place = parse_place(&text);
+        Self(Arc::new(Parsed { text, key, place }))
     }
 
     pub fn as_str(&self) -> &str {
@@ -278,8 +278,9 @@ impl Hash for ProviderId {
     }
 }
 
-/// A URL parser will not do: domain-scoped projects contain a colon (`example.com:project`).
-fn told_by(text: &str) -> Option<Place> {
+/// Where a provider ID says that the machine stands; `None` for a form that no supported cloud uses. A URL parser will not do:
+/// domain-scoped projects contain a colon (`example.com:project`).
+fn parse_place(text: &str) -> Option<Place> {
     if let Some((zone, instance)) = ec2_instance(text) {
         return Some(Place {
             provider: Provider::Aws,

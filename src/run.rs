@@ -61,8 +61,8 @@ pub enum RunError {
 const LAST_EFFECTS: Duration = Duration::from_secs(20);
 /// How often readiness and the lasting gauges are looked after,
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// and while it is not ready: a rollout waits for that.
-const UNREADY: Duration = Duration::from_millis(20);
+/// and until it is ready for the first time.
+const STARTING: Duration = Duration::from_millis(20);
 
 /// The client of the cluster that this pod, or the kubeconfig, names.
 ///
@@ -315,6 +315,7 @@ async fn housekeeping(
     leads: Arc<std::sync::atomic::AtomicBool>,
     synced: [Synced; 2],
 ) {
+    let mut pause = STARTING;
     loop {
         let missing = match &synced {
             [allocations, _] if !allocations.is() => Some("NetIPAllocations are not listed yet; is the CRD installed?"),
@@ -324,7 +325,10 @@ async fn housekeeping(
         };
         match missing {
             Some(why) => health.not_ready(why),
-            None => health.ready(),
+            None => {
+                health.ready();
+                pause = HOUSEKEEPING;
+            }
         }
         if let Some(so_often) = candidate.transitions() {
             metrics::leader_transitions(so_often);
@@ -337,6 +341,6 @@ async fn housekeeping(
             healthy: health.is_healthy(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         });
-        tokio::time::sleep(if health.is_ready() { HOUSEKEEPING } else { UNREADY }).await;
+        tokio::time::sleep(pause).await;
     }
 }

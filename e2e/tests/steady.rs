@@ -88,7 +88,7 @@ fn a_hundred_addresses_at_rest_cost_one_cloud_call_an_interval_no_write_and_no_w
         .await?;
         let asked = asked_of_pods(stage, heard)?;
         let on_it = format!("fieldSelector=spec.nodeName%3D{left}");
-        let alone = asked.iter().all(|uri| uri.split('&').any(|part| part == on_it));
+        let alone = asked.iter().all(|uri| uri.split(['?', '&']).any(|part| part == on_it));
         ensure!(alone && !asked.is_empty(), "not of {left} alone: {asked:#?}");
         println!("{} cloud calls, {renewals} calls about the Lease, other calls: {reads:?}", calls.len());
         Ok(())

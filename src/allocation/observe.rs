@@ -614,8 +614,11 @@ impl Eyes<'_> {
             }
         }
         let held = entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)));
-        // One that stands and is not selected any more says nothing of the others. By name: two addresses may have been on one.
-        let gone: BTreeMap<_, _> = held.filter(|(name, _)| self.around.node(name).is_none()).collect();
+        let mut gone = BTreeMap::new();
+        // One that stands and is not selected any more says nothing of the others.
+        for (name, machine) in held.filter(|(name, _)| self.around.node(name).is_none()) {
+            gone.entry(name).or_insert(machine);
+        }
         judged += gone.len();
         suspects.extend(gone.into_values().map(|machine| Some(machine.place.clone())));
         let mass = |nodes: usize, unhealthy: usize| {

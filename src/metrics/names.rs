@@ -56,7 +56,7 @@ catalogue! {
     CONTROLLER_IS_LEADER = "netipallocation_controller_is_leader", Gauge, ["pod_name"], "1 while this replica leads";
     CONTROLLER_READY = "netipallocation_controller_ready", Gauge, ["pod_name"], "1 while this replica is ready";
     CONTROLLER_HEALTHY = "netipallocation_controller_healthy", Gauge, ["pod_name"], "1 while this replica's event loop beats";
-    CONTROLLER_TASKS = "netipallocation_controller_tasks", Gauge, ["pod_name"], "Tasks of this replica that have not ended: as many at rest today as yesterday";
+    CONTROLLER_TASKS = "netipallocation_controller_tasks", Gauge, ["pod_name"], "Async tasks of this replica that have not ended";
     CONTROLLER_INFO = "netipallocation_controller_info", Gauge, ["version" "pod_name"], "1, with the version of this replica";
     RECONCILE = "netipallocation_reconcile_total", Counter, ["crd_name" "status"], "Passes over the allocation by how they ended: success or error";
     IP_ATTACH = "netipallocation_ip_attach_total", Counter, ["crd_name" "status"], "Attachments that ended, by status: success or error";

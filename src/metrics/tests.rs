@@ -17,10 +17,10 @@ const PROMISED: &str = "
     counter   netipallocation_cloud_api_requests_total          operation outcome provider
     gauge     netipallocation_conflicting_ips                   crd_name
     gauge     netipallocation_controller_healthy                pod_name
-    gauge     netipallocation_controller_tasks                  pod_name
     gauge     netipallocation_controller_info                   pod_name version
     gauge     netipallocation_controller_is_leader              pod_name
     gauge     netipallocation_controller_ready                  pod_name
+    gauge     netipallocation_controller_tasks                  pod_name
     gauge     netipallocation_crd_status                        crd_name
     gauge     netipallocation_deletion_timestamp_seconds        crd_name
     gauge     netipallocation_effects_in_flight                 provider

@@ -58,6 +58,7 @@ async fn main() -> ExitCode {
 /// Whether every figure reached what it must.
 async fn run(arguments: Arguments) -> Result<bool> {
     let provider = Provider::parse(&arguments.cloud).context("--cloud: expected gcp, aws or azure")?;
+    let micro = arguments.criterion.as_deref().map(micro::table).transpose()?;
     let began = Instant::now();
     let mut figures = Figures::default();
     let largest = arguments.sizes.iter().copied().max().unwrap_or_default();
@@ -79,7 +80,6 @@ async fn run(arguments: Arguments) -> Result<bool> {
         plays::hand_over(&ground, &mut figures).await?;
         ground.stage.cluster.stop().await;
     }
-    let micro = arguments.criterion.as_deref().map(micro::table).transpose()?;
     let text = text(&arguments, began.elapsed(), &figures, micro.as_deref())?;
     println!("\n{text}");
     if let Some(report) = &arguments.report {

@@ -24,7 +24,8 @@ pub async fn start(ground: &Ground, figures: &mut Figures) -> Result<()> {
     let program = operator()?;
     let mib = fs::metadata(&program)?.len() as f64 / 1024.0 / 1024.0;
     figures.tell(ground.size, "the program's size", format!("{mib:.1} MiB"));
-    let folder = tempfile::tempdir()?;
+    // On the disk that it is on itself.
+    let folder = tempfile::tempdir_in(program.parent().context("the program is in no folder")?)?;
     let copy = folder.path().join("ip-address-controller");
     fs::copy(&program, &copy)?;
     let cold = match forget_files(&copy) {
