@@ -58,12 +58,12 @@ impl Controller {
     ) -> Result<Action, PassError> {
         let name = object.name_any();
         let began = Instant::now();
-        let waited = self.wake.waited(&name);
-        if let Some((waited, _)) = waited {
+        let under_way = self.wake.begins(&name);
+        if let Some((waited, _)) = under_way.woken {
             metrics::queued(waited);
         }
         let rested = self.resting().remove(&name);
-        let mut course = match waited {
+        let mut course = match under_way.woken {
             Some((_, cause)) => Course::begin(cause.label()),
             // Nothing has changed: a failed pass is tried again, or it is time to look again.
             None if self.has_failed(&name) => Course::begin("retry"),
@@ -83,7 +83,7 @@ impl Controller {
             }
             Ok(cached) => self.pass(cached, &mut course).await,
         };
-        if let Some((_, cause)) = waited.filter(|_| course.is_put_off()) {
+        if let Some((_, cause)) = under_way.woken.filter(|_| course.is_put_off()) {
             self.wake.put_off(&name, cause);
         }
         let spent = began.elapsed();
@@ -330,19 +330,20 @@ impl Controller {
         record.written(&mut self.tables());
         course.leave();
         self.tell(subject, &stored, &record, scene, course);
-        let status = unsaid.or_else(|| stored.status.clone()).unwrap_or_default();
-        self.gauge(subject, &stored, &status, &record, &scene.around);
         let (outcome, recheck) = (record.outcome(), record.recheck(subject).min(unwritten));
-        let Record { turns, debts, kept, facts, plan, may_go, .. } = record;
-        for turn in turns {
+        // No deed waits for the gauges.
+        for turn in std::mem::take(&mut record.turns) {
             let permit = permits.remove(&turn.before.ip.to_string());
             self.begin(subject, turn, permit, &scene.around.moment);
         }
-        for debt in debts {
+        for debt in std::mem::take(&mut record.debts) {
             let permit = permits.remove(debt.owed.machine.place.as_str());
-            let trace = journey::trace_of_debt(&kept, &debt.owed.node);
+            let trace = journey::trace_of_debt(&record.kept, &debt.owed.node);
             self.pay(subject, debt, permit, trace);
         }
+        let status = unsaid.or_else(|| stored.status.clone()).unwrap_or_default();
+        self.gauge(subject, &stored, &status, &record, &scene.around);
+        let Record { kept, facts, plan, may_go, .. } = record;
         if subject.mode != Mode::Observe {
             let answer = requested::answer(&stored, &kept, &facts, &plan, &scene.claims);
             self.answer_move(&stored, &kept, answer).await;

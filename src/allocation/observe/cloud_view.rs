@@ -107,7 +107,7 @@ impl CloudView {
         }
         let open = self.asked().remove(&question);
         match question {
-            Question::Survey(_) => self.wake.all(Cause::Cloud),
+            Question::Survey(_) => self.wake.in_turn(Cause::Cloud),
             Question::Find(..) | Question::Inspect(_) => {
                 open.into_iter().flat_map(|open| open.by).for_each(|name| self.wake.one(&name, Cause::Cloud));
             }
