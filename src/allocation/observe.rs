@@ -605,14 +605,9 @@ impl Eyes<'_> {
     /// §3.4, over the selected nodes and the gone ones that entries name.
     fn frozen(&self, entries: &[Entry], tables: &mut Tables) -> bool {
         let spec = &self.subject.object.spec;
-        let mut judged = 0;
-        let mut suspects: Vec<Option<ProviderId>> = Vec::new();
-        for node in self.around.nodes.iter().filter(|node| node.matches(&spec.node_selector)) {
-            judged += 1;
-            if node.not_ready_since().is_some() {
-                suspects.push(node.place());
-            }
-        }
+        let mut judged = self.around.nodes.selected(&spec.node_selector).len();
+        let unready = self.around.nodes.unready().iter().filter(|node| node.matches(&spec.node_selector));
+        let mut suspects: Vec<Option<ProviderId>> = unready.map(|node| node.place()).collect();
         let held = entries.iter().filter_map(|entry| Some((entry.node.as_ref()?, entry.machine.as_ref()?)));
         let mut gone = BTreeMap::new();
         // One that stands and is not selected any more says nothing of the others.
@@ -661,7 +656,7 @@ impl Eyes<'_> {
     /// addresses that go to a machine which cannot be read for now.
     pub fn plan(&self, entries: &[Entry], facts: &mut [Facts], tables: &mut Tables) -> (Plan, BTreeSet<IpAddr>) {
         let mut candidates = self.candidates(tables);
-        for candidate in &mut candidates {
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.verdict == Verdict::Eligible) {
             let (name, uid) = (&candidate.name, &self.subject.uid);
             candidate.last_choice |= self.claims.others_plan(name, uid) || tables.sought.is_anothers(name, uid);
         }
@@ -752,11 +747,14 @@ impl Eyes<'_> {
         // With room for all: most addresses are on a machine, and this is made in each pass.
         let mut held: HashSet<&ProviderId> = HashSet::with_capacity(shown.map_or(0, BTreeMap::len));
         held.extend(shown.iter().flat_map(|addresses| addresses.values()).filter_map(holder));
-        let nodes = self.around.nodes.iter();
-        nodes
-            .filter(|node| node.matches(selector) || (selector.is_empty() && node.control_plane()))
-            .map(|node| self.judge(node, &held, tables))
-            .collect()
+        let judge = |node: &Arc<SlimNode>| self.judge(node, &held, tables);
+        let nodes = &self.around.nodes;
+        if selector.is_empty() {
+            // With the control plane: that it is left out is told.
+            nodes.iter().map(judge).collect()
+        } else {
+            nodes.selected(selector).iter().map(judge).collect()
+        }
     }
 
     fn judge(&self, node: &SlimNode, held: &HashSet<&ProviderId>, tables: &Tables) -> Candidate {
@@ -769,14 +767,15 @@ impl Eyes<'_> {
         };
         let why = (verdict == Verdict::Unsupported).then(|| self.why_unsupported(node)).flatten();
         // Where what is shown lags, a machine that has just been changed cannot be read yet: an address would wait for it.
-        let unreadable =
-            node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], self.around.moment.instant));
+        let is_unreadable = || {
+            node.place().is_some_and(|place| !tables.reads.counts([&Key::Machine(place)], self.around.moment.instant))
+        };
         Candidate {
             name: node.name_any(),
             zone: location.as_deref().map_or_else(|| node.zone(), |place| &place.zone).to_owned(),
             verdict,
             why,
-            last_choice: node.may_end_soon() || unreadable,
+            last_choice: verdict == Verdict::Eligible && (node.may_end_soon() || is_unreadable()),
         }
     }
 

@@ -205,8 +205,8 @@ fn verdicts(nodes: &[Candidate], own: Option<&str>, paint: Paint) -> Vec<String>
         let words = match (&node.why, node.last_choice) {
             (Some(why), _) => why.clone(),
             (None, _) if here => "has this address".to_owned(),
-            (None, true) if node.verdict == Verdict::Eligible => "the last choice: it may end soon".to_owned(),
-            (None, _) => String::new(),
+            (None, true) => "the last choice: it may end soon".to_owned(),
+            (None, false) => String::new(),
         };
         let verdict = Cell { text: node.verdict.as_str().to_owned(), tone };
         vec![Cell::plain(format!("  {}", node.name)), Cell::of(Some(&node.zone)), verdict, Cell::plain(words)]

@@ -69,7 +69,7 @@ pub struct Candidate {
     pub verdict: Verdict,
     /// What [`Verdict::Unsupported`] means here, and what to use instead.
     pub why: Option<String>,
-    /// May be ended soon, by a guess, or cannot be read yet: only when there is no other.
+    /// Eligible, and may be ended soon, by a guess, or cannot be read yet: only when there is no other.
     pub last_choice: bool,
 }
 

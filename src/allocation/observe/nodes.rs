@@ -135,7 +135,7 @@ impl SlimNode {
     }
 
     /// Every key and value of `selector` is among the labels. An empty one selects all but the control plane.
-    pub fn matches(&self, selector: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, selector: &Selector) -> bool {
         if selector.is_empty() {
             return !self.control_plane();
         }
@@ -145,6 +145,11 @@ impl SlimNode {
     /// The cloud's own id of the machine, where the Node says it.
     pub fn instance(&self) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(GCE_INSTANCE_ID).map(String::as_str)
+    }
+
+    /// The allocation of which the labels say that the node carries an address.
+    pub fn labelled_for(&self) -> Option<&str> {
+        self.label(ALLOCATION_LABEL).filter(|_| self.label(READY_LABEL) == Some(READY_VALUE))
     }
 
     fn taints(&self) -> impl Iterator<Item = &Taint> {
@@ -197,23 +202,40 @@ impl SlimNode {
     }
 }
 
-/// The Nodes as one pass sees them, found by name and by machine without looking at all of them.
-#[derive(Clone, Debug, Default)]
+/// The labels that select nodes.
+type Selector = BTreeMap<String, String>;
+
+/// The Nodes as passes see them until one changes. What each pass asks of all of them is looked up once.
+#[derive(Debug, Default)]
 pub struct Roster {
     nodes: Vec<Arc<SlimNode>>,
     /// Where the first Node on each machine stands among them.
     on: HashMap<ProviderId, usize>,
+    unready: Vec<Arc<SlimNode>>,
+    /// Those that are labelled as carrying an address, by the allocation that their labels name.
+    labelled: HashMap<String, Vec<Arc<SlimNode>>>,
+    /// Those of each selector that was asked for.
+    selected: Mutex<HashMap<Selector, Arc<[Arc<SlimNode>]>>>,
 }
 
 impl Roster {
     /// Of these, in any order.
     pub fn of(mut nodes: Vec<Arc<SlimNode>>) -> Self {
         nodes.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        let (mut unready, mut labelled) = (Vec::new(), HashMap::<String, Vec<Arc<SlimNode>>>::new());
         let mut on = HashMap::with_capacity(nodes.len());
-        for (position, place) in nodes.iter().enumerate().filter_map(|(n, node)| Some((n, node.place()?))) {
-            on.entry(place).or_insert(position);
+        for (position, node) in nodes.iter().enumerate() {
+            if let Some(place) = node.place() {
+                on.entry(place).or_insert(position);
+            }
+            if node.not_ready_since().is_some() {
+                unready.push(node.clone());
+            }
+            if let Some(allocation) = node.labelled_for() {
+                labelled.entry(allocation.to_owned()).or_default().push(node.clone());
+            }
         }
-        Self { nodes, on }
+        Self { nodes, on, unready, labelled, selected: Mutex::default() }
     }
 
     pub fn named(&self, name: &str) -> Option<&Arc<SlimNode>> {
@@ -224,6 +246,27 @@ impl Roster {
     /// The first of those that say they are that machine.
     pub fn on(&self, machine: &ProviderId) -> Option<&Arc<SlimNode>> {
         self.nodes.get(*self.on.get(machine)?)
+    }
+
+    /// Those whose Ready condition is not True.
+    pub fn unready(&self) -> &[Arc<SlimNode>] {
+        &self.unready
+    }
+
+    /// Those whose labels say that they carry an address of that allocation.
+    pub fn labelled_for(&self, allocation: &str) -> &[Arc<SlimNode>] {
+        self.labelled.get(allocation).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that [match](SlimNode::matches) the selector, by name.
+    pub fn selected(&self, selector: &Selector) -> Arc<[Arc<SlimNode>]> {
+        let mut selected = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = selected.get(selector) {
+            return known.clone();
+        }
+        let matching: Arc<[_]> = self.nodes.iter().filter(|node| node.matches(selector)).cloned().collect();
+        selected.insert(selector.clone(), matching.clone());
+        matching
     }
 }
 
@@ -353,6 +396,38 @@ mod tests {
         assert_eq!(at(&node(vm, &labels)), Some(("westeurope".to_owned(), "westeurope-2".to_owned())));
         let told = at(&node("aws:///us-west-2a/i-0abc", &labels));
         assert_eq!(told, Some(("us-west-2".to_owned(), "us-west-2a".to_owned())));
+    }
+
+    #[test]
+    fn a_roster_finds_nodes_by_selector_by_label_and_those_that_are_not_ready() {
+        let named = |name: &str, labels: &[(&str, &str)]| {
+            let mut node = node("gce://p/us-west1-a/a", labels);
+            node.metadata.name = Some(name.to_owned());
+            Arc::new(node)
+        };
+        let ready = |node: Arc<SlimNode>| {
+            let mut node = Arc::unwrap_or_clone(node);
+            let condition = NodeCondition { type_: READY.into(), status: "True".into(), ..NodeCondition::default() };
+            node.status.conditions = Some(vec![condition]);
+            Arc::new(node)
+        };
+        let carries = [("role", "sip"), (READY_LABEL, READY_VALUE), (ALLOCATION_LABEL, "trunks")];
+        let roster = Roster::of(vec![
+            ready(named("d", &[("role", "sip")])),
+            named("c", &[("role", "sip"), (ALLOCATION_LABEL, "trunks")]),
+            ready(named("b", &carries)),
+            ready(named("a", &[(CONTROL_PLANE, "")])),
+        ]);
+        let names = |nodes: &[Arc<SlimNode>]| nodes.iter().map(|node| node.name_any()).collect::<Vec<_>>();
+        let by = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        for _ in ["looked up", "known"] {
+            assert_eq!(names(&roster.selected(&by("role", "sip"))), ["b", "c", "d"]);
+            assert!(roster.selected(&by("role", "game")).is_empty());
+            assert_eq!(names(&roster.selected(&BTreeMap::new())), ["b", "c", "d"], "all but the control plane");
+        }
+        assert_eq!(names(roster.labelled_for("trunks")), ["b"], "c is not ip.ready");
+        assert!(roster.labelled_for("lobby").is_empty());
+        assert_eq!(names(roster.unready()), ["c"]);
     }
 
     #[test]

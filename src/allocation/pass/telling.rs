@@ -143,10 +143,7 @@ impl Controller {
         let known: HashMap<String, (&Entry, &Facts)> =
             entries.iter().zip(facts).map(|(entry, facts)| (entry.ip.to_string(), (entry, facts))).collect();
         let addresses = status.addresses.iter().map(|address| address_gauges(address, known.get(&address.ip).copied()));
-        let labelled = around.nodes.iter().filter(|node| {
-            node.label(api::READY_LABEL) == Some(api::READY_VALUE)
-                && node.label(api::ALLOCATION_LABEL) == Some(&subject.name)
-        });
+        let labelled = around.nodes.labelled_for(&subject.name).iter();
         self.gauges.allocation(
             &subject.name,
             metrics::AllocationGauges {
