@@ -157,6 +157,7 @@ struct Parsed {
     /// The one way in which all texts of this machine could be spelled, where that is not this one.
     key: Option<String>,
     place: Option<Place>,
+    unsupported: Option<&'static str>,
 }
 
 /// What a provider ID says, parsed.
@@ -191,7 +192,8 @@ impl ProviderId {
         };
         let key = key.filter(|key| *key != text);
         let place = parse_place(&text);
-        Self(Arc::new(Parsed { text, key, place }))
+        let unsupported = unsupported(&text, place.as_ref());
+        Self(Arc::new(Parsed { text, key, place, unsupported }))
     }
 
     pub fn as_str(&self) -> &str {
@@ -213,24 +215,7 @@ impl ProviderId {
 
     /// Why a machine of a supported cloud can never take an address, and what to use instead.
     pub fn unsupported(&self) -> Option<&'static str> {
-        let begins =
-            |scheme: &str| self.as_str().get(..scheme.len()).is_some_and(|text| text.eq_ignore_ascii_case(scheme));
-        let last = || self.as_str().rsplit('/').next().unwrap_or_default();
-        if begins("eks-hybrid://") {
-            Some("an EKS hybrid node is no EC2 instance, so AWS cannot put an address on it; use EC2 nodes")
-        } else if begins("aws://") && last().to_lowercase().starts_with("fargate-") {
-            Some("a Fargate node has no network interface of yours to put an address on; use EC2 nodes")
-        } else if begins("azure://") && self.as_str().to_lowercase().contains("/virtualmachinescalesets/") {
-            Some(
-                "Azure cannot attach a reserved IP to a Uniform scale-set instance; use a VirtualMachines or Flexible pool, or a node public IP prefix",
-            )
-        } else if last().starts_with("gk3-") && self.place().is_some_and(|place| place.provider == Provider::Gcp) {
-            Some(
-                "the machines of GKE Autopilot are Google's and take no address of yours; use a GKE Standard node pool",
-            )
-        } else {
-            None
-        }
+        self.0.unsupported
     }
 }
 
@@ -275,6 +260,25 @@ impl Ord for ProviderId {
 impl Hash for ProviderId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.key().hash(state);
+    }
+}
+
+/// See [`ProviderId::unsupported`].
+fn unsupported(text: &str, place: Option<&Place>) -> Option<&'static str> {
+    let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|text| text.eq_ignore_ascii_case(scheme));
+    let last = || text.rsplit('/').next().unwrap_or_default();
+    if begins("eks-hybrid://") {
+        Some("an EKS hybrid node is no EC2 instance, so AWS cannot put an address on it; use EC2 nodes")
+    } else if begins("aws://") && last().to_lowercase().starts_with("fargate-") {
+        Some("a Fargate node has no network interface of yours to put an address on; use EC2 nodes")
+    } else if begins("azure://") && text.to_lowercase().contains("/virtualmachinescalesets/") {
+        Some(
+            "Azure cannot attach a reserved IP to a Uniform scale-set instance; use a VirtualMachines or Flexible pool, or a node public IP prefix",
+        )
+    } else if last().starts_with("gk3-") && place.is_some_and(|place| place.provider == Provider::Gcp) {
+        Some("the machines of GKE Autopilot are Google's and take no address of yours; use a GKE Standard node pool")
+    } else {
+        None
     }
 }
 

@@ -73,13 +73,12 @@ impl<C: Cloud> Metered<C> {
         address: Option<IpAddr>,
         work: impl Future<Output = Result<T, CloudError>>,
     ) -> Result<T, CloudError> {
-        let place = machine.place().cloned();
-        let span = self.span(operation, place.as_ref().map_or("", |place| place.region.as_str()));
+        let span = self.span(operation, machine.place().map_or("", |place| place.region.as_str()));
         span.record("machine", machine.as_str());
         if let Some(address) = address {
             span.record("address", field::display(address));
         }
-        self.call(operation, span, request::about(place, work)).await
+        self.call(operation, span, request::about(machine, work)).await
     }
 
     fn span(&self, operation: &'static str, region: &str) -> Span {

@@ -10,20 +10,20 @@ use std::future::Future;
 
 use tracing::{Instrument as _, Span, field, info_span};
 
-use super::{CloudError, Place, Provider, limits};
+use super::{CloudError, Place, Provider, ProviderId, limits};
 use crate::telemetry::traces::{self, Fact};
 
 /// The event of a look at how a change goes.
 const POLL: &str = "poll";
 
 tokio::task_local! {
-    /// Where the machine stands that the requests are about.
-    static PLACE: Option<Place>;
+    /// The machine that the requests are about.
+    static MACHINE: ProviderId;
 }
 
-/// Does what is about a machine that stands there: its requests say so.
-pub(super) async fn about<T>(place: Option<Place>, work: impl Future<Output = T>) -> T {
-    PLACE.scope(place, work).await
+/// Does what is about that machine: its requests say where it stands.
+pub(super) async fn about<T>(machine: &ProviderId, work: impl Future<Output = T>) -> T {
+    MACHINE.scope(machine.clone(), work).await
 }
 
 /// Sends a request of `service` and tells how it went.
@@ -94,8 +94,8 @@ fn span(provider: Provider, service: &'static str, call: &'static str) -> Span {
         azure.service.request.id = field::Empty,
     );
     // Outside of a method about one machine nothing is known of a place.
-    let place = PLACE.try_with(Clone::clone).ok().flatten();
-    if let Some(Place { region, zone, .. }) = place {
+    let machine = MACHINE.try_with(Clone::clone).ok();
+    if let Some(Place { region, zone, .. }) = machine.as_ref().and_then(ProviderId::place) {
         for (key, value) in [("cloud.region", region), ("cloud.availability_zone", zone)] {
             if !value.is_empty() {
                 span.record(key, value);
