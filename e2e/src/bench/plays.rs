@@ -35,7 +35,7 @@ pub async fn cold_start(ground: &Ground, figures: &mut Figures) -> Result<()> {
     let Ground { stage, history, size, .. } = ground;
     stage.world.clear_calls();
     let began = Instant::now();
-    stage.cluster.apply(&ground.manifests()).await?;
+    ground.create_objects().await?;
     let attached = |words: &BTreeMap<String, Vec<crate::history::Word>>| {
         let lasts: Vec<_> = words.values().filter_map(|words| words.last()).collect();
         let all = lasts.len() == *size && lasts.iter().all(|word| word.state == "Attached");
