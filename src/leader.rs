@@ -188,19 +188,25 @@ impl Candidate {
         }
     }
 
-    /// Returns when the Lease has changed. Only a hint: where it fails it is silent for ever, and the tick goes on.
-    async fn change(&self, changes: &mut Option<Changes>, version: Option<String>) {
+    /// Returns when the Lease has changed, or may have: a server ends each stream after some minutes. Only a hint: where a stream fails,
+    /// this is silent, and the tick goes on.
+    async fn change(&self, changes: &mut Option<(Instant, Changes)>, version: Option<String>) {
         if changes.is_none()
             && let Some(version) = version
         {
-            *changes = self.calls.changes(&version).await.ok();
+            *changes = self.calls.changes(&version).await.ok().map(|stream| (Instant::now(), stream));
         }
-        if let Some(stream) = changes
-            && stream.next().await.is_some()
-        {
-            return;
+        if let Some((opened, stream)) = changes {
+            let heard = stream.next().await.is_some();
+            // One that fails as soon as it is opened is not opened again before the tick.
+            let lasted = opened.elapsed() >= self.config.retry_period();
+            if !heard {
+                *changes = None;
+            }
+            if heard || lasted {
+                return;
+            }
         }
-        *changes = None;
         future::pending().await
     }
 

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, advance, sleep, timeout},
 };
 
-use self::server::{Link, Server};
+use self::server::{Link, Server, WATCHED};
 use super::*;
 
 const DURATION: Duration = Duration::from_secs(60);
@@ -103,6 +103,19 @@ async fn a_released_lease_is_taken_at_once_by_the_standby() {
     assert!(began - released <= AT_ONCE, "{:?}", began - released);
     assert_eq!(next.transitions(), 1);
     assert_eq!(b.transitions(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_released_when_the_standbys_watch_has_just_ended_is_taken_at_once() {
+    let server = Server::new();
+    let ((a, _), (b, _)) = (candidate(&server, "a"), candidate(&server, "b"));
+    let term = a.lead().await;
+    let waiting = standby(&b).await;
+    sleep(WATCHED + AT_ONCE).await;
+    let released = Instant::now();
+    term.release().await;
+    let (_next, began) = waiting.await.unwrap();
+    assert!(began - released <= AT_ONCE, "{:?}", began - released);
 }
 
 #[tokio::test(start_paused = true)]

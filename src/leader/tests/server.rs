@@ -5,6 +5,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
+
+/// A watch ends after so long, as it does where kube asks a real server for one.
+pub(super) const WATCHED: Duration = Duration::from_secs(290);
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -123,6 +127,7 @@ impl Server {
             let line = Bytes::from(format!("{event}\n"));
             Some((Ok(warp::hyper::body::Frame::data(line)), (changes, link)))
         });
+        let events = events.take_until(tokio::time::sleep(WATCHED));
         Response::new(StreamBody::new(events.boxed()).boxed_unsync())
     }
 
