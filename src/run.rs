@@ -25,7 +25,7 @@ use crate::{
             spans::Traced,
             tell::{Counted, Teller},
         },
-        watch::{self, Cause, Synced, Wake},
+        watch::{self, Cause, Change, Synced, Wake},
     },
     cloud::{
         connect::{CloudSettings, Clouds},
@@ -133,11 +133,19 @@ async fn lead(
     let node_changed = watch::nodes(client.clone(), node_writer, nodes_synced.clone());
     let wake = Wake::new();
     let woken = wake.stream(allocations.clone());
-    let (pump, pumped) = (wake.clone(), wake.clone());
-    tokio::spawn(changed.for_each(move |object| {
+    let (pump, pumped, listed) = (wake.clone(), wake.clone(), allocations.clone());
+    tokio::spawn(changed.for_each(move |changed| {
         // A standby too: what the next leader counts first is an increase wherever it was scraped before.
-        metrics::allocation_seen(&object.name);
-        pump.one(&object.name, Cause::Object);
+        match changed {
+            Change::Of(name) => {
+                metrics::allocation_seen(&name);
+                pump.one(&name, Cause::Object);
+            }
+            Change::All => {
+                listed.state().iter().for_each(|object| metrics::allocation_seen(&object.name_any()));
+                pump.all(Cause::Object);
+            }
+        }
         std::future::ready(())
     }));
     let nodes = Nodes::new(nodes);
@@ -145,8 +153,8 @@ async fn lead(
     tokio::spawn(node_changed.for_each(move |changed| {
         cached.changed();
         match changed {
-            Some(name) => pumped.node(&name),
-            None => pumped.all(Cause::Node),
+            Change::Of(name) => pumped.node(&name),
+            Change::All => pumped.all(Cause::Node),
         }
         std::future::ready(())
     }));

@@ -12,7 +12,7 @@ use std::sync::{
 };
 
 use futures::{Stream, StreamExt};
-use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use kube::{Api, Client, Resource, ResourceExt, core::DeserializeGuard};
 use kube_runtime::{
     WatchStreamExt,
     reflector::{self, ObjectRef, Store, store::Writer},
@@ -40,14 +40,33 @@ impl Synced {
     }
 }
 
-/// Allocations: kept in `writer`'s store, but for their status, which a pass takes from the ledger (F3); each change is a
-/// reference in the stream.
+/// What is to be seen in the store from now on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Another state of the object of this name, or that it is gone.
+    Of(String),
+    /// A whole list.
+    All,
+}
+
+impl Change {
+    /// Nothing of a list is to be seen before its end.
+    fn seen<K: Resource>(event: &watcher::Event<K>) -> Option<Self> {
+        match event {
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => Some(Self::Of(object.name_any())),
+            watcher::Event::InitDone => Some(Self::All),
+            watcher::Event::Init | watcher::Event::InitApply(_) => None,
+        }
+    }
+}
+
+/// Allocations: kept in `writer`'s store, but for their status, which a pass takes from the ledger (F3).
 pub fn allocations(
     client: Client,
     selector: Option<String>,
     writer: Writer<Guarded>,
     synced: Synced,
-) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+) -> impl Stream<Item = Change> + Send {
     let mut config = watcher::Config::default().timeout(60);
     if let Some(selector) = selector {
         config = config.labels(&selector);
@@ -62,20 +81,12 @@ pub fn allocations(
         })
         .default_backoff()
         .reflect(writer)
-        .filter_map(move |event| {
-            let woken = match complaints.heard(event, &synced) {
-                Some(
-                    watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object),
-                ) => Some(ObjectRef::from_obj(&object)),
-                Some(watcher::Event::Init | watcher::Event::InitDone) | None => None,
-            };
-            std::future::ready(woken)
-        })
+        .filter_map(move |event| std::future::ready(complaints.heard(event, &synced)))
 }
 
-/// Nodes: kept in `writer`'s store; an item for each change that matters, the node's name, or none for a whole list. A heartbeat
-/// does not matter, and is not even kept: whoever has the node from the store shares it with all others.
-pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = Option<String>> + Send {
+/// Nodes: kept in `writer`'s store. A heartbeat is no change, and is not even kept: whoever has the node from the store shares it
+/// with all others.
+pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl Stream<Item = Change> + Send {
     let known = writer.as_reader();
     let mut complaints = Complaints::new("Nodes");
     watcher(Api::<SlimNode>::all(client), watcher::Config::default().timeout(60).page_size(100))
@@ -83,15 +94,7 @@ pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl S
         .default_backoff()
         .filter(move |event| std::future::ready(!is_heartbeat(event, &known)))
         .reflect(writer)
-        .filter_map(move |event| {
-            let matters = match complaints.heard(event, &synced) {
-                Some(watcher::Event::Apply(node) | watcher::Event::Delete(node)) => Some(Some(node.name_any())),
-                Some(watcher::Event::InitDone) => Some(None),
-                // Nothing of a list is to be seen before its end.
-                Some(watcher::Event::Init | watcher::Event::InitApply(_)) | None => None,
-            };
-            std::future::ready(matters)
-        })
+        .filter_map(move |event| std::future::ready(complaints.heard(event, &synced)))
 }
 
 /// Whether nothing but the version of a node has changed.
@@ -111,7 +114,7 @@ impl Complaints {
         Self { of, last: None }
     }
 
-    fn heard<K>(&mut self, event: watcher::Result<watcher::Event<K>>, synced: &Synced) -> Option<watcher::Event<K>> {
+    fn heard<K: Resource>(&mut self, event: watcher::Result<watcher::Event<K>>, synced: &Synced) -> Option<Change> {
         match event {
             Ok(event) => {
                 if matches!(event, watcher::Event::InitDone) {
@@ -120,7 +123,7 @@ impl Complaints {
                         tracing::info!(watch = self.of, "the watch works again");
                     }
                 }
-                Some(event)
+                Change::seen(&event)
             }
             Err(error) => {
                 let text = error.to_string();
@@ -145,8 +148,35 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::allocation::observe::nodes::SlimSpec;
+    use crate::allocation::{api_server, observe::nodes::SlimSpec};
+
+    /// A change that is told too early wakes nobody: whom the store does not know has no pass.
+    #[tokio::test]
+    async fn of_a_list_nothing_is_told_before_the_store_has_it() {
+        let list = |kind: &str, api: &str| {
+            json!({"kind": kind, "apiVersion": api, "metadata": {"resourceVersion": "7"},
+            "items": [{"metadata": {"name": "sip"}, "spec": {"ips": ["203.0.113.10"]}}]})
+        };
+        let client = api_server::client(move |request, _| match request.uri.path() {
+            _ if request.uri.query().is_some_and(|query| query.contains("watch=true")) => (200, Value::Null),
+            "/api/v1/nodes" => (200, list("NodeList", "v1")),
+            _ => (200, list("NetIPAllocationList", "netinfra.darkbrains.com/v1alpha1")),
+        });
+        let (known, writer) = store();
+        let mut changes = pin!(allocations(client.clone(), None, writer, Synced::default()));
+        assert_eq!(changes.next().await, Some(Change::All));
+        assert!(known.get(&ObjectRef::new("sip")).is_some());
+
+        let (known, writer) = store();
+        let mut changes = pin!(nodes(client, writer, Synced::default()));
+        assert_eq!(changes.next().await, Some(Change::All));
+        assert!(known.get(&ObjectRef::new("sip")).is_some());
+    }
 
     #[test]
     fn a_heartbeat_is_a_new_version_that_says_nothing_new() {

@@ -151,26 +151,24 @@ impl Waiting {
 
     /// One that is gone has no pass.
     fn forget_those_who_are_gone(&mut self, is_there: impl Fn(&str) -> bool) {
-        let gone = |name: &String| !is_there(name);
-        for name in self.called.extract_if(.., |name, _| gone(name)).map(|(name, _)| name) {
-            self.interests.remove(&name);
-            self.others.remove(&name);
+        for calls in [&mut self.called, &mut self.others, &mut self.queued, &mut self.put_off] {
+            calls.retain(|name, _| is_there(name));
         }
-        self.queued.retain(|name, _| !gone(name));
-        self.put_off.retain(|name, _| !gone(name));
-        self.next.take_if(|name| gone(name));
+        self.interests.retain(|name, _| is_there(name));
+        self.next.take_if(|name| !is_there(name));
     }
 
-    /// Of those who are woken in turn the one that has waited for the longest. One whose pass is under way would wait for its end.
+    /// Of those who are woken in turn the one that has waited for the longest, while none of them waits for its pass. One whose
+    /// pass is under way would wait for its end.
     fn first_of_the_others(&self) -> Option<(&String, Call)> {
-        let others = self.others.iter().filter(|(name, _)| !self.running.contains(*name));
+        let others = self.others.iter().filter(|(name, _)| self.next.is_none() && !self.running.contains(*name));
         others.map(|(name, call)| (name, *call)).min_by_key(|(name, call)| (call.at, *name))
     }
 
-    /// One of them: while no pass is under way or waited for, or when it has waited for long enough; only one waits for its pass.
+    /// That one: while no pass is under way or waited for, or when it has waited for long enough.
     fn take_one_of_the_others(&mut self, now: Instant) -> Option<(String, Call)> {
         let is_idle = self.called.is_empty() && self.queued.is_empty() && self.running.is_empty();
-        let (name, call) = self.first_of_the_others().filter(|_| self.next.is_none())?;
+        let (name, call) = self.first_of_the_others()?;
         let patience = call.at + AT_LEISURE;
         if !is_idle && now < patience {
             return None;
@@ -185,7 +183,7 @@ impl Waiting {
     /// When to look whether somebody is to be woken, if nothing rings before.
     fn looks_at(&self) -> Option<Instant> {
         let ends = self.leisure.as_ref().map(|leisure| leisure.ends);
-        let first = self.first_of_the_others().filter(|_| self.next.is_none());
+        let first = self.first_of_the_others();
         ends.into_iter().chain(first.map(|(_, call)| call.at + AT_LEISURE)).min()
     }
 }
