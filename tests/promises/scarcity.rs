@@ -167,6 +167,32 @@ fn p11_a_busy_day_of_drains_leaves_turns_for_surveys() {
 }
 
 #[test]
+fn p11_what_is_new_goes_before_looking_whether_all_is_still_so() {
+    let mut cosmos = world(65, 1.0);
+    add(&mut cosmos, "red", &ips(18, 60));
+    let mut beats = Beats::new(cosmos, Duration::from_secs(1));
+    // The tokens of the beginning are spent, and all wait.
+    beats.run(Duration::from_secs(60)).unwrap();
+    let began = beats.cosmos.instant;
+    beats.run(Duration::from_secs(240)).unwrap();
+
+    let Journal { made, served, .. } = &beats.cosmos.journal;
+    let surveys = made.iter().filter(|request| request.what == What::Survey).map(|request| request.at);
+    let surveys: Vec<Instant> = surveys.filter(|at| *at >= began).collect();
+    let placements: Vec<Instant> = served.iter().filter(|turn| turn.change).map(|turn| turn.at).collect();
+    // Asked for anew when nine tenths of the interval of 30 s are over.
+    let due = |last: Instant| last + Duration::from_secs(27);
+    let between = |from: Instant, to: Instant| placements.iter().filter(|at| (from..to).contains(*at)).count();
+    let before: Vec<usize> = surveys.windows(2).map(|two| between(due(two[0]), two[1])).collect();
+    println!("{before:?} of {} placements came first", placements.len());
+    assert!(!beats.cosmos.is_attached("red", &BTreeSet::new()), "there was a turn for everybody");
+    // As urgent as they are it would be the last of all, and more urgent none of them would come first.
+    assert!(before.len() >= 4, "{} looks at everything", surveys.len());
+    assert!(before.iter().all(|placed| (2..=usize::from(PATIENCE)).contains(placed)), "{before:?}");
+    passes_over_with_patience_alone(&beats.cosmos.journal);
+}
+
+#[test]
 fn p11_three_new_addresses_do_not_wait_for_a_thousand() {
     let mut cosmos = world(1_010, 2.0);
     // Judged as a whole now and then: there are a thousand nodes.
