@@ -11,6 +11,7 @@ pub mod program;
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::LazyLock, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+pub use e2e::stage::ACCOUNT;
 use e2e::{
     cluster::{AuditEvent, Seen, node, wait_for},
     stage::{NAMESPACE, PATIENCE, REGION, RELEASE, Stage, Venue},
@@ -25,8 +26,6 @@ use tokio::{
     sync::{Mutex, OnceCell},
 };
 
-/// How the API server knows the operator.
-pub const ACCOUNT: &str = "system:serviceaccount:ip-address-controller:ip-address-controller";
 /// The label of the operator's pods.
 pub const OPERATOR: &str = "app.kubernetes.io/name=ip-address-controller";
 /// What the operator's replicas elect their leader over.
