@@ -4,6 +4,7 @@
 //! wakes those at once whose [`Interest`] it is; of the others it may change counts and plans, and they are woken at leisure
 //! (docs/decisions/0013-whom-a-node-wakes.md). A survey wakes all.
 
+mod retries;
 mod wake;
 
 use std::sync::{
@@ -19,7 +20,10 @@ use kube_runtime::{
     watcher::{self, watcher},
 };
 
-pub use self::wake::{Cause, Interest, Wake};
+pub use self::{
+    retries::Retries,
+    wake::{Cause, Interest, Wake},
+};
 use super::observe::nodes::SlimNode;
 use crate::api::NetIPAllocation;
 
@@ -79,7 +83,7 @@ pub fn allocations(
                 object.status = None;
             }
         })
-        .default_backoff()
+        .backoff(Retries::default())
         .reflect(writer)
         .filter_map(move |event| std::future::ready(complaints.heard(event, &synced)))
 }
@@ -91,7 +95,7 @@ pub fn nodes(client: Client, writer: Writer<SlimNode>, synced: Synced) -> impl S
     let mut complaints = Complaints::new("Nodes");
     watcher(Api::<SlimNode>::all(client), watcher::Config::default().timeout(60).page_size(100))
         .modify(SlimNode::slim)
-        .default_backoff()
+        .backoff(Retries::default())
         .filter(move |event| std::future::ready(!is_heartbeat(event, &known)))
         .reflect(writer)
         .filter_map(move |event| std::future::ready(complaints.heard(event, &synced)))
@@ -103,7 +107,7 @@ fn is_heartbeat(event: &watcher::Result<watcher::Event<SlimNode>>, known: &Store
     known.get(&ObjectRef::from_obj(node)).is_some_and(|known| known.is_like(node))
 }
 
-/// A watch that fails fails for ever, every few seconds: said once per text, and once that it works again.
+/// A watch that fails may fail for long, every few seconds: said once per text, and once that it works again.
 struct Complaints {
     of: &'static str,
     last: Option<String>,
@@ -119,9 +123,10 @@ impl Complaints {
             Ok(event) => {
                 if matches!(event, watcher::Event::InitDone) {
                     synced.set();
-                    if self.last.take().is_some() {
-                        tracing::info!(watch = self.of, "the watch works again");
-                    }
+                }
+                // One that goes on from where it was has no list; and that a list is asked for proves nothing.
+                if !matches!(event, watcher::Event::Init) && self.last.take().is_some() {
+                    tracing::info!(watch = self.of, "the watch works again");
                 }
                 Change::seen(&event)
             }
@@ -148,25 +153,32 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use std::{pin::pin, time::Duration};
 
+    use http::request::Parts;
     use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::allocation::{api_server, observe::nodes::SlimSpec};
+    use crate::allocation::{
+        api_server::{self, refused},
+        observe::nodes::SlimSpec,
+    };
+
+    /// An API server that has one object of each kind.
+    fn list(request: &Parts) -> Value {
+        let (kind, api) = match request.uri.path() {
+            "/api/v1/nodes" => ("NodeList", "v1"),
+            _ => ("NetIPAllocationList", "netinfra.darkbrains.com/v1alpha1"),
+        };
+        let object = json!({"metadata": {"name": "sip"}, "spec": {"reservedIPs": ["203.0.113.10"]}});
+        json!({"kind": kind, "apiVersion": api, "metadata": {"resourceVersion": "7"}, "items": [object]})
+    }
 
     /// A change that is told too early wakes nobody: whom the store does not know has no pass.
     #[tokio::test]
     async fn of_a_list_nothing_is_told_before_the_store_has_it() {
-        let list = |kind: &str, api: &str| {
-            json!({"kind": kind, "apiVersion": api, "metadata": {"resourceVersion": "7"},
-            "items": [{"metadata": {"name": "sip"}, "spec": {"ips": ["203.0.113.10"]}}]})
-        };
-        let client = api_server::client(move |request, _| match request.uri.path() {
-            _ if request.uri.query().is_some_and(|query| query.contains("watch=true")) => (200, Value::Null),
-            "/api/v1/nodes" => (200, list("NodeList", "v1")),
-            _ => (200, list("NetIPAllocationList", "netinfra.darkbrains.com/v1alpha1")),
-        });
+        let client = api_server::client(|request, _| (200, list(request)));
         let (known, writer) = store();
         let mut changes = pin!(allocations(client.clone(), None, writer, Synced::default()));
         assert_eq!(changes.next().await, Some(Change::All));
@@ -176,6 +188,26 @@ mod tests {
         let mut changes = pin!(nodes(client, writer, Synced::default()));
         assert_eq!(changes.next().await, Some(Change::All));
         assert!(known.get(&ObjectRef::new("sip")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_of_any_length_a_watch_shows_within_seconds_what_there_is() {
+        let back = Instant::now() + Duration::from_secs(600);
+        let client = api_server::client(move |request, _| {
+            let watches = request.uri.query().is_some_and(|query| query.contains("watch=true"));
+            match watches {
+                false => (200, list(request)),
+                true if Instant::now() < back => (503, refused(503, "ServiceUnavailable")),
+                // The API server has forgotten what has happened meanwhile.
+                true => (200, json!({"type": "ERROR", "object": refused(410, "Expired")})),
+            }
+        });
+        let (_known, writer) = store();
+        let mut changes = pin!(nodes(client, writer, Synced::default()));
+        assert_eq!(changes.next().await, Some(Change::All));
+        assert_eq!(changes.next().await, Some(Change::All));
+        let late = Instant::now() - back;
+        assert!(late < Duration::from_secs(10), "{late:?}");
     }
 
     #[test]

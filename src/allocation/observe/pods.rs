@@ -26,7 +26,7 @@ use crate::{
     allocation::{
         decide::users::{Owner, Pod, Workload},
         tables::Uid,
-        watch::{Cause, Wake},
+        watch::{Cause, Retries, Wake},
     },
     api::{ADDRESS_LABEL, ALLOCATION_LABEL, HOLD_ANNOTATION, READY_LABEL, WorkloadKind, WorkloadRef},
 };
@@ -163,7 +163,7 @@ impl Pods {
                     spec.volumes = None;
                 });
             })
-            .default_backoff()
+            .backoff(Retries::default())
             .reflect(writer);
         let task = async move {
             let mut stream = std::pin::pin!(stream);
