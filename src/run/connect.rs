@@ -1,5 +1,7 @@
 //! The client of the API server, for the operator and for the plugin.
 
+use std::time::Duration;
+
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -41,11 +43,20 @@ fn direct(config: &Config) -> Result<Client, kube::Error> {
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
+/// After so long without a word from the API server it is asked whether it is there,
+const SILENCE: Duration = Duration::from_secs(15);
+/// and after so long without an answer to that, or to what was sent, the connection has failed. Without these the kernel would go on
+/// for a quarter of an hour, and a watch show nothing meanwhile.
+const UNANSWERED: Duration = Duration::from_secs(30);
+
 fn tcp() -> HttpConnector {
     let mut connector = HttpConnector::new();
     // What is inside of https is none of its business.
     connector.enforce_http(false);
     connector.set_nodelay(true);
+    connector.set_keepalive(Some(SILENCE));
+    connector.set_keepalive_interval(Some(SILENCE));
+    connector.set_tcp_user_timeout(Some(UNANSWERED));
     connector
 }
 
