@@ -52,7 +52,8 @@ impl Cause {
 
 /// Wakes allocations. Clones wake the same ones.
 ///
-/// Wakes that come together fold into one, so that a standby, which listens to none of them, keeps at most one a name.
+/// Wakes that come together fold into one. A standby, which listens to none of them, keeps that all are woken since the watches' first
+/// lists, and no name.
 #[derive(Clone, Default)]
 pub struct Wake(Arc<Bell>);
 
@@ -137,6 +138,9 @@ impl Waiting {
             for name in everybody() {
                 self.called.entry(name).or_insert(call);
             }
+            // Of whoever has gone with a list nothing else tells.
+            self.others.clear();
+            self.interests.retain(|name, _| self.called.contains_key(name));
         }
         let in_turn = self.in_turn.take();
         let leisure = self.leisure.take_if(|leisure| in_turn.is_some() || leisure.ends <= now);
@@ -149,19 +153,24 @@ impl Waiting {
         }
     }
 
-    /// One that is gone has no pass.
+    /// One that is gone has no pass; that it has gone wakes it.
     fn forget_those_who_are_gone(&mut self, is_there: impl Fn(&str) -> bool) {
-        for calls in [&mut self.called, &mut self.others, &mut self.queued, &mut self.put_off] {
-            calls.retain(|name, _| is_there(name));
+        for (name, _) in self.called.extract_if(.., |name, _| !is_there(name)) {
+            self.interests.remove(&name);
+            self.others.remove(&name);
         }
-        self.interests.retain(|name, _| is_there(name));
+        self.queued.retain(|name, _| is_there(name));
+        self.put_off.retain(|name, _| is_there(name));
         self.next.take_if(|name| !is_there(name));
     }
 
     /// Of those who are woken in turn the one that has waited for the longest, while none of them waits for its pass. One whose
     /// pass is under way would wait for its end.
     fn first_of_the_others(&self) -> Option<(&String, Call)> {
-        let others = self.others.iter().filter(|(name, _)| self.next.is_none() && !self.running.contains(*name));
+        if self.next.is_some() {
+            return None;
+        }
+        let others = self.others.iter().filter(|(name, _)| !self.running.contains(*name));
         others.map(|(name, call)| (name, *call)).min_by_key(|(name, call)| (call.at, *name))
     }
 
@@ -233,6 +242,9 @@ impl Wake {
     /// A node has changed.
     pub fn node(&self, node: &str) {
         self.0.with(|waiting| {
+            if waiting.all.is_some() {
+                return;
+            }
             let call = Call::now(Cause::Node);
             for (name, _) in waiting.interests.iter().filter(|(_, interest)| interest.is_in(node)) {
                 waiting.called.entry(name.clone()).or_insert(call);
@@ -259,7 +271,9 @@ impl Wake {
 
     pub fn one(&self, name: &str, cause: Cause) {
         self.0.with(|waiting| {
-            waiting.called.entry(name.to_owned()).or_insert_with(|| Call::now(cause));
+            if waiting.all.is_none() {
+                waiting.called.entry(name.to_owned()).or_insert_with(|| Call::now(cause));
+            }
         });
         self.0.rung.notify_one();
     }
@@ -391,6 +405,10 @@ mod tests {
         wake.one("a", Cause::Object);
         wake.one("a", Cause::Object);
         wake.all(Cause::Node);
+        (0..100).for_each(|n| wake.node(&format!("node-{n}")));
+        (0..100).for_each(|n| wake.one(&format!("gone-{n}"), Cause::Object));
+        let kept = |waiting: &mut Waiting| (waiting.called.len(), waiting.leisure.is_some());
+        assert_eq!(wake.0.with(kept), (1, false), "all are woken anyway");
         let mut woken = Box::pin(wake.stream(listed(&["a", "b"])));
         let first = [woken.next().await.unwrap().name, woken.next().await.unwrap().name];
         assert_eq!(first, ["a", "b"]);
