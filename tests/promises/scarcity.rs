@@ -186,7 +186,7 @@ fn p11_what_is_new_goes_before_looking_whether_all_is_still_so() {
     let before: Vec<usize> = surveys.windows(2).map(|two| between(due(two[0]), two[1])).collect();
     println!("{before:?} of {} placements came first", placements.len());
     assert!(!beats.cosmos.is_attached("red", &BTreeSet::new()), "there was a turn for everybody");
-    // As urgent as they are it would be the last of all, and more urgent none of them would come first.
+    // As urgent as they are a survey would be the last of all, and before a more urgent one none of them would come.
     assert!(before.len() >= 4, "{} looks at everything", surveys.len());
     assert!(before.iter().all(|placed| (2..=usize::from(PATIENCE)).contains(placed)), "{before:?}");
     passes_over_with_patience_alone(&beats.cosmos.journal);
