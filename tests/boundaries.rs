@@ -152,7 +152,37 @@ const RULES: &[Rule] = &[
         because: "the model checker runs it: clients, clocks and chance stay outside",
     },
     Rule {
+        part: "allocation::observe::candidates",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
+        part: "allocation::observe::failover",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
+        part: "allocation::observe::life",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
+        part: "allocation::observe::subject",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
+        part: "allocation::observe::targets",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
         part: "allocation::observe::verdict",
+        not: PURE,
+        because: "the model checker runs it: clients, clocks and chance stay outside",
+    },
+    Rule {
+        part: "allocation::observe::whereabouts",
         not: PURE,
         because: "the model checker runs it: clients, clocks and chance stay outside",
     },

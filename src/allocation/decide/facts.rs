@@ -176,6 +176,11 @@ impl Facts {
         self.holder.as_ref().filter(|holder| entry.node.as_deref() == Some(holder.name.as_str()))
     }
 
+    /// Of the machine of the node that `entry` names now.
+    pub fn life_of(&self, entry: &Entry) -> Life {
+        self.holder_of(entry).map_or(Life::Unknown, |holder| holder.life)
+    }
+
     /// The users on the node that `entry` names now.
     pub fn users_of(&self, entry: &Entry) -> &Users {
         match self.holder_of(entry) {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    facts::{Claim, Entry, Facts, Life, Mode, NodeObject, User, Users, Wanted},
+    facts::{Claim, Entry, Facts, Life, Mode, NodeObject, Target, User, Users, Wanted},
     state::{Reason, State},
 };
 
@@ -334,6 +334,11 @@ pub fn to_be_asked(cause: Cause, entry: &Entry, facts: &Facts) -> Vec<User> {
 /// Whether the address may leave only for somewhere.
 pub fn needs_target(cause: Cause, facts: &Facts) -> bool {
     cause.row().needs_target && !facts.deleting && facts.wanted == Wanted::Yes && facts.claim == Claim::Ours
+}
+
+/// The column *needs a target first*, and there is none.
+pub(super) fn nowhere_to_go(cause: Cause, facts: &Facts) -> bool {
+    needs_target(cause, facts) && matches!(facts.target, Target::None(_))
 }
 
 /// Whether the mode lets this cause begin anything.
