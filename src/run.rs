@@ -3,29 +3,27 @@
 mod cluster;
 pub mod connect;
 mod proxy;
+mod watches;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use kube::{Client, ResourceExt};
-use kube_runtime::{
-    applier,
-    controller::{self},
-    reflector::{ObjectRef, Store},
-};
+use kube_runtime::{applier, controller};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::watches::{Shown, View, Watches};
 use crate::{
     allocation::{
         Config, Controller, Observers, Parts,
         act::Actor,
-        observe::{cloud_view::CloudView, nodes::Nodes, pods::Pods},
+        observe::{cloud_view::CloudView, pods::Pods},
         record::{
             spans::Traced,
             tell::{Counted, Teller},
         },
-        watch::{self, Cause, Change, Synced, Wake},
+        watch::{Cause, Guarded},
     },
     cloud::{
         connect::{CloudSettings, Clouds},
@@ -54,6 +52,8 @@ pub enum RunError {
     Signals(std::io::Error),
     #[error("leadership was lost; the process ends so that nothing it knew is acted on")]
     LostLeadership,
+    #[error("{0}, which it never should; the process ends, because it would hear of nothing any more")]
+    Deaf(String),
 }
 
 /// After SIGTERM, effects in flight are waited for so long: less than the pod's grace period, so that the Lease is still
@@ -74,7 +74,7 @@ pub async fn client() -> Result<(Client, kube::Config), String> {
     Ok((client, config))
 }
 
-/// Runs until SIGTERM, SIGINT, or leadership is lost. Journeys and passes are drawn by `tracer`, if there is one.
+/// Runs until SIGTERM, SIGINT, or leadership or a watch is lost. Journeys and passes are drawn by `tracer`, if there is one.
 ///
 /// # Errors
 /// [`RunError`].
@@ -107,7 +107,13 @@ pub async fn run(settings: Settings, tracer: Option<Tracer>) -> Result<(), RunEr
     let mut observers: Observers = vec![Box::new(Counted)];
     observers.extend(tracer.map(|tracer| Box::new(Traced(tracer)) as _));
     let namespace = config.default_namespace;
-    let result = lead(&settings, client, namespace, rate, observers, &health, &gauges, asked_to_stop).await;
+    // Warm caches before leading: a standby takes over with them, though they decide nothing (F6).
+    let mut watches = Watches::begin(&client, settings.watch_label_selector.clone());
+    let seen = watches.view.clone();
+    let result = tokio::select! {
+        result = lead(&settings, client, namespace, seen, rate, observers, &health, &gauges, asked_to_stop) => result,
+        why = watches.ended() => Err(RunError::Deaf(why)),
+    };
     health.stopping();
     stop.cancel();
     result
@@ -118,47 +124,13 @@ async fn lead(
     settings: &Settings,
     client: Client,
     default_namespace: String,
+    seen: View,
     rate: Rate,
     observers: Observers,
     health: &Health,
     gauges: &Gauges,
     asked_to_stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    // Warm caches before leading: a standby takes over with them, though they decide nothing (F6).
-    let (allocations_synced, nodes_synced) = (Synced::default(), Synced::default());
-    let (allocations, allocation_writer) = watch::store();
-    let (nodes, node_writer) = watch::store();
-    let selector = settings.watch_label_selector.clone();
-    let changed = watch::allocations(client.clone(), selector, allocation_writer, allocations_synced.clone());
-    let node_changed = watch::nodes(client.clone(), node_writer, nodes_synced.clone());
-    let wake = Wake::new();
-    let woken = wake.stream(allocations.clone());
-    let (pump, pumped, listed) = (wake.clone(), wake.clone(), allocations.clone());
-    tokio::spawn(changed.for_each(move |changed| {
-        // A standby too: what the next leader counts first is an increase wherever it was scraped before.
-        match changed {
-            Change::Of(name) => {
-                metrics::allocation_seen(&name);
-                pump.one(&name, Cause::Object);
-            }
-            Change::All => {
-                listed.state().iter().for_each(|object| metrics::allocation_seen(&object.name_any()));
-                pump.all(Cause::Object);
-            }
-        }
-        std::future::ready(())
-    }));
-    let nodes = Nodes::new(nodes);
-    let cached = nodes.clone();
-    tokio::spawn(node_changed.for_each(move |changed| {
-        cached.changed();
-        match changed {
-            Change::Of(name) => pumped.node(&name),
-            Change::All => pumped.all(Cause::Node),
-        }
-        std::future::ready(())
-    }));
-
     let candidate = Candidate::new(
         client.clone(),
         LeaseConfig {
@@ -176,7 +148,7 @@ async fn lead(
         gauges.clone(),
         candidate.clone(),
         leads.clone(),
-        [allocations_synced.clone(), nodes_synced.clone()],
+        seen.shown.clone(),
     ));
 
     tokio::pin!(asked_to_stop);
@@ -189,11 +161,9 @@ async fn lead(
     telemetry::set_leader(true);
 
     let stop = CancellationToken::new();
-    let controller = build(settings, &client, &term, nodes, allocations.clone(), rate, observers, gauges, &wake, &stop);
+    let controller = build(settings, &client, &term, &seen, rate, observers, gauges, &stop);
     let ready = async {
-        while !(allocations_synced.is() && nodes_synced.is()) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        seen.shown.everything().await;
         let mut attempts = 0;
         while let Err(error) = controller.take_over().await {
             attempts += 1;
@@ -207,23 +177,20 @@ async fn lead(
         () = ready => {}
     }
     tokio::spawn(controller.clone().sweep());
-    wake.reset();
-    wake.all(Cause::Start);
+    seen.wake.reset();
+    seen.wake.all(Cause::Start);
 
     let passes = {
-        let queue = stream::select(woken, stream::pending::<ObjectRef<watch::Guarded>>())
-            .take_until(stop.clone().cancelled_owned());
+        let queue = seen.wake.stream(seen.allocations.clone()).take_until(stop.clone().cancelled_owned());
         let reconciler = controller.clone();
         applier(
-            move |object: Arc<watch::Guarded>, _: Arc<()>| Box::pin(reconciler.clone().reconcile(object)),
+            move |object: Arc<Guarded>, _: Arc<()>| Box::pin(reconciler.clone().reconcile(object)),
             {
                 let controller = controller.clone();
-                move |object: Arc<watch::Guarded>, error: &_, _: Arc<()>| {
-                    controller.after_failure(&object.name_any(), error)
-                }
+                move |object: Arc<Guarded>, error: &_, _: Arc<()>| controller.after_failure(&object.name_any(), error)
             },
             Arc::new(()),
-            allocations,
+            seen.allocations,
             queue.map(Ok::<_, std::convert::Infallible>),
             controller::Config::default().concurrency(settings.max_concurrent_reconciles),
         )
@@ -262,14 +229,13 @@ fn build(
     settings: &Settings,
     client: &Client,
     term: &Term,
-    nodes: Nodes,
-    allocations: Store<watch::Guarded>,
+    seen: &View,
     rate: Rate,
     observers: Observers,
     gauges: &Gauges,
-    wake: &Wake,
     stop: &CancellationToken,
 ) -> Arc<Controller> {
+    let View { allocations, nodes, wake, .. } = seen.clone();
     let connected = {
         let wake = wake.clone();
         Arc::new(move || wake.all(Cause::Cloud))
@@ -295,7 +261,7 @@ fn build(
         limits,
         gauges: gauges.clone(),
         observers,
-        wake: wake.clone(),
+        wake,
         allocations,
         stop: stop.clone(),
     })
@@ -321,17 +287,12 @@ async fn housekeeping(
     gauges: Gauges,
     candidate: Candidate,
     leads: Arc<std::sync::atomic::AtomicBool>,
-    synced: [Synced; 2],
+    shown: Shown,
 ) {
     let mut pause = STARTING;
     loop {
-        let missing = match &synced {
-            [allocations, _] if !allocations.is() => Some("NetIPAllocations are not listed yet; is the CRD installed?"),
-            [_, nodes] if !nodes.is() => Some("Nodes are not listed yet"),
-            _ if !candidate.alive() => Some("the Lease has not been read or renewed for too long"),
-            _ => None,
-        };
-        match missing {
+        let unheard = || (!candidate.alive()).then_some("the Lease has not been read or renewed for too long");
+        match shown.missing().or_else(unheard) {
             Some(why) => health.not_ready(why),
             None => {
                 health.ready();
