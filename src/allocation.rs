@@ -291,12 +291,16 @@ impl Controller {
 
     /// Whether this error has not been told of this object yet.
     fn is_news(&self, name: &str, error: &str) -> bool {
-        let mut told = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert(name.to_owned(), error.to_owned()).as_deref() != Some(error)
+        self.undecodable().insert(name.to_owned(), error.to_owned()).as_deref() != Some(error)
+    }
+
+    /// What was last told of objects that cannot be decoded, by name.
+    fn undecodable(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.undecodable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, name: &str) -> u32 {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures();
         let so_often = failures.entry(name.to_owned()).or_default();
         *so_often = so_often.saturating_add(1);
         *so_often
@@ -304,7 +308,11 @@ impl Controller {
 
     /// Whether its last pass failed.
     fn has_failed(&self, name: &str) -> bool {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+        self.failures().contains_key(name)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn resting(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -316,7 +324,7 @@ impl Controller {
     }
 
     fn succeeded(&self, name: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.failures().remove(name);
     }
 
     /// Runs an effect beside the pass, counted while it is under way.

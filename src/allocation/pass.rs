@@ -81,7 +81,10 @@ impl Controller {
                 }
                 Ok((Duration::from_secs(300), Outcome::Waiting))
             }
-            Ok(cached) => self.pass(cached, &mut course).await,
+            Ok(cached) => {
+                self.undecodable().remove(&name);
+                self.pass(cached, &mut course).await
+            }
         };
         if let Some((_, cause)) = under_way.woken.filter(|_| course.is_put_off()) {
             self.wake.put_off(&name, cause);

@@ -103,6 +103,11 @@ impl Controller {
         self.tables().prune(&Moment::here(), &names, &machines);
         self.view.answers().prune(&Moment::here());
         self.nodes.prune();
+        let is_there = |name: &String| self.allocations.get(&ObjectRef::new(name)).is_some();
+        self.failures().retain(|name, _| is_there(name));
+        self.undecodable().retain(|name, _| is_there(name));
+        self.cadences().retain(|name, _| is_there(name));
+        self.resting().retain(is_there);
     }
 
     fn gauge_nodes(&self) {

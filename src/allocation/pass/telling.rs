@@ -7,6 +7,7 @@ use kube::ResourceExt;
 
 use super::super::{
     Controller,
+    claims::Unusable,
     decide::{
         facts::{Entry, Facts, Holder, Mode},
         leaving,
@@ -44,9 +45,8 @@ impl Controller {
         course: &mut Course,
     ) {
         let now = scene.around.moment.now;
-        let known = subject.object.status.iter().flat_map(|status| &status.addresses);
-        let known: Vec<&str> = known.map(|entry| entry.ip.as_str()).collect();
-        for unusable in subject.selection.unusable.iter().filter(|unusable| !known.contains(&unusable.text.as_str())) {
+        let is_new = |unusable: &&Unusable| names(stored, unusable) && !names(&subject.object, unusable);
+        for unusable in subject.selection.unusable.iter().filter(is_new) {
             let note = format!("\"{}\" {}", unusable.text, unusable.why);
             self.teller.say(stored, Word::new(Event::InvalidSpec, &unusable.text, note));
         }
@@ -212,4 +212,9 @@ fn address_gauges(address: &AddressStatus, known: Option<(&Entry, &Facts)>) -> m
         holding_pods: known.map_or(0, |(entry, facts)| leaving::holding_pods(entry, facts)),
         releasing: known.is_some_and(|(entry, _)| entry.state == State::Releasing),
     }
+}
+
+/// Whether status says of this text of the spec that it cannot be used.
+fn names(object: &NetIPAllocation, unusable: &Unusable) -> bool {
+    object.status.iter().flat_map(|status| &status.addresses).any(|address| address.ip == unusable.text)
 }
