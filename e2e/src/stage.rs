@@ -119,7 +119,15 @@ impl Stage {
     /// # Errors
     /// Helm's.
     pub async fn install(&self, set: &[&str]) -> Result<()> {
-        self.helm_install(set, &["--wait", "--timeout", "120s"]).await
+        self.install_as(RELEASE, set).await
+    }
+
+    /// The same under another name, which its namespace has too: a second release, beside the first.
+    ///
+    /// # Errors
+    /// Helm's.
+    pub async fn install_as(&self, release: &str, set: &[&str]) -> Result<()> {
+        self.helm_install(release, set, &["--wait", "--timeout", "120s"]).await
     }
 
     /// Installs the chart with Helm and does not wait: the pods may have a reason not to become Ready.
@@ -127,13 +135,13 @@ impl Stage {
     /// # Errors
     /// Helm's.
     pub async fn install_without_waiting(&self, set: &[&str]) -> Result<()> {
-        self.helm_install(set, &[]).await
+        self.helm_install(RELEASE, set, &[]).await
     }
 
-    async fn helm_install(&self, set: &[&str], more: &[&str]) -> Result<()> {
+    async fn helm_install(&self, release: &str, set: &[&str], more: &[&str]) -> Result<()> {
         let chart = chart();
         let chart = chart.to_string_lossy();
-        let mut args = vec!["upgrade", "--install", RELEASE, &*chart, "--namespace", NAMESPACE, "--create-namespace"];
+        let mut args = vec!["upgrade", "--install", release, &*chart, "--namespace", release, "--create-namespace"];
         args.extend(more);
         args.extend(VALUES.iter().chain(set).flat_map(|value| setting(value)));
         self.cluster.helm(&args).await.map(|_| ())
@@ -357,17 +365,18 @@ impl Stage {
         Ok(plugins)
     }
 
-    /// The logs of the operator's pods, for a failed test.
+    /// The logs of the pods of every release, for a failed test.
     ///
     /// # Errors
     /// The API server's.
     pub async fn logs(&self) -> Result<BTreeMap<String, String>> {
-        let mut logs = BTreeMap::new();
-        for pod in self.pods(NAMESPACE, "app.kubernetes.io/name=ip-address-controller").await? {
-            let name = pod.name_any();
-            logs.insert(name.clone(), self.agent.log(NAMESPACE, &name).unwrap_or_default());
-        }
-        Ok(logs)
+        let ours = ListParams::default().labels("app.kubernetes.io/name=ip-address-controller");
+        let pods = Api::<Pod>::all(self.client()?).list(&ours).await?;
+        let log = |pod: Pod| {
+            let log = self.agent.log(&pod.namespace().unwrap_or_default(), &pod.name_any());
+            (pod.name_any(), log.unwrap_or_default())
+        };
+        Ok(pods.into_iter().map(log).collect())
     }
 }
 

@@ -8,15 +8,11 @@ mod acts;
 use std::collections::BTreeSet;
 
 use acts::{
-    ACCOUNT, Theatre, allocation, cast, pool, reserve, start_operator, stop_operator, surveys, until_labelled,
-    until_moved,
+    ACCOUNT, Theatre, allocation, cast, pool, reserve, start_operator, stop_operator, surveys, until_at_rest,
+    until_labelled, until_moved,
 };
 use anyhow::{Result, ensure};
-use e2e::{
-    cluster::{AuditEvent, Seen, wait_for},
-    stage::{PATIENCE, Stage, VALUES, chart, setting},
-    world::Outcome,
-};
+use e2e::{cluster::AuditEvent, stage::Stage};
 
 static THEATRE: Theatre = Theatre::new();
 
@@ -27,13 +23,7 @@ const OTHER_ACCOUNT: &str = "system:serviceaccount:ip-address-controller-b:ip-ad
 /// The first release serves what has no label `shard`, the other what has `shard: b`.
 async fn install(stage: &Stage) -> Result<()> {
     stage.install(&["controller.watchLabelSelector=!shard"]).await?;
-    let chart = chart();
-    let chart = chart.to_string_lossy();
-    let mut args = vec!["upgrade", "--install", OTHER, &*chart, "--namespace", OTHER, "--create-namespace"];
-    args.extend(["--wait", "--timeout", "120s"]);
-    let own = ["crds.enabled=false", "controller.watchLabelSelector=shard=b"];
-    args.extend(VALUES.iter().chain(&own).flat_map(|value| setting(value)));
-    stage.cluster.helm(&args).await.map(drop)
+    stage.install_as(OTHER, &["crds.enabled=false", "controller.watchLabelSelector=shard=b"]).await
 }
 
 /// Who has changed the allocation since the nth request, the person with kubectl apart.
@@ -55,18 +45,6 @@ async fn moves(stage: &Stage, name: &str, ip: &str, by: &str) -> Result<()> {
     let writers = writers(stage, heard, name)?;
     ensure!(writers == BTreeSet::from([by.to_owned()]), "{name} was written by {writers:?}");
     stage.cluster.kubectl(&["uncordon", &from]).await.map(drop)
-}
-
-/// Nothing of it moves or is owed, and of it nothing is asked of the cloud.
-async fn rests(stage: &Stage, name: &str) -> Result<()> {
-    wait_for(&format!("nothing of {name} moves"), PATIENCE, || async {
-        let mutations = stage.world.mutations();
-        let running = mutations.iter().filter(|call| call.outcome == Outcome::Running).count();
-        let status = stage.allocation(name).await?.and_then(|object| object.status).unwrap();
-        let rests = running == 0 && status.owed.is_empty() && status.moving_count == 0;
-        Ok(Seen::when(rests, (running, status)))
-    })
-    .await
 }
 
 #[test]
@@ -91,8 +69,8 @@ fn each_of_two_releases_serves_its_own_and_one_takes_an_allocation_over_and_move
         }
 
         // North is given to the other release, as docs/scale.md says.
-        rests(stage, north.0).await?;
-        rests(stage, south.0).await?;
+        until_at_rest(stage, north.0).await?;
+        until_at_rest(stage, south.0).await?;
         let node = stage.until_attached(north.0, north.1).await?;
         let (changes, before) = (stage.world.mutations().len(), stage.until_led(None).await?);
         stop_operator(stage).await?;

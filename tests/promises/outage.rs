@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::cosmos::{
     beats::{Beats, Weather},
-    course::{Action, Cosmos, Outside, POOL},
+    course::{Cosmos, Outside, POOL},
     pace::{Made, SLOTS, What},
     process::Rules,
 };
@@ -100,7 +100,7 @@ fn cordon(beats: &mut Beats, allocations: &[usize]) -> BTreeSet<String> {
     let nodes = allocations.iter().map(|allocation| beats.cosmos.nodes_of(&name(*allocation)));
     let cordoned: BTreeSet<String> = nodes.flat_map(|nodes| nodes.into_iter().take(CORDONED)).collect();
     for node in &cordoned {
-        beats.cosmos.happen(&Action::Outside(Outside::Cordon(node.clone()))).unwrap();
+        beats.outside(Outside::Cordon(node.clone()));
     }
     cordoned
 }

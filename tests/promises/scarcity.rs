@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::cosmos::{
     beats::Beats,
-    course::{Action, Cosmos, Outside, POOL},
+    course::{Cosmos, Outside, POOL},
     pace::{Journal, Made, What},
     process::Rules,
 };
@@ -50,18 +50,20 @@ fn attached(beats: &mut Beats, name: &str, limit: u64) -> Duration {
     beats.until(Duration::from_secs(limit), |cosmos| cosmos.is_attached(name, &none)).unwrap()
 }
 
-fn outside(beats: &mut Beats, what: Outside) {
-    beats.cosmos.happen(&Action::Outside(what)).unwrap();
-}
-
 fn changes(made: &[Made]) -> Vec<&Made> {
     made.iter().filter(|request| matches!(request.what, What::Change(_))).collect()
 }
 
-/// The longest time without a look at everything, from `from` to `to`.
-fn longest_without_survey(journal: &Journal, from: Instant, to: Instant) -> Duration {
+/// When there was a look at everything, from `from` on.
+fn surveys(journal: &Journal, from: Instant) -> Vec<Instant> {
     let surveys = journal.made.iter().filter(|request| request.what == What::Survey).map(|request| request.at);
-    let mut times: Vec<Instant> = surveys.filter(|at| (from..to).contains(at)).collect();
+    surveys.filter(|at| *at >= from).collect()
+}
+
+/// The longest time without one, from `from` to `to`.
+fn longest_without_survey(journal: &Journal, from: Instant, to: Instant) -> Duration {
+    let mut times = surveys(journal, from);
+    times.retain(|at| *at < to);
     times.extend([from, to]);
     times.sort();
     times.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default()
@@ -86,9 +88,9 @@ fn p11_what_is_lost_goes_before_what_is_drained_and_this_before_what_is_new() {
 
     let nodes = beats.cosmos.nodes_of("red");
     let (lost, drained) = (nodes[0].clone(), &nodes[1..5]);
-    outside(&mut beats, Outside::VanishMachine(lost.clone()));
-    outside(&mut beats, Outside::NotReady(lost.clone()));
-    drained.iter().for_each(|node| outside(&mut beats, Outside::Cordon(node.clone())));
+    beats.outside(Outside::VanishMachine(lost.clone()));
+    beats.outside(Outside::NotReady(lost.clone()));
+    drained.iter().for_each(|node| beats.outside(Outside::Cordon(node.clone())));
     let left: BTreeSet<String> = nodes[..5].iter().cloned().collect();
     let (from, began) = (beats.cosmos.journal.made.len(), beats.cosmos.instant);
     let took = beats.until(Duration::from_secs(300), |cosmos| cosmos.is_attached("red", &left)).unwrap();
@@ -128,7 +130,7 @@ fn p11_allocations_that_drain_at_once_look_each_at_a_machine_of_its_own() {
     beats.rests().unwrap();
 
     let left: BTreeSet<String> = names.iter().flat_map(|name| beats.cosmos.nodes_of(name)).collect();
-    left.iter().for_each(|node| outside(&mut beats, Outside::Cordon(node.clone())));
+    left.iter().for_each(|node| beats.outside(Outside::Cordon(node.clone())));
     let from = beats.cosmos.journal.made.len();
     let moved = |cosmos: &Cosmos| names.iter().all(|name| cosmos.is_attached(name, &left));
     beats.until(Duration::from_secs(120), moved).unwrap();
@@ -151,7 +153,7 @@ fn p11_a_busy_day_of_drains_leaves_turns_for_surveys() {
         let nodes: Vec<String> = beats.cosmos.cluster.nodes().keys().cloned().collect();
         for node in nodes {
             let cordon = left.contains(&node);
-            outside(&mut beats, if cordon { Outside::Cordon(node) } else { Outside::Uncordon(node) });
+            beats.outside(if cordon { Outside::Cordon(node) } else { Outside::Uncordon(node) });
         }
         beats.run(Duration::from_secs(20)).unwrap();
     }
@@ -176,10 +178,9 @@ fn p11_what_is_new_goes_before_looking_whether_all_is_still_so() {
     let began = beats.cosmos.instant;
     beats.run(Duration::from_secs(240)).unwrap();
 
-    let Journal { made, served, .. } = &beats.cosmos.journal;
-    let surveys = made.iter().filter(|request| request.what == What::Survey).map(|request| request.at);
-    let surveys: Vec<Instant> = surveys.filter(|at| *at >= began).collect();
-    let placements: Vec<Instant> = served.iter().filter(|turn| turn.change).map(|turn| turn.at).collect();
+    let journal = &beats.cosmos.journal;
+    let surveys = surveys(journal, began);
+    let placements: Vec<Instant> = journal.served.iter().filter(|turn| turn.change).map(|turn| turn.at).collect();
     // Asked for anew when nine tenths of the interval of 30 s are over.
     let due = |last: Instant| last + Duration::from_secs(27);
     let between = |from: Instant, to: Instant| placements.iter().filter(|at| (from..to).contains(*at)).count();
@@ -189,7 +190,7 @@ fn p11_what_is_new_goes_before_looking_whether_all_is_still_so() {
     // As urgent as they are a survey would be the last of all, and before a more urgent one none of them would come.
     assert!(before.len() >= 4, "{} looks at everything", surveys.len());
     assert!(before.iter().all(|placed| (2..=usize::from(PATIENCE)).contains(placed)), "{before:?}");
-    passes_over_with_patience_alone(&beats.cosmos.journal);
+    passes_over_with_patience_alone(journal);
 }
 
 #[test]
@@ -239,8 +240,8 @@ fn p11_a_failover_does_not_stand_behind_placements_until_a_slot_is_free() {
     beats.run(Duration::from_secs(8)).unwrap();
 
     let lost = beats.cosmos.nodes_of("red")[0].clone();
-    outside(&mut beats, Outside::VanishMachine(lost.clone()));
-    outside(&mut beats, Outside::NotReady(lost.clone()));
+    beats.outside(Outside::VanishMachine(lost.clone()));
+    beats.outside(Outside::NotReady(lost.clone()));
     let from = beats.cosmos.journal.made.len();
     let left = BTreeSet::from([lost]);
     let took = beats.until(Duration::from_secs(60), |cosmos| cosmos.is_attached("red", &left)).unwrap();
@@ -295,7 +296,7 @@ fn p11_a_machine_that_is_known_to_run_is_read_again_without_hurry() {
         (reads.iter().filter(|urgency| **urgency == Urgency::Failover).count(), reads.len())
     };
     let before = beats.cosmos.journal.made.len();
-    outside(&mut beats, Outside::NotReady(node));
+    beats.outside(Outside::NotReady(node));
     beats.run(Duration::from_secs(10)).unwrap();
     let from = beats.cosmos.journal.made.len();
     assert_eq!(hurried(&beats.cosmos.journal.made[before..]), (1, 1), "whether it runs is not known yet");

@@ -11,15 +11,11 @@ use serde_json::json;
 use crate::cosmos::{
     beats::Beats,
     cloud::Slot,
-    course::{Action, Cosmos, Outside},
+    course::{Cosmos, Outside},
     process::Rules,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-fn outside(beats: &mut Beats, what: Outside) {
-    beats.cosmos.happen(&Action::Outside(what)).unwrap();
-}
 
 /// Whether status says that a machine is owed the address that it had before.
 fn owes(cosmos: &Cosmos) -> bool {
@@ -48,7 +44,7 @@ fn a_failover_is_not_held_up_by_a_paid_debt_that_is_not_written_yet() {
     beats.rests().unwrap();
 
     let drained = beats.cosmos.nodes_of("red")[0].clone();
-    outside(&mut beats, Outside::Cordon(drained.clone()));
+    beats.outside(Outside::Cordon(drained.clone()));
     writes_until_moved(&mut beats, &drained);
     // The machine has its own address back, which is written with what is written next; and there are tokens again.
     beats.run(Duration::from_secs(20)).unwrap();
@@ -57,8 +53,8 @@ fn a_failover_is_not_held_up_by_a_paid_debt_that_is_not_written_yet() {
     assert!(owes(&beats.cosmos), "it is written already: this shows nothing");
 
     let lost = beats.cosmos.nodes_of("red")[0].clone();
-    outside(&mut beats, Outside::VanishMachine(lost.clone()));
-    outside(&mut beats, Outside::DeleteNode(lost.clone()));
+    beats.outside(Outside::VanishMachine(lost.clone()));
+    beats.outside(Outside::DeleteNode(lost.clone()));
     // That it has left, the intent to attach, that it is attached; before its machine is known to be gone nothing.
     assert_eq!(writes_until_moved(&mut beats, &lost), 3, "{}", beats.picture());
     beats.run(Duration::from_secs(60)).unwrap();

@@ -402,15 +402,20 @@ pub async fn at_rest(stage: &Stage, name: &str, ips: &[&str]) -> Result<Vec<Stri
     for ip in ips {
         nodes.push(stage.until_attached(name, ip).await?);
     }
-    wait_for("no mutation is under way", PATIENCE, || async {
-        let running: Vec<_> =
-            stage.world.mutations().into_iter().filter(|call| call.outcome == Outcome::Running).collect();
-        let owed = stage.allocation(name).await?.and_then(|object| object.status).map(|status| status.owed);
-        let rests = running.is_empty() && owed.as_ref().is_none_or(Vec::is_empty);
-        Ok(Seen::when(rests, (running, owed)))
-    })
-    .await?;
+    until_at_rest(stage, name).await?;
     Ok(nodes)
+}
+
+/// Nothing of it moves or is owed, and of the cloud nothing is asked that would change something.
+pub async fn until_at_rest(stage: &Stage, name: &str) -> Result<()> {
+    wait_for(&format!("nothing of {name} moves"), PATIENCE, || async {
+        let calls = stage.world.mutations().into_iter();
+        let running: Vec<_> = calls.filter(|call| call.outcome == Outcome::Running).collect();
+        let status = stage.allocation(name).await?.and_then(|object| object.status).context("no status")?;
+        let rests = running.is_empty() && status.owed.is_empty() && status.moving_count == 0;
+        Ok(Seen::when(rests, (running, status)))
+    })
+    .await
 }
 
 /// Same node, same label, same holder in the cloud, and nothing was asked that could have changed it.

@@ -19,7 +19,7 @@ use ip_address_controller::{
 
 use super::{
     cloud::{RequestId, Slot},
-    course::{Action, CallFault, Cosmos},
+    course::{Action, CallFault, Cosmos, Outside},
     errand::Call,
     pace::Pace,
     process::{Break, FlightId, WriteFault},
@@ -60,6 +60,14 @@ const QUIET: Duration = Duration::from_secs(120);
 impl Beats {
     pub fn new(cosmos: Cosmos, beat: Duration) -> Self {
         Self { cosmos, weather: Weather::Fair, beat, silent: BTreeSet::new(), broken: 0 }
+    }
+
+    /// Something happens in the world that nobody here asked for.
+    ///
+    /// # Panics
+    /// Where it breaks a promise in that instant.
+    pub fn outside(&mut self, what: Outside) {
+        self.cosmos.happen(&Action::Outside(what)).unwrap();
     }
 
     /// # Errors
