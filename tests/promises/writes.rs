@@ -31,6 +31,26 @@ fn writes_until_moved(beats: &mut Beats, node: &str) -> usize {
 }
 
 #[test]
+fn what_is_found_out_of_an_address_on_its_way_to_its_first_node_is_written_with_its_intent() {
+    let mut cosmos = Cosmos::new(Provider::Gcp, 1, Rules::default(), Instant::now());
+    cosmos.pace = Rate::new(20.0, 100).ok();
+    for node in ["node-a", "node-b", "node-c"] {
+        cosmos.node(node, true);
+    }
+    cosmos.allocate("red", &[7, 8].map(|last| IpAddr::from([203, 0, 113, last])), json!({}));
+    let mut beats = Beats::new(cosmos, Duration::from_millis(100));
+    let states = |cosmos: &Cosmos| {
+        let status = cosmos.cluster.allocations()["red"].status.clone().unwrap_or_default();
+        status.addresses.into_iter().map(|address| address.state).collect::<Vec<_>>()
+    };
+    beats.until(LIMIT, |cosmos| states(cosmos) == ["Attaching", "Attaching"]).unwrap();
+    // That nothing is known yet, and the intents: not that the cloud has answered, and that permits are asked for.
+    let writes = beats.cosmos.journal.looks.iter().filter(|look| look.wrote).count();
+    assert_eq!(writes, 2, "{}", beats.picture());
+    beats.rests().unwrap();
+}
+
+#[test]
 fn a_failover_is_not_held_up_by_a_paid_debt_that_is_not_written_yet() {
     let mut cosmos = Cosmos::new(Provider::Gcp, 1, Rules::default(), Instant::now());
     // What a machine is owed waits for tokens that the attach has taken.

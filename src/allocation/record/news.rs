@@ -17,7 +17,8 @@ pub enum News {
     /// and who wants to know before a drain asks `kubectl nia plan`, which counts anew. And that a debt is paid: whoever pays it
     /// again finds that out.
     Counts,
-    /// Sentences and plans, and a step whose next one is about to be known.
+    /// Sentences and plans, a step whose next one is about to be known, and that all is well where nothing was known: of a new
+    /// allocation that is found out just before it may begin, and would be one of the two writes of that second.
     Words,
     /// A state, a reason, an intent, a condition: at once.
     Facts,
@@ -32,7 +33,7 @@ impl News {
                 let counted = counted_as(before, after);
                 if *before == counted {
                     News::Counts
-                } else if unworded(before.clone()) == unworded(counted) {
+                } else if unworded(before.clone()) == unworded(good_as(before, counted)) {
                     News::Words
                 } else {
                     News::Facts
@@ -52,6 +53,20 @@ fn counted_as(before: &NetIPAllocationStatus, after: &NetIPAllocationStatus) -> 
         owed: if paid { before.owed.clone() } else { after.owed.clone() },
         ..after.clone()
     }
+}
+
+/// `after` with those conditions of `before` of which nothing was known, and which are well by now. Whoever waits for Ready
+/// waits for good news.
+fn good_as(before: &NetIPAllocationStatus, mut after: NetIPAllocationStatus) -> NetIPAllocationStatus {
+    for now in after.conditions.iter_mut().filter(|now| now.type_ != "Ready" && now.status == "True") {
+        let unknown = before.conditions.iter().find(|then| {
+            then.type_ == now.type_ && then.status == "Unknown" && then.observed_generation == now.observed_generation
+        });
+        if let Some(then) = unknown {
+            now.clone_from(then);
+        }
+    }
+    after
 }
 
 fn unworded(mut status: NetIPAllocationStatus) -> NetIPAllocationStatus {
@@ -117,6 +132,24 @@ mod tests {
         assert_eq!(news(|status| status.spare_node_count = 1), News::Counts);
         assert_eq!(news(|status| status.owed.clear()), News::Counts, "a debt is paid");
         assert_eq!(news(|_| ()), News::Nothing);
+    }
+
+    #[test]
+    fn that_all_is_well_where_nothing_was_known_may_wait_and_that_it_is_not_or_is_ready_again_may_not() {
+        let turns = |kind: &str, from: &str, to: &str| {
+            let (mut before, mut after) = (status(), status());
+            for (status, word) in [(&mut before, from), (&mut after, to)] {
+                status.conditions[0].type_ = kind.into();
+                status.conditions[0].status = word.into();
+                status.conditions[0].reason = word.into();
+            }
+            News::of(Some(&before), &after)
+        };
+        assert_eq!(turns("CredentialsValid", "Unknown", "True"), News::Words);
+        assert_eq!(turns("CredentialsValid", "Unknown", "False"), News::Facts);
+        assert_eq!(turns("CredentialsValid", "False", "True"), News::Facts);
+        assert_eq!(turns("CredentialsValid", "True", "Unknown"), News::Facts);
+        assert_eq!(turns("Ready", "Unknown", "True"), News::Facts);
     }
 
     #[test]
