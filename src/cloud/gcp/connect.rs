@@ -7,7 +7,10 @@ use google_cloud_gax::{
     retry_policy::{Aip194Strict, RetryPolicyExt as _},
 };
 
-use super::{Gcp, GcpSettings, credentials::Credentials};
+use super::{
+    Gcp, GcpSettings,
+    credentials::{Credentials, Found},
+};
 use crate::cloud::{CloudError, ErrorKind, endpoint::safe_endpoint};
 
 const CONNECT: &str = "connect";
@@ -23,10 +26,7 @@ impl Gcp {
     /// `Invalid` for an endpoint that is no URL or not safe, `Unauthenticated` when no credentials are found, `Timeout`
     /// when the metadata server does not answer.
     pub async fn connect(settings: &GcpSettings) -> Result<Gcp, CloudError> {
-        let find = || Builder::default().build_access_token_credentials();
-        let credentials = Credentials::found_by(find)
-            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
-        Self::with(settings, credentials).await
+        Self::with(settings, || Builder::default().build_access_token_credentials()).await
     }
 
     /// The same with these credentials, also when they are refused. Google's chain reads the process's environment, so a process that speaks to
@@ -35,12 +35,12 @@ impl Gcp {
     /// # Errors
     /// As [`Gcp::connect`].
     pub async fn connect_as(settings: &GcpSettings, credentials: AccessTokenCredentials) -> Result<Gcp, CloudError> {
-        let credentials = Credentials::found_by(move || Ok(credentials.clone()))
-            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
-        Self::with(settings, credentials).await
+        Self::with(settings, move || Ok(credentials.clone())).await
     }
 
-    async fn with(settings: &GcpSettings, credentials: Credentials) -> Result<Gcp, CloudError> {
+    async fn with(settings: &GcpSettings, find: impl Fn() -> Found + Send + Sync + 'static) -> Result<Gcp, CloudError> {
+        let credentials = Credentials::found_by(find)
+            .map_err(|error| CloudError::new(ErrorKind::Unauthenticated, CONNECT, error.to_string()))?;
         if let Some(endpoint) = &settings.endpoint {
             safe_endpoint(endpoint, settings.allow_insecure)
                 .map_err(|why| CloudError::new(ErrorKind::Invalid, CONNECT, why))?;

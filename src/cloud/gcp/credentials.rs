@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// Found anew no more often: what the library has begun for the old ones ends only with their token.
 const PAUSE: Duration = Duration::from_secs(30);
 
-type Found = Result<AccessTokenCredentials, build_errors::Error>;
+pub(super) type Found = Result<AccessTokenCredentials, build_errors::Error>;
 
 /// See the module. All clones are the same credentials.
 #[derive(Clone)]
