@@ -11,10 +11,13 @@ use e2e::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use ip_address_controller::api::NetIPAllocation;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
-    Api,
+    Api, Client, CustomResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -74,6 +77,7 @@ impl Ground {
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         stage.install(&values).await?;
         stage.until_led(None).await?;
+        objects_are_created_at_once(stage.client()?).await?;
         stage.world.set_latency(LATENCY);
         let history = History::follow(stage.client()?);
         Ok(Self { stage, history, size, objects })
@@ -122,6 +126,21 @@ impl Ground {
         })
         .await
     }
+}
+
+/// Until that is so. Within two seconds after its CRD was established the API server keeps whoever creates an object waiting for two
+/// (`crdHandler` of k8s.io/apiextensions-apiserver), which nothing here can be blamed for.
+async fn objects_are_created_at_once(client: Client) -> Result<()> {
+    let crds: Api<CustomResourceDefinition> = Api::all(client);
+    wait_for("the CRD was established two seconds ago", Duration::from_secs(60), || async {
+        let crd = crds.get(NetIPAllocation::crd_name()).await?;
+        let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+        let established = conditions.into_iter().find(|condition| condition.type_ == "Established");
+        let since = established.and_then(|condition| condition.last_transition_time).context("not established")?;
+        let age = Timestamp::now().duration_since(since.0);
+        Ok(Seen::when(age >= SignedDuration::from_secs(2), age))
+    })
+    .await
 }
 
 /// From 198.18.0.0/15, which is set aside for benchmarks (RFC 2544).
