@@ -1,6 +1,6 @@
 //! The two watches of a replica, a standby's too: what they show is kept, and wakes those whom it concerns.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt};
 use kube::{Client, ResourceExt};
@@ -90,29 +90,31 @@ impl Shown {
 }
 
 async fn hear_allocations(changes: impl Stream<Item = Change>, known: Store<Guarded>, wake: Wake) {
-    let hear = |change| match change {
+    let mut changes = pin!(changes);
+    while let Some(change) = changes.next().await {
         // A standby too: what the next leader counts first is an increase wherever it was scraped before.
-        Change::Of(name) => {
-            metrics::allocation_seen(&name);
-            wake.one(&name, Cause::Object);
+        match change {
+            Change::Of(name) => {
+                metrics::allocation_seen(&name);
+                wake.one(&name, Cause::Object);
+            }
+            Change::All => {
+                known.state().iter().for_each(|object| metrics::allocation_seen(&object.name_any()));
+                wake.all(Cause::Object);
+            }
         }
-        Change::All => {
-            known.state().iter().for_each(|object| metrics::allocation_seen(&object.name_any()));
-            wake.all(Cause::Object);
-        }
-    };
-    changes.for_each(|change| std::future::ready(hear(change))).await;
+    }
 }
 
 async fn hear_nodes(changes: impl Stream<Item = Change>, nodes: Nodes, wake: Wake) {
-    let hear = |change| {
+    let mut changes = pin!(changes);
+    while let Some(change) = changes.next().await {
         nodes.changed();
         match change {
             Change::Of(name) => wake.node(&name),
             Change::All => wake.all(Cause::Node),
         }
-    };
-    changes.for_each(|change| std::future::ready(hear(change))).await;
+    }
 }
 
 #[cfg(test)]
