@@ -34,6 +34,10 @@ const PURE: &[&str] = &[
     "Uuid::new_v4",
 ];
 
+const fn modelled(part: &'static str) -> Rule {
+    Rule { part, not: PURE, because: "the model checker runs it: clients, clocks and chance stay outside" }
+}
+
 const RULES: &[Rule] = &[
     Rule {
         part: "lifecycle",
@@ -106,86 +110,26 @@ const RULES: &[Rule] = &[
         ],
         because: "time and chance are facts",
     },
-    Rule {
-        part: "allocation::round",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::tables",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::claims",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::taints",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::selection",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::owed",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
+    modelled("allocation::round"),
+    modelled("allocation::tables"),
+    modelled("allocation::claims"),
+    modelled("allocation::taints"),
+    modelled("allocation::selection"),
+    modelled("allocation::owed"),
     Rule {
         part: "allocation::journey",
         not: PURE,
         because: "the model checker runs it, and every leader has to come to the same answer",
     },
-    Rule {
-        part: "allocation::observe::answers",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::requested",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::candidates",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::failover",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::life",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::subject",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::targets",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::verdict",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
-    Rule {
-        part: "allocation::observe::whereabouts",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
+    modelled("allocation::observe::answers"),
+    modelled("allocation::observe::requested"),
+    modelled("allocation::observe::candidates"),
+    modelled("allocation::observe::failover"),
+    modelled("allocation::observe::life"),
+    modelled("allocation::observe::subject"),
+    modelled("allocation::observe::targets"),
+    modelled("allocation::observe::verdict"),
+    modelled("allocation::observe::whereabouts"),
     Rule {
         part: "kubectl_nia::rehearsal",
         not: PURE,
@@ -196,11 +140,7 @@ const RULES: &[Rule] = &[
     Rule { part: "kubectl_nia::why", not: PURE, because: "it tells what was read before" },
     Rule { part: "kubectl_nia::relocation", not: PURE, because: "it judges what was read before" },
     Rule { part: "kubectl_nia::history", not: PURE, because: "it tells what was read before" },
-    Rule {
-        part: "allocation::ledger::versions",
-        not: PURE,
-        because: "the model checker runs it: clients, clocks and chance stay outside",
-    },
+    modelled("allocation::ledger::versions"),
     Rule {
         part: "allocation",
         not: &["google_", "aws_", "azure_", "crate::cloud::gcp", "crate::cloud::aws", "crate::cloud::azure"],
